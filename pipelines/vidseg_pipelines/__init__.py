@@ -1,0 +1,1 @@
+"""Pipelines: streaming, resume, batch."""

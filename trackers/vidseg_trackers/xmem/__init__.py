@@ -1,0 +1,1 @@
+"""XMem: video object segmentation with sensory, working and long-term memory."""

@@ -1,0 +1,1 @@
+"""Exact evaluators of the protocols used in the papers."""

@@ -1,0 +1,1 @@
+"""Binary masks: run-lengths, boxes, boundaries, palettes."""

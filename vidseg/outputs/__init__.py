@@ -1,0 +1,1 @@
+"""Result files: the journal and what is made from it."""

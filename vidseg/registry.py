@@ -1,0 +1,43 @@
+"""Trackers by name. A package adds one with an entry point in the group ``vidseg.trackers``; no fork needed.
+
+The entry point names a function ``build(options, *, device, dtype, offline) -> Tracker`` where ``options`` is a mapping
+of the tracker's own settings; unknown settings are a :class:`~vidseg.errors.UsageError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+import torch
+
+from vidseg.errors import UsageError, did_you_mean
+from vidseg.types import Tracker
+
+GROUP = "vidseg.trackers"
+
+
+def tracker_names() -> list[str]:
+    """Names of all installed trackers, sorted."""
+    return sorted(entry_points(group=GROUP).names)
+
+
+def build_tracker(
+    name: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+) -> Tracker:
+    """Build the tracker called ``name``.
+
+    Raises:
+        UsageError: unknown name (with the allowed ones and the closest) or unknown option.
+    """
+    names = tracker_names()
+    if name not in names:
+        raise UsageError(f"unknown tracker '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
+    (entry,) = entry_points(group=GROUP, name=name)
+    tracker: Tracker = entry.load()(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
+    return tracker

@@ -1,0 +1,1 @@
+"""SAM and HQ-SAM: one file per box of the papers."""

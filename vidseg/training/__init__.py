@@ -1,0 +1,1 @@
+"""Training of the HQ parts and of the embedded compact models."""

@@ -1,0 +1,230 @@
+"""What passes between the parts: frozen dataclasses and the protocols of trackers, sources and sinks.
+
+Boxes are float32 XYXY in pixels of the original frame, x right, y down, right and bottom EXCLUSIVE
+(``x2`` = last column + 1). Images are uint8 RGB of shape (H, W, 3). Object ids are positive ints, never reused in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.errors import UsageError
+
+Array = npt.NDArray[Any]
+State = dict[str, torch.Tensor | int | float | str]
+
+
+def _show(value: object) -> str:
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return f"{type(value).__name__}{tuple(value.shape)}:{value.dtype}"
+    if isinstance(value, tuple) and len(value) > 4:
+        return f"tuple[{len(value)}]"
+    return repr(value)
+
+
+class ShapeRepr:
+    """Mixin: ``repr`` shows shapes of arrays instead of their values."""
+
+    def __repr__(self) -> str:
+        """Name, then every field with arrays shortened to their shape."""
+        body = ", ".join(f"{f.name}={_show(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({body})"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a video before it is decoded. ``width`` and ``height`` are after display rotation."""
+
+    width: int
+    height: int
+    fps: Fraction
+    frame_count: int | None = None
+    duration_s: float | None = None
+    rotation: int = 0
+    codec: str = ""
+    name: str = "video"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and rates that no video can have."""
+        if self.width < 1 or self.height < 1:
+            raise UsageError(f"video size {self.width}x{self.height}: both sides must be at least 1")
+        if self.fps <= 0:
+            raise UsageError(f"video rate {self.fps} fps: must be positive")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Frame(ShapeRepr):
+    """One decoded frame: ``index`` is its ordinal in decode order (its identity), ``pts`` its stream timestamp."""
+
+    index: int
+    pts: int
+    time_s: float
+    rgb: npt.NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        """Check dtype and shape."""
+        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+            raise UsageError(f"frame {self.index}: rgb must be uint8 (H, W, 3), got {_show(self.rgb)}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return int(self.rgb.shape[0]), int(self.rgb.shape[1])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Prompt(ShapeRepr):
+    """Where one object is on one frame: a box and/or points (labels 1 object, 0 background), or a bool mask (H, W)."""
+
+    frame_index: int
+    object_id: int
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    point_labels: tuple[int, ...] = ()
+    mask: npt.NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the prompt says something and is well-formed."""
+        if self.frame_index < 0 or self.object_id < 1:
+            raise UsageError(
+                f"prompt frame {self.frame_index}, object {self.object_id}: frame >= 0 and object >= 1 wanted"
+            )
+        if len(self.points) != len(self.point_labels):
+            raise UsageError(f"prompt has {len(self.points)} points but {len(self.point_labels)} labels")
+        if any(label not in (0, 1) for label in self.point_labels):
+            raise UsageError(f"point labels {self.point_labels}: allowed are 1 (object) and 0 (background)")
+        if self.mask is not None and (self.box is not None or self.points):
+            raise UsageError("a prompt is a mask, or a box and/or points, not both")
+        if self.mask is None and self.box is None and not self.points:
+            raise UsageError("empty prompt: give a box, points or a mask")
+        if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
+            raise UsageError(f"prompt mask must be bool (H, W), got {_show(self.mask)}")
+        if self.box is not None:
+            x1, y1, x2, y2 = self.box
+            if not all(np.isfinite(self.box)) or x2 <= x1 or y2 <= y1:
+                raise UsageError(f"box {x1:g},{y1:g},{x2:g},{y2:g}: finite numbers with x1 < x2 and y1 < y2 wanted")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tracks(ShapeRepr):
+    """What a tracker says about one frame: N objects.
+
+    ``masks`` are the tracker's own object probabilities, float32 (N, h, w) in 0..1 covering the whole frame at any
+    resolution, or None for trackers that only know boxes.
+    """
+
+    frame_index: int
+    ids: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: tuple[str | None, ...] | None = None
+    masks: npt.NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that all fields speak of the same N objects."""
+        n = len(self.ids)
+        if self.boxes.shape != (n, 4) or self.scores.shape != (n,):
+            raise UsageError(f"tracks of frame {self.frame_index}: shapes do not agree: {self!r}")
+        if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != n):
+            raise UsageError(f"tracks of frame {self.frame_index}: masks must be (N, h, w) with N={n}: {self!r}")
+        if self.labels is not None and len(self.labels) != n:
+            raise UsageError(f"tracks of frame {self.frame_index}: {len(self.labels)} labels for {n} objects")
+        if n and (int(self.ids.min()) < 1 or len(np.unique(self.ids)) != n):
+            raise UsageError(f"tracks of frame {self.frame_index}: ids must be positive, distinct: {self.ids.tolist()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rle:
+    """A binary mask as COCO compressed run-lengths: ``counts`` as pycocotools writes them."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    def to_coco(self) -> dict[str, Any]:
+        """``{"size": [h, w], "counts": str}``, ready for json."""
+        return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FrameMasks(ShapeRepr):
+    """The result for one frame: N objects with disjoint masks. An absent object has an empty mask and a zero box."""
+
+    frame_index: int
+    pts: int
+    time_s: float
+    ids: tuple[int, ...]
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    labels: tuple[str | None, ...]
+    rles: tuple[Rle, ...]
+
+    def __post_init__(self) -> None:
+        """Check that all fields speak of the same N objects."""
+        n = len(self.ids)
+        if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or len(self.labels) != n or len(self.rles) != n:
+            raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {self!r}")
+
+
+class Source(Protocol):
+    """Where frames come from: iterated once, forwards. ``warnings`` grows while reading (damage, truncation)."""
+
+    info: VideoInfo
+    warnings: list[str]
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None:
+        """Give back file handles and decoders."""
+        ...
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Who is where. One instance follows the objects of one video, frame by frame."""
+
+    lookahead: int
+    """Frames it may hold back; 0 = causal."""
+    wants_masks: bool
+    """True: every prompt must reach :meth:`step` as a mask (the pipeline draws boxes and points with HQ-SAM first)."""
+    finds_objects: bool
+    """True: it finds objects by itself; prompts are not needed and not accepted."""
+
+    def start(self, video: VideoInfo) -> None:
+        """Forget everything and prepare for a video."""
+        ...
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        """Take the next frame and the prompts on it; return the frames that became final, in order."""
+        ...
+
+    def finish(self) -> list[Tracks]:
+        """No more frames: return what was held back."""
+        ...
+
+    def state_dict(self) -> State:
+        """All state as plain tensors and scalars: loading it continues bit-identically."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        ...
+
+
+class Sink(Protocol):
+    """Where results go. ``write`` is called once per frame, in order."""
+
+    def write(self, frame: Frame, masks: FrameMasks) -> None:
+        """Take one result."""
+        ...
+
+    def close(self) -> None:
+        """Finish the files; what was written stays valid also when the run was interrupted."""
+        ...

@@ -1,0 +1,1 @@
+"""Weights: the catalogue, fetching, safe loading, conversion."""
