@@ -1,0 +1,91 @@
+"""Dimensions of an XMem network: the official ones by default, all of them free for smaller models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+
+from vidseg.errors import WeightsError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class XMemConfig:
+    """Widths of every part of the network. The defaults are the published model (62.2 M parameters)."""
+
+    encoder: Literal["resnet", "compact"] = "resnet"
+    """'resnet': ResNet-50 key and ResNet-18 value encoder (official); 'compact': the small ones of ``compact.py``."""
+    key_dim: int = 64
+    value_dim: int = 512
+    hidden_dim: int = 64
+    """Channels of the sensory memory; 0 = a network without sensory memory."""
+    f16_dim: int = 1024
+    """Channels of the image features at 1/16 ..."""
+    f8_dim: int = 512
+    f4_dim: int = 256
+    mask_dim: int = 256
+    """Channels the trunk of the value encoder gives at 1/16."""
+    fuser_dim: int = 512
+    """Width inside the fuser of the value encoder."""
+    g16_dim: int = 512
+    """Decoder width at 1/16, 1/8 and 1/4."""
+    g8_dim: int = 256
+    g4_dim: int = 256
+    sensory_dim: int = 256
+    """Width of the features that update the sensory memory in the decoder."""
+    size: int = 480
+    """Shorter side, in pixels, the network was trained for: the default internal size."""
+
+    def __post_init__(self) -> None:
+        """Refuse dimensions no network can have."""
+        if self.encoder not in ("resnet", "compact"):
+            raise WeightsError(f"XMem encoder '{self.encoder}': allowed are 'resnet' and 'compact'")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name == "hidden_dim" else 1
+            if field.name != "encoder" and (not isinstance(value, int) or value < least):
+                raise WeightsError(f"XMem config {field.name} = {value!r}: an integer >= {least} wanted")
+
+    def to_json(self) -> str:
+        """The config as the json text stored in the metadata of a safetensors file."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> XMemConfig:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            WeightsError: not json, not an object, or a key this version does not know.
+        """
+        try:
+            data: Any = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise WeightsError(f"XMem config in the weights' metadata is not json: {error}") from error
+        if not isinstance(data, dict):
+            raise WeightsError(f"XMem config in the weights' metadata: a json object wanted, got {type(data).__name__}")
+        names = [field.name for field in fields(cls)]
+        for key in data:
+            if key not in names:
+                raise WeightsError(f"XMem config key '{key}' is unknown{did_you_mean(key, names)}")
+        return cls(**data)
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, torch.Tensor]) -> XMemConfig:
+        """Infer key, value and hidden dimension of an official file from its tensors.
+
+        Raises:
+            WeightsError: the tensors the dimensions are read from are missing.
+        """
+        key, value = "key_proj.key_proj.weight", "value_encoder.fuser.block2.conv2.weight"
+        for name in (key, value):
+            if name not in state:
+                raise WeightsError(f"not an XMem state dict: tensor '{name}' is missing")
+        hidden = state.get("decoder.hidden_update.transform.weight")
+        return cls(
+            key_dim=int(state[key].shape[0]),
+            value_dim=int(state[value].shape[0]),
+            hidden_dim=0 if hidden is None else int(hidden.shape[0]) // 3,
+        )
