@@ -1,0 +1,139 @@
+"""The sizes of one SAM network, as data: everything the modules need to be built, nothing about weights or devices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from vidseg.errors import UsageError, did_you_mean
+
+EncoderKind = Literal["vit", "tiny_vit", "compact"]
+Pad = Literal["square", "stride"]
+Output = Literal["sum", "hq", "sam"]
+
+STRIDE = 16
+"""Pixels of the input image per cell of the embedding, in every SAM network."""
+
+
+@dataclass(frozen=True, slots=True)
+class VitConfig:
+    """ViT of Segment Anything: ``global_blocks`` attend everywhere, the others in windows."""
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    global_blocks: tuple[int, ...]
+    window: int = 14
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class TinyVitConfig:
+    """TinyViT of MobileSAM and Light HQ-SAM: one value per stage. ``num_classes`` is its unused classifier."""
+
+    dims: tuple[int, ...] = (64, 128, 160, 320)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (2, 4, 5, 10)
+    windows: tuple[int, ...] = (7, 7, 14, 7)
+    num_classes: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SamConfig:
+    """One SAM or HQ-SAM network.
+
+    ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
+    the official networks, 4 in the compact one. ``pad`` "square" fills the input up to ``image_size`` on both sides as
+    the official code does; "stride" only up to the next multiple of 32. Coordinates are divided by ``image_size`` in
+    both cases, so the positional code is the same. ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
+    """
+
+    encoder: EncoderKind
+    hq: bool = True
+    vit: VitConfig | None = None
+    tiny_vit: TinyVitConfig | None = None
+    image_size: int = 1024
+    pad: Pad = "square"
+    prompt_dim: int = 256
+    early_channels: int = 0
+    early_stride: Literal[4, 16] = 16
+    decoder_mlp_dim: int = 2048
+    decoder_heads: int = 8
+    iou_hidden_dim: int = 256
+    mask_in_channels: int = 16
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    output: Output = "sum"
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        if self.encoder not in get_args(EncoderKind):
+            raise UsageError(f"encoder {self.encoder!r}: allowed are {', '.join(get_args(EncoderKind))}")
+        for kind, part in (("vit", self.vit), ("tiny_vit", self.tiny_vit)):
+            if (self.encoder == kind) != (part is not None):
+                raise UsageError(f"encoder {self.encoder!r}: section '{kind}' must be there for {kind} and only then")
+        if self.image_size < 32 or self.image_size % 32:
+            raise UsageError(f"image_size {self.image_size}: a multiple of 32 wanted")
+        if self.prompt_dim % 8 or self.prompt_dim % (2 * self.decoder_heads):
+            raise UsageError(f"prompt_dim {self.prompt_dim}: a multiple of 8 and of twice decoder_heads wanted")
+        if self.pad not in get_args(Pad) or self.output not in get_args(Output):
+            raise UsageError(
+                f"pad {self.pad!r}, output {self.output!r}: allowed {get_args(Pad)} and {get_args(Output)}"
+            )
+        if self.early_stride not in (4, 16) or (self.hq and self.early_channels < 1):
+            raise UsageError(
+                f"early feature: stride {self.early_stride} (4 or 16), {self.early_channels} channels (> 0)"
+            )
+        if not self.hq and self.output != "sam":
+            raise UsageError(f"output {self.output!r}: a network without the HQ branch has only 'sam'")
+
+    @property
+    def grid(self) -> int:
+        """Cells of the embedding along one side of the square input."""
+        return self.image_size // STRIDE
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON (kept in the metadata of safetensors files)."""
+        return json.dumps({k: v for k, v in asdict(self).items() if v is not None}, separators=(",", ":"))
+
+
+def config_from_mapping(values: Mapping[str, Any], where: str) -> SamConfig:
+    """A :class:`SamConfig` from YAML or JSON values. ``where`` names the file in errors; unknown keys are an error."""
+
+    def checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+        known = [f.name for f in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise UsageError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}")
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+    top = checked(SamConfig, values)
+    for key, cls in (("vit", VitConfig), ("tiny_vit", TinyVitConfig)):
+        if top.get(key) is not None:
+            top[key] = cls(**checked(cls, top[key]))
+    try:
+        return SamConfig(**top)
+    except TypeError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def model_config_folder() -> Path:
+    """Where the model YAML files are: inside the installed package, or beside it in a source tree."""
+    packaged = Path(str(resources.files("vidseg"))) / "configs" / "models"
+    return packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "configs" / "models"
+
+
+def named_config(name: str) -> SamConfig:
+    """The configuration of a model of ``configs/models`` (``sam-hq-vit-b``, ``compact``, ...)."""
+    folder = model_config_folder()
+    path = folder / f"{name}.yaml"
+    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name not in names:
+        raise UsageError(f"unknown model {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
+    return config_from_mapping(yaml.safe_load(path.read_text()), str(path))
