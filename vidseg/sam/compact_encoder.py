@@ -1,14 +1,17 @@
 """The image encoder of the `compact` model: EfficientNet-Lite0 and a small neck.
 
-EfficientNet-Lite is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation, with ReLU6 and a stem and head of fixed
-width. Batch normalisation is folded into the convolutions: the network only ever runs with frozen statistics, so the folded
-form is the same function, smaller and faster. Both the image model and the compact tracker build on this trunk.
+EfficientNet-Lite is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation, with ReLU6 and a stem and head of
+fixed width. Batch normalisation is folded into the convolutions: the network only ever runs with frozen statistics, so
+the folded form is the same function, smaller and faster. The image model and the compact tracker build on this trunk.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vidseg.sam.layers import LayerNorm2d
 
 #: Grey level mean and scale the ImageNet weights were trained with, the same for all three channels.
 PIXEL_MEAN = 127.0
@@ -38,8 +41,8 @@ class SameConv2d(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        # A stride-2 kernel should start at 2i - (kernel - 2) // 2. Padding by (kernel + 1) // 2 puts that window at index
-        # i + 1 of the result, so that dropping the first row and column costs a view instead of a padded copy of the input.
+        # A stride-2 kernel should start at 2i - (kernel - 2) // 2. Padding by (kernel + 1) // 2 puts that window at
+        # index i + 1 of the result: dropping the first row and column costs a view instead of a padded input.
         padding = kernel // 2 if stride == 1 else (kernel + 1) // 2
         super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups)
 
@@ -71,8 +74,8 @@ class InvertedResidual(nn.Module):
 class EfficientNetLite0(nn.Module):
     """The trunk up to stride 32, without the classifier.
 
-    ``stages`` (1 to 4) keeps the network up to stride 4, 8, 16 or 32; ``in_channels`` may exceed 3 for a network that also
-    reads masks. The input is ``(rgb - PIXEL_MEAN) / PIXEL_STD``, roughly in [-1, 1].
+    ``stages`` (1 to 4) keeps the network up to stride 4, 8, 16 or 32; ``in_channels`` may exceed 3 for a network that
+    also reads masks. The input is ``(rgb - PIXEL_MEAN) / PIXEL_STD``, roughly in [-1, 1].
     """
 
     def __init__(self, stages: int = 4, in_channels: int = 3) -> None:
@@ -96,10 +99,60 @@ class EfficientNetLite0(nn.Module):
         return TRUNK_CHANNELS[: len(self.stages)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> features at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels (no final activation)."""
+        """(B, in_channels, H, W) -> features at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels."""
         x = F.relu6(self.stem(x))
         features = []
         for stage in self.stages:
             x = stage(x)
             features.append(x)
         return features
+
+
+class ContextBlock(nn.Module):
+    """Residual block with a wide depthwise convolution (ConvNeXt, Liu et al. 2022): (B, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, kernel: int = 7, expansion: int = 3) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, expansion * channels)
+        self.project = nn.Linear(expansion * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.project(F.gelu(self.expand(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class CompactEncoder(nn.Module):
+    """Trunk, a neck that joins all its scales at stride 16, and the early feature for the HQ fusion.
+
+    The neck sees the fine scales too (cut into the 4x4 and 2x2 pixels of a stride-16 cell), because the decoder upscales
+    from its output alone. The input must have sides that are multiples of 32.
+    """
+
+    #: Channels of the early feature: strides 4 and 8 side by side.
+    early_channels = TRUNK_CHANNELS[0] + TRUNK_CHANNELS[1]
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.trunk = EfficientNetLite0()
+        c4, c8, c16, c32 = TRUNK_CHANNELS
+        self.from4 = nn.Conv2d(c4, out_channels, 4, stride=4)
+        self.from8 = nn.Conv2d(c8, out_channels, 2, stride=2)
+        self.from16 = nn.Conv2d(c16, out_channels, 1)
+        self.from32 = nn.Conv2d(c32, out_channels, 1)
+        self.context32 = ContextBlock(out_channels)
+        self.context16 = nn.Sequential(ContextBlock(out_channels), ContextBlock(out_channels))
+        self.norm = LayerNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised -> embedding (B, D, H/16, W/16), early feature (B, 64, H/4, W/4)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        f4, f8, f16, f32 = self.trunk(x)
+        coarse = self.context32(self.from32(f32))
+        y = self.from16(f16) + self.from8(f8) + self.from4(f4)
+        y = y + F.interpolate(coarse, size=y.shape[-2:], mode="bilinear", align_corners=False)
+        early = torch.cat([f4, F.interpolate(f8, size=f4.shape[-2:], mode="bilinear", align_corners=False)], dim=1)
+        return self.norm(self.context16(y)), early

