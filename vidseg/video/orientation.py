@@ -1,0 +1,52 @@
+"""Display orientation: the 3x3 matrix of MP4/MOV (ISO/IEC 14496-12, 6.2.2) as quarter turns and mirrors of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from av.video.frame import VideoFrame
+
+from vidseg.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """One of the eight ways to lay an image on the pixel grid: transpose first, then mirror."""
+
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def apply(self, rgb: Array) -> Array:
+        """Coded pixels (H, W, 3) to displayed pixels, contiguous."""
+        if self == Orientation():
+            return rgb
+        if self.transpose:
+            rgb = rgb.transpose(1, 0, 2)
+        if self.flip_x:
+            rgb = rgb[:, ::-1]
+        if self.flip_y:
+            rgb = rgb[::-1]
+        return np.ascontiguousarray(rgb)
+
+    @property
+    def degrees(self) -> int:
+        """Clockwise turn that shows the coded picture upright (mirrors not counted): 0, 90, 180 or 270."""
+        if self.transpose:
+            return 90 if self.flip_x else 270
+        return 180 if self.flip_x and self.flip_y else 0
+
+
+def display_orientation(frame: VideoFrame) -> Orientation:
+    """Orientation that a decoded frame asks for; a turn between the quarter turns is taken to the nearest one.
+
+    The matrix holds x' = a·x + c·y, y' = b·x + d·y in the order a b u c d v x y w, 32-bit fixed point.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Orientation(transpose=True, flip_x=c < 0, flip_y=b < 0)
+    return Orientation(flip_x=a < 0, flip_y=d < 0)

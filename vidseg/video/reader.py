@@ -1,0 +1,215 @@
+"""Forward reader: packet by packet, never seeking, damage skipped and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vidseg.errors import InputError
+from vidseg.types import Array, Frame, VideoInfo
+from vidseg.video.container import PIXEL_LIMIT, frame_rate, open_container
+from vidseg.video.damage import Damage
+from vidseg.video.orientation import display_orientation
+
+MAX_FAILURES = 500
+"""Packets in a row that may fail to decode, and read errors in a row, before reading stops."""
+
+
+class VideoSource:
+    """Frames of a video file or of standard input, in the order they are shown.
+
+    ``Frame.index`` counts the decoded frames from the start of the file, also when only a part is delivered.
+    ``Frame.pts`` is the stream's own timestamp and ``Frame.time_s`` the same in seconds, also when it does not start at
+    zero. Frames are RGB with the stream's own colour matrix and range, turned as the container asks.
+    """
+
+    def __init__(
+        self, path: str, *, frames: slice | None = None, pixel_limit: int = PIXEL_LIMIT, threads: int = 1
+    ) -> None:
+        """Open the input and decode its first frame (size and rotation are known for sure only then).
+
+        Raises:
+            InputError: see :func:`vidseg.video.container.open_container`; or no frame can be decoded.
+        """
+        self.warnings: list[str] = []
+        self._name = "standard input" if path == "-" else path
+        self._start, self._stop = frame_bounds(frames)
+        self._container, self._stream = open_container(path, pixel_limit=pixel_limit)
+        self._stream.codec_context.thread_count = threads
+        self._stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        self._damage = Damage(self.warnings)
+        self._packets = 0
+        self._decoded = self._decode()
+        try:
+            self._first = next(self._decoded, None)
+            if self._first is None:
+                raise InputError(f"{self._name}: no frame can be decoded; the video is damaged or incomplete")
+        except BaseException:
+            self.close()
+            raise
+        self._orientation = display_orientation(self._first)
+        self.info = video_info(self._name, self._container, self._stream, self._first)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Deliver the chosen frames; at the end :attr:`warnings` says what was wrong with the input."""
+        if self._first is None:
+            raise InputError(f"{self._name}: a source is read once; open it again")
+        first, self._first = self._first, None
+        size, index, pts = (first.width, first.height), 0, None
+        try:
+            for index, decoded in enumerate(_chain(first, self._decoded)):
+                self._damage.position = index
+                if index >= self._stop:
+                    break
+                pts = self._timestamp(decoded, pts)
+                if (decoded.width, decoded.height) != size:
+                    self.warnings.append(
+                        f"frame {index}: the size changes from {size[0]}x{size[1]} to {decoded.width}x"
+                        f"{decoded.height}; reading stops there"
+                    )
+                    break
+                if decoded.is_corrupt:
+                    self._damage.add("damaged frames were repaired by the decoder")
+                if index >= self._start:
+                    rgb = self._orientation.apply(_to_rgb(decoded))
+                    yield Frame(index, pts, float(pts * self._time_base), rgb)
+            else:
+                index += 1
+                self._check_end(index, pts)
+        finally:
+            self._damage.report()
+            self.close()
+        if index <= self._start:
+            raise InputError(f"{self._name}: frames start at {self._start}, but it has only {index} frames")
+
+    def close(self) -> None:
+        """Close the file and the decoder."""
+        self._decoded.close()
+        self._container.close()
+
+    @property
+    def _time_base(self) -> Fraction:
+        return self._stream.time_base or Fraction(1, 1000)
+
+    def _timestamp(self, decoded: VideoFrame, previous: int | None) -> int:
+        """The frame's pts; where the stream has none (some AVI) or it does not grow, one frame after the previous."""
+        if decoded.pts is not None and (previous is None or decoded.pts > previous):
+            return decoded.pts
+        if previous is None:
+            return 0
+        if decoded.pts is not None:
+            self._damage.add("timestamps did not grow and were replaced")
+        return previous + max(1, round(1 / (self.info.fps * self._time_base)))
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """All frames of the stream; packets that fail are counted and skipped."""
+        failures = 0
+        for packet in self._demux():
+            if packet.size and not packet.is_discard:
+                self._packets += 1
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                return
+            except (av.FFmpegError, ValueError):
+                failures += 1
+                self._damage.add("damaged packets were skipped")
+                if failures >= MAX_FAILURES:
+                    self.warnings.append(f"reading stopped: {failures} packets in a row could not be decoded")
+                    return
+                continue
+            for frame in frames:
+                failures = 0
+                yield frame
+
+    def _demux(self) -> Iterator[Packet[VideoStream]]:
+        """Packets of the stream, then an empty one that makes the decoder give what it holds back."""
+        failures = 0
+        while True:
+            try:
+                for packet in self._container.demux(self._stream):
+                    failures = 0
+                    yield packet
+                return
+            except (av.FFmpegError, OSError) as error:
+                failures += 1
+                self._damage.add("damaged places in the file were skipped")
+                if failures >= MAX_FAILURES:
+                    self.warnings.append(f"reading stopped: {error.strerror or error}")
+                    return
+
+    def _check_end(self, count: int, pts: int | None) -> None:
+        """Compare what was read with what the container promised."""
+        if self._packets < self._stream.frames:
+            self.warnings.append(
+                f"truncated: the container names {self._stream.frames} frames, {self._packets} were found"
+            )
+            return
+        promised, step = self.info.duration_s, float(1 / self.info.fps)
+        if self._stream.frames or promised is None or pts is None or count < 2:
+            return
+        start = float((self._stream.start_time or 0) * self._time_base)
+        seen = float(pts * self._time_base) - start + step
+        if seen < promised - max(0.5, 3 * step):
+            self.warnings.append(f"truncated: the container names {promised:.2f} s, only {seen:.2f} s were found")
+
+
+def frame_bounds(frames: slice | None) -> tuple[int, float]:
+    """First index and end (exclusive, may be infinite) of a ``--frames A:B`` slice.
+
+    Raises:
+        InputError: negative or empty range, or a step.
+    """
+    start, stop = (frames.start or 0, frames.stop) if frames is not None else (0, None)
+    if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
+        raise InputError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
+    return start, float("inf") if stop is None else stop
+
+
+def video_info(name: str, container: InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
+    """What is known once the first frame is decoded."""
+    orientation = display_orientation(first)
+    width, height = first.width, first.height
+    if orientation.transpose:
+        width, height = height, width
+    return VideoInfo(
+        width,
+        height,
+        frame_rate(stream),
+        frame_count=stream.frames or None,
+        duration_s=_duration(container, stream),
+        rotation=orientation.degrees,
+        codec=stream.codec_context.name,
+        name=name,
+        time_base=stream.time_base,
+    )
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds of the video stream; the container's own length counts only when the video is alone in it."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:05.280000000
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        alone = len(container.streams) == 1 and container.duration
+        return container.duration / av.time_base if alone and container.duration else None
+
+
+def _to_rgb(frame: VideoFrame) -> Array:
+    rgb: Array = np.asarray(frame.to_ndarray(format="rgb24"))
+    return rgb
+
+
+def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    yield first
+    yield from rest

@@ -1,0 +1,115 @@
+"""Fragmented MP4 with the source's timestamps: what is written stays playable when the process is killed."""
+
+from __future__ import annotations
+
+import errno
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from vidseg.errors import OutputError
+from vidseg.types import Array
+
+_FRAGMENT_SECONDS = 1
+
+
+class VideoWriter:
+    """Writes RGB frames as H.264 (MPEG-4 part 2 where the FFmpeg build has no x264) into a fragmented MP4.
+
+    Odd sizes are padded by one pixel at the right or bottom, because 4:2:0 video has even sides. The file appears under
+    its name as soon as its header is complete, and grows by one fragment per second of video.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        width: int,
+        height: int,
+        *,
+        fps: Fraction = Fraction(25),
+        time_base: Fraction | None = None,
+        crf: int = 23,
+        preset: str = "superfast",
+        threads: int = 2,
+    ) -> None:
+        """Create the file. ``time_base`` is the unit of ``pts`` in seconds (None: one frame).
+
+        Raises:
+            OutputError: the file cannot be created.
+        """
+        self._path = path
+        self._size = width, height
+        self._pad = ((0, height % 2), (0, width % 2), (0, 0))
+        self._time_base = time_base or 1 / fps
+        self._last: int | None = None
+        self._closed = False
+        part = path.with_name(path.name + ".part")
+        try:
+            self._container = av.open(
+                str(part),
+                "w",
+                format="mp4",
+                options={"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+            )
+            codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+            tuned = {"crf": str(crf), "preset": preset, "tune": "zerolatency"} if codec == "libx264" else {"q": "4"}
+            self._stream = self._container.add_stream(codec, rate=fps, options=tuned)
+            self._stream.width, self._stream.height = width + width % 2, height + height % 2
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.time_base = self._stream.codec_context.time_base = self._time_base
+            context = self._stream.codec_context
+            context.gop_size = max(1, round(fps * _FRAGMENT_SECONDS))
+            context.thread_count = threads
+            context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, as converted below
+            context.color_range = 1
+            self._container.start_encoding()
+            part.replace(path)
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def write(self, rgb: Array, pts: int) -> None:
+        """Append one frame, uint8 RGB (H, W, 3). A ``pts`` that does not grow is moved to one unit after the last.
+
+        Raises:
+            OutputError: the frame has another size, or the file cannot be written (disk full).
+        """
+        if (rgb.shape[1], rgb.shape[0]) != self._size:
+            raise OutputError(f"{self._path}: frame of {rgb.shape[1]}x{rgb.shape[0]}, wanted {self._size}")
+        if self._last is not None and pts <= self._last:
+            pts = self._last + 1
+        self._last = pts
+        if self._pad != ((0, 0), (0, 0), (0, 0)):
+            rgb = np.pad(rgb, self._pad, mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        frame.pts, frame.time_base = pts, self._time_base
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Write what the encoder holds back and finish the file. Further calls do nothing.
+
+        Raises:
+            OutputError: the rest cannot be written; what was written before stays playable.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            try:
+                self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> OutputError:
+        number = getattr(error, "errno", None)
+        reason = "the disk is full" if number == errno.ENOSPC else getattr(error, "strerror", None) or str(error)
+        return OutputError(f"{self._path}: cannot write the video: {reason}")
