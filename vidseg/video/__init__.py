@@ -3,8 +3,8 @@
 * ``open_source(path, *, frames, pixel_limit, image_fps, threads) -> Source``: a video file, an image or a folder of
   images, or ``"-"`` for standard input. The source has ``info``, ``warnings``, ``close()`` and is iterated once.
 * ``probe(path, *, pixel_limit) -> VideoInfo``: what is known without reading the whole input.
-* ``VideoWriter(path, width, height, *, fps, time_base, crf, preset, threads)`` with ``write(rgb, pts)`` and ``close()``:
-  fragmented MP4 with the source's timestamps.
+* ``VideoWriter(path, width, height, *, fps, time_base, crf, preset, threads)``: fragmented MP4 with the source's
+  timestamps; ``write(rgb, pts)`` and ``close()``.
 * ``PIXEL_LIMIT``: the default of ``pixel_limit``, pixels per frame.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 
 from vidseg.types import Array
@@ -44,7 +45,7 @@ def display_orientation(frame: VideoFrame) -> Orientation:
     The matrix holds x' = a·x + c·y, y' = b·x + d·y in the order a b u c d v x y w, 32-bit fixed point.
     """
     data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    if not isinstance(data, SideData):
         return Orientation()
     a, b, _, c, d = (int(v) for v in np.frombuffer(bytes(data), np.int32)[:5])
     if abs(b) + abs(c) > abs(a) + abs(d):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 
 import av
@@ -62,10 +62,11 @@ class VideoSource:
         if self._first is None:
             raise InputError(f"{self._name}: a source is read once; open it again")
         first, self._first = self._first, None
-        size, index, pts = (first.width, first.height), 0, None
+        size, count, pts = (first.width, first.height), 0, None
         try:
             for index, decoded in enumerate(_chain(first, self._decoded)):
                 self._damage.position = index
+                count = index + 1
                 if index >= self._stop:
                     break
                 pts = self._timestamp(decoded, pts)
@@ -81,13 +82,12 @@ class VideoSource:
                     rgb = self._orientation.apply(_to_rgb(decoded))
                     yield Frame(index, pts, float(pts * self._time_base), rgb)
             else:
-                index += 1
-                self._check_end(index, pts)
+                self._check_end(count, pts)
         finally:
             self._damage.report()
             self.close()
-        if index <= self._start:
-            raise InputError(f"{self._name}: frames start at {self._start}, but it has only {index} frames")
+        if count <= self._start:
+            raise InputError(f"{self._name}: frames start at {self._start}, but it has only {count} frames")
 
     def close(self) -> None:
         """Close the file and the decoder."""
@@ -108,7 +108,7 @@ class VideoSource:
             self._damage.add("timestamps did not grow and were replaced")
         return previous + max(1, round(1 / (self.info.fps * self._time_base)))
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Generator[VideoFrame]:
         """All frames of the stream; packets that fail are counted and skipped."""
         failures = 0
         for packet in self._demux():

@@ -54,9 +54,11 @@ class VideoWriter:
                 format="mp4",
                 options={"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
             )
-            codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-            tuned = {"crf": str(crf), "preset": preset, "tune": "zerolatency"} if codec == "libx264" else {"q": "4"}
-            self._stream = self._container.add_stream(codec, rate=fps, options=tuned)
+            if "libx264" in av.codecs_available:
+                options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
+                self._stream = self._container.add_stream("libx264", rate=fps, options=options)
+            else:
+                self._stream = self._container.add_stream("mpeg4", rate=fps, options={"q": "4"})
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = "yuv420p"
             self._stream.time_base = self._stream.codec_context.time_base = self._time_base
