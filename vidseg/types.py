@@ -1,7 +1,8 @@
 """What passes between the parts: frozen dataclasses and the protocols of trackers, sources and sinks.
 
 Boxes are float32 XYXY in pixels of the original frame, x right, y down, right and bottom EXCLUSIVE
-(``x2`` = last column + 1). Images are uint8 RGB of shape (H, W, 3). Object ids are positive ints, never reused in a run.
+(``x2`` = last column + 1). Images are uint8 RGB of shape (H, W, 3). Object ids are positive ints, never reused
+in a run.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class VideoInfo:
     rotation: int = 0
     codec: str = ""
     name: str = "video"
+    time_base: Fraction | None = None
+    """Seconds per unit of ``Frame.pts``; None means one frame, ``1 / fps``."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and rates that no video can have."""
