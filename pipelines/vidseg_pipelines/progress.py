@@ -1,0 +1,68 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere, or json lines for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Counts frames. ``total`` may be unknown (None); then there is no estimate of the remaining time."""
+
+    def __init__(self, name: str, total: int | None, *, json_log: bool = False) -> None:
+        self._name, self._total, self._json = name, total, json_log
+        self._started = self._last = time.monotonic()
+        self._done = 0
+        self._bar: Progress | None = None
+        console = Console(stderr=True)
+        if console.is_terminal and not json_log:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console)
+            self._task = self._bar.add_task(name, total=total, rate="")
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away, or print the last plain line."""
+        if self._bar:
+            self._bar.stop()
+        elif self._done:
+            self._line()
+
+    def advance(self, frames: int, objects: int) -> None:
+        """``frames`` more are done; the last of them shows ``objects`` objects."""
+        self._done += frames
+        rate = self._done / max(time.monotonic() - self._started, 1e-6)
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f} fps, {objects} objects")
+        elif time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._line()
+
+    def _line(self) -> None:
+        self._last = time.monotonic()
+        seconds = self._last - self._started
+        rate = self._done / max(seconds, 1e-6)
+        left = (self._total - self._done) / rate if self._total and rate else None
+        if self._json:
+            fields = {"event": "progress", "frames": self._done, "total": self._total, "fps": round(rate, 2)}
+            text = json.dumps({**fields, "eta_s": None if left is None else round(left, 1)})
+        else:
+            total = f"/{self._total}" if self._total else ""
+            eta = f", {left:.0f} s left" if left and left >= 1 else ""
+            text = f"{self._name}: {self._done}{total} frames, {rate:.1f} fps{eta}"
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

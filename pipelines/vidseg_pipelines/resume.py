@@ -1,0 +1,100 @@
+"""The run folder: its manifest, and the snapshots from which a killed run goes on.
+
+A snapshot holds the tracker's state before frame N and is written, atomically, only when the journal holds every frame
+before N. Micro-batches start at multiples of the batch size, so a resumed run groups the same frames and computes the
+same bits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from vidseg.errors import OutputError, UsageError
+from vidseg.types import State
+
+MANIFEST = "run.json"
+SNAPSHOT = "snapshot.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State before ``next_frame``, the first frame still to do."""
+
+    next_frame: int
+    state: State
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside ``path``, then rename: a reader sees the old file or the new one, never half of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write ({error.strerror})") from error
+
+
+def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Replace the folder's snapshot."""
+    tensors = {k: v.contiguous() for k, v in snapshot.state.items() if isinstance(v, torch.Tensor)}
+    scalars = {k: v for k, v in snapshot.state.items() if not isinstance(v, torch.Tensor)}
+    metadata = {"next_frame": str(snapshot.next_frame), "scalars": json.dumps(scalars)}
+    write_atomic(folder / SNAPSHOT, save(tensors, metadata))
+
+
+def load_snapshot(folder: Path) -> Snapshot | None:
+    """The folder's snapshot, or None when there is none."""
+    path = folder / SNAPSHOT
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            state: State = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+            state.update(json.loads(metadata["scalars"]))
+            return Snapshot(int(metadata["next_frame"]), state)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: damaged snapshot; delete it to start the run again") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The folder's run.json, or None when there is none."""
+    try:
+        data: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / MANIFEST}: cannot be read; use --overwrite to start again") from error
+    return data
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the folder's run.json."""
+    write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to continue ``old`` with other settings, another input or other weights.
+
+    Raises:
+        UsageError: names the first differences, old and new.
+    """
+    differences = [
+        f"{section}.{key}: {old_part.get(key)!r} -> {new_part.get(key)!r}"
+        for section in ("config", "input", "weights")
+        for old_part, new_part in [(old.get(section) or {}, new.get(section) or {})]
+        for key in sorted({*old_part, *new_part})
+        if old_part.get(key) != new_part.get(key)
+    ]
+    if differences:
+        shown = "; ".join(differences[:3])
+        raise UsageError(f"--resume: the run in the output folder was made differently ({shown}); use --overwrite")

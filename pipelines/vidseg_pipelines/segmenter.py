@@ -1,0 +1,145 @@
+"""Frames in, masks out: tracker and HQ-SAM over micro-batches of frames, without threads or files."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.errors import UsageError
+from vidseg.sam.discovery import find_objects
+from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.refiner import Refiner
+from vidseg.types import Frame, FrameMasks, Prompt, State, Tracker, Tracks, VideoInfo
+from vidseg_pipelines.clock import StageClock
+
+RETRY_EVERY = 10
+"""Frames between attempts to find objects while none has been found."""
+
+
+@dataclass
+class _Pending:
+    frame: Frame
+    features: FrameFeatures | None = None
+    given: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+
+
+class Segmenter:
+    """The heart of every pipeline. Encodes each frame once and draws the boxes of a micro-batch in one decoder batch.
+
+    Without ``prompts`` a tracker that wants masks gets objects found by HQ-SAM on the first frame that shows any.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        sam: Sam,
+        refiner: Refiner,
+        *,
+        prompts: Sequence[Prompt] = (),
+        max_objects: int = 5,
+        clock: StageClock | None = None,
+    ) -> None:
+        if prompts and tracker.finds_objects:
+            raise UsageError("this tracker finds the objects by itself: leave out the prompts")
+        self.tracker, self.sam, self.refiner = tracker, sam, refiner
+        self.max_objects = max_objects
+        self.clock = clock or StageClock()
+        self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)
+        for prompt in prompts:
+            self._prompts[prompt.frame_index].append(prompt)
+        self._searching = not prompts and not tracker.finds_objects
+        self._next_search = 0
+        self._pending: dict[int, _Pending] = {}
+
+    def start(self, video: VideoInfo) -> None:
+        """Prepare for a video."""
+        self.tracker.start(video)
+        self._pending.clear()
+
+    def step(self, frames: Sequence[Frame]) -> list[tuple[Frame, FrameMasks]]:
+        """The next frames, in order; returns those that became final."""
+        tracks: list[Tracks] = []
+        for frame in frames:
+            pending = self._pending[frame.index] = _Pending(frame)
+            prompts = self._prompts.pop(frame.index, [])
+            if self._searching and frame.index >= self._next_search:
+                prompts = self._find(pending)
+            elif self.tracker.wants_masks and any(p.mask is None for p in prompts):
+                prompts = self._draw(pending, prompts)
+            pending.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
+            with self.clock("track"):
+                tracks += self.tracker.step(frame, prompts)
+        return self._refine(tracks)
+
+    def finish(self) -> list[tuple[Frame, FrameMasks]]:
+        """No more frames: the rest."""
+        with self.clock("track"):
+            tracks = self.tracker.finish()
+        return self._refine(tracks)
+
+    @property
+    def found_nothing(self) -> bool:
+        """True while the search for objects goes on."""
+        return self._searching
+
+    def state_dict(self) -> State | None:
+        """The state after the frames so far, or None while frames are held back (a tracker with lookahead)."""
+        if self._pending:
+            return None
+        own: State = {"segmenter.searching": int(self._searching), "segmenter.next_search": self._next_search}
+        return {**own, **{f"tracker.{k}": v for k, v in self.tracker.state_dict().items()}}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
+        """Continue after the frames before ``next_frame``."""
+        self._searching = bool(state["segmenter.searching"])
+        self._next_search = int(state["segmenter.next_search"])
+        for index in [i for i in self._prompts if i < next_frame]:
+            del self._prompts[index]
+        self.tracker.load_state_dict(
+            {k.removeprefix("tracker."): v for k, v in state.items() if k.startswith("tracker.")}
+        )
+
+    def _encode(self, pending: Sequence[_Pending]) -> None:
+        missing = [p for p in pending if p.features is None]
+        if missing:
+            with self.clock("encode"):
+                for p, features in zip(missing, self.sam.encode([p.frame.rgb for p in missing]), strict=True):
+                    p.features = features
+
+    def _features(self, pending: _Pending) -> FrameFeatures:
+        self._encode([pending])
+        assert pending.features is not None
+        return pending.features
+
+    def _find(self, pending: _Pending) -> list[Prompt]:
+        features = self._features(pending)
+        with self.clock("find"):
+            masks = find_objects(self.sam, features, max_objects=self.max_objects)
+        self._searching, self._next_search = not masks, pending.frame.index + RETRY_EVERY
+        return [Prompt(pending.frame.index, i, mask=mask) for i, mask in enumerate(masks, start=1)]
+
+    def _draw(self, pending: _Pending, prompts: Sequence[Prompt]) -> list[Prompt]:
+        features = self._features(pending)
+        with self.clock("decode"):
+            masks = self.refiner.draw(features, prompts)
+        return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
+
+    def _refine(self, tracks: Sequence[Tracks]) -> list[tuple[Frame, FrameMasks]]:
+        if not tracks:
+            return []
+        pending = [self._pending.pop(t.frame_index) for t in tracks]
+        if self.refiner.uses_sam:
+            self._encode(pending)
+        results = self.refiner.refine(
+            [p.frame for p in pending],
+            [p.features for p in pending],
+            tracks,
+            [p.given for p in pending],
+            clock=self.clock,
+        )
+        return list(zip([p.frame for p in pending], results, strict=True))

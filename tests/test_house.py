@@ -1,0 +1,56 @@
+"""What the house rules promise: the arrows between packages, the names in the wheel, help that is true."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_has_exactly_our_three_packages_and_the_weights(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"vidseg", "vidseg_trackers", "vidseg_pipelines"}
+    assert "vidseg/weights/data/compact.safetensors" in names
+    assert "vidseg/weights/data/compact-xmem.safetensors" in names
+    assert any(name.startswith("vidseg/configs/") for name in names)
+
+
+def test_installs_beside_the_trackers_package(wheel: Path, tmp_path: Path) -> None:
+    def pip(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    fetched = pip("download", "--no-deps", "--only-binary=:all:", "--dest", str(tmp_path), "trackers")
+    if fetched.returncode != 0:
+        pytest.skip("the package index cannot be reached")
+    other = next(tmp_path.glob("trackers-*.whl"))
+    ours = {n for n in zipfile.ZipFile(wheel).namelist()}
+    theirs = {n for n in zipfile.ZipFile(other).namelist()}
+    assert any(name.startswith("trackers/") for name in theirs)
+    assert not ours & theirs
+    site = tmp_path / "site"
+    installed = pip("install", "--no-deps", "--no-index", "--target", str(site), str(wheel), str(other))
+    assert installed.returncode == 0, installed.stderr
+    assert {"vidseg", "vidseg_trackers", "vidseg_pipelines", "trackers"} <= {p.name for p in site.iterdir()}
+
+
+def test_arrows_run_one_way() -> None:
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout

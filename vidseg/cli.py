@@ -1,0 +1,111 @@
+"""The command line: finds the command, parses its flags, turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 internal error or output not writable, 2 usage, 3 input unreadable, 4 weights missing or wrong,
+5 done in part, 130 interrupted. Commands are imported when they are used, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidseg import __version__
+from vidseg.errors import VidsegError, did_you_mean
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("vidseg_pipelines.command:RunCommand", "segment the objects of a video"),
+    "image": ("vidseg.sam.command:ImageCommand", "segment images from boxes, points or automatically"),
+    "eval davis": ("vidseg.evaluation.command:DavisCommand", "J&F of DAVIS 2017"),
+    "eval ytvis": ("vidseg.evaluation.command:YtvisCommand", "tube AP of YouTube-VIS"),
+    "eval hq-ytvis": ("vidseg.evaluation.command:HqYtvisCommand", "tube mask AP and boundary AP of HQ-YTVIS"),
+    "eval coco": ("vidseg.evaluation.command:CocoCommand", "mask AP and boundary AP of COCO and UVO"),
+    "eval lvis": ("vidseg.evaluation.command:LvisCommand", "mask AP and boundary AP of LVIS"),
+    "eval masks": ("vidseg.evaluation.command:MasksCommand", "mIoU and mBIoU of two folders of masks"),
+    "eval vos": ("vidseg.evaluation.command:VosCommand", "J&F of YouTube-VOS and MOSE-like folders"),
+    "train hq": ("vidseg.training.command:TrainHqCommand", "train the HQ parts of a frozen SAM"),
+    "train base": ("vidseg.training.command:TrainBaseCommand", "train the embedded compact SAM"),
+    "train xmem": ("vidseg_trackers.xmem.training.command:TrainXmemCommand", "train the embedded compact XMem"),
+    "export": ("vidseg.outputs.command:ExportCommand", "other formats from a finished run"),
+    "export-onnx": ("vidseg.sam.onnx_command:ExportOnnxCommand", "encoder and decoder as ONNX files"),
+    "weights list": ("vidseg.weights.command:ListCommand", "what can be loaded, where it comes from, its licence"),
+    "weights fetch": ("vidseg.weights.command:FetchCommand", "download and verify"),
+    "weights verify": ("vidseg.weights.command:VerifyCommand", "check a file against the catalogue"),
+    "weights convert": ("vidseg.weights.command:ConvertCommand", "official or Hugging Face files to safetensors"),
+    "doctor": ("vidseg.doctor:DoctorCommand", "versions, devices, codecs, weights"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if args[0] in ("-V", "--version"):
+        print(f"vidseg {__version__}")
+        return 0
+    group = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
+    if group and (len(args) == 1 or args[1] in ("-h", "--help")):
+        print(_overview(group))
+        return 0
+    name = " ".join(args[:2]) if group else args[0]
+    if name not in COMMANDS:
+        print(f"vidseg: unknown command '{name}'{did_you_mean(name, COMMANDS)}; see vidseg --help", file=sys.stderr)
+        return 2
+    debug = "--debug" in args
+    try:
+        return _run(name, args[len(name.split()) :])
+    except VidsegError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) left: not an error
+        return 0
+    except Exception as error:
+        hint = "" if debug else " (--debug shows where)"
+        return _fail(f"internal error: {type(error).__name__}: {error}{hint}", 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"vidseg: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _overview(names: Sequence[str] = tuple(COMMANDS)) -> str:
+    width = max(len(name) for name in names)
+    rows = "\n".join(f"  vidseg {name:<{width}}  {COMMANDS[name][1]}" for name in names)
+    return f"vidseg {__version__}: video in, accurate and identity-stable object masks out\n\n{rows}\n\n" + (
+        "Each command explains its options and shows examples with --help."
+    )
+
+
+def _run(name: str, args: list[str]) -> int:
+    import tyro
+
+    from vidseg.config import load_yaml
+
+    module_name, attribute = COMMANDS[name][0].split(":")
+    command = getattr(importlib.import_module(module_name), attribute)
+    extra: dict[str, Any] = {}
+    path = _flag_value(args, "--config")
+    if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
+        extra["default"] = load_yaml(command, Path(path))
+    parsed = tyro.cli(command, args=args, prog=f"vidseg {name}", config=(tyro.conf.FlagCreatePairsOff,), **extra)
+    return int(parsed.run())
+
+
+def _flag_value(args: Sequence[str], flag: str) -> str | None:
+    for place, arg in enumerate(args):
+        if arg == flag and place + 1 < len(args):
+            return args[place + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.partition("=")[2]
+    return None

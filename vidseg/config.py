@@ -1,0 +1,222 @@
+"""The configuration tree: one frozen dataclass is the Python API, the YAML schema and the flags of ``vidseg run``."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+import yaml
+
+from vidseg.errors import UsageError, did_you_mean
+
+SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
+REFINES = ("auto", "box", "none")
+
+T = TypeVar("T")
+_Repeat = tyro.conf.UseAppendAction
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Segment the objects of one video: masks with stable ids, as DAVIS PNGs, YTVIS json and an overlay video.
+
+    Examples:
+      vidseg run video.mp4                                  # finds the objects by itself
+      vidseg run video.mp4 --box 100,80,400,360             # one object, from a box on frame 0
+      vidseg run video.mp4 --point 640,360 --point 25:90,40 # two clicks, the second on frame 25
+      vidseg run frames/ --mask first.png --save davis,ytvis
+      vidseg run video.mp4 --tracker boxes --boxes detections.json
+    """
+
+    input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
+    """Video file, folder of images, or - for a stream on standard input."""
+    output: Path | None = None
+    """Output folder (default: runs/NAME)."""
+    tracker: str = "xmem"
+    """Who follows the objects: xmem, boxes, or another installed tracker (see `vidseg doctor`)."""
+    model: str = "compact"
+    """HQ-SAM weights: a catalogue name (see `vidseg weights list`) or a checkpoint file."""
+    box: Annotated[tuple[str, ...], _Repeat] = ()
+    """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
+    point: Annotated[tuple[str, ...], _Repeat] = ()
+    """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. May be repeated."""
+    mask: Annotated[tuple[str, ...], _Repeat] = ()
+    """[FRAME:]FILE.png - objects by a DAVIS-palette or 0/255 mask. May be repeated."""
+    boxes: Path | None = None
+    """Boxes of any detector for `--tracker boxes`: COCO or YTVIS results, MOT txt, or a masks.jsonl."""
+    save: str = "davis,ytvis,overlay"
+    """What to write besides the journal, comma-separated: davis, ytvis, coco, mots, overlay, report; or none."""
+    refine: Literal["auto", "box", "none"] = "auto"
+    """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
+    tracker knows and kept only where both agree. none: the tracker's own masks."""
+    max_objects: int = 5
+    """Most objects to find when no prompt is given."""
+    frames: str = ":"
+    """A:B - only frames A (included) to B (excluded), counted from 0."""
+    batch: int = 4
+    """Frames per HQ-SAM encoder batch."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the networks; auto is float32 on CPU and bfloat16 on CUDA."""
+    tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Settings of the tracker (in YAML)."""
+    tracker_option: Annotated[tuple[str, ...], _Repeat] = ()
+    """KEY=VALUE - a setting of the tracker. May be repeated."""
+    snapshot_every: int = 50
+    """Frames between snapshots of the tracker's state, from which --resume goes on."""
+    resume: bool = False
+    """Go on with an interrupted run in the output folder."""
+    overwrite: bool = False
+    """Replace what is in the output folder."""
+    offline: bool = False
+    """Never use the network: missing weights are an error."""
+    json_log: bool = False
+    """Progress as one json object per line on standard error."""
+    config: Path | None = None
+    """YAML file with any of these settings; flags win over it."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        """Check values that need no file or device."""
+        unknown = [s for s in self.saves if s not in SAVES]
+        if unknown:
+            raise UsageError(f"--save {unknown[0]}{did_you_mean(unknown[0], SAVES)}: allowed are {', '.join(SAVES)}")
+        if self.refine not in REFINES:
+            raise UsageError(f"--refine {self.refine}: allowed are {', '.join(REFINES)}")
+        for name in ("max_objects", "batch", "snapshot_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.resume and self.overwrite:
+            raise UsageError("--resume and --overwrite exclude each other")
+        if self.boxes is not None and self.tracker == "xmem":
+            raise UsageError("--boxes needs --tracker boxes")
+        self.frame_range  # noqa: B018  (raises on a malformed range)
+
+    @property
+    def saves(self) -> tuple[str, ...]:
+        """Names of ``save``, in order."""
+        return tuple(s for s in (p.strip() for p in self.save.split(",")) if s and s != "none")
+
+    @property
+    def frame_range(self) -> tuple[int, int | None]:
+        """(first, end) of ``frames``; end is exclusive or None."""
+        first, colon, end = self.frames.partition(":")
+        try:
+            result = int(first or 0), int(end) if end else None
+        except ValueError:
+            colon = ""
+        if not colon or result[0] < 0 or (result[1] is not None and result[1] <= result[0]):
+            raise UsageError(f"--frames {self.frames}: A:B with 0 <= A < B wanted, e.g. 0:100, 50: or :200")
+        return result
+
+    def all_tracker_options(self) -> dict[str, Any]:
+        """``tracker_options`` with ``KEY=VALUE`` flags applied; values are read as YAML scalars."""
+        options = dict(self.tracker_options)
+        for text in self.tracker_option:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise UsageError(f"--tracker-option {text}: KEY=VALUE wanted")
+            options[key.strip()] = yaml.safe_load(value)
+        if self.boxes is not None:
+            options["file"] = str(self.boxes)
+        return options
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide the result, json-ready (not: where it goes, how it is shown)."""
+        skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "debug", "snapshot_every"}
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
+        return json.loads(json.dumps(data, default=str))  # type: ignore[no-any-return]
+
+    def digest(self) -> str:
+        """sha256 of :meth:`content`."""
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+
+
+def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
+    """A dataclass from a YAML file; ``overrides`` win.
+
+    Raises:
+        UsageError: the file is missing, no mapping, has a key that the dataclass lacks or a value of another type.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the configuration ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if data is not None and not isinstance(data, dict):
+        raise UsageError(f"{path}: a mapping of options wanted, got {type(data).__name__}")
+    return from_mapping(cls, {**(data or {}), **overrides}, where=str(path))
+
+
+def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
+    """A (nested) dataclass from a mapping. Unknown keys and values of another type are a UsageError."""
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for raw, value in data.items():
+        key = str(raw).replace("-", "_")
+        if key not in known:
+            raise UsageError(f"{where}: unknown option '{raw}'{did_you_mean(key, known)}")
+        values[key] = _coerce(hints[key], value, f"{where}: {raw}")
+    missing = [
+        name
+        for name, f in known.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"{where}: option '{missing[0]}' is missing")
+    return cls(**values)
+
+
+def _coerce(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
+        return from_mapping(hint, value, where=where)
+    if origin is Literal:
+        if value not in args:
+            raise UsageError(f"{where}: {value!r} is not allowed: use one of {', '.join(map(str, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for arg in args:
+            try:
+                return _coerce(arg, value, where)
+            except UsageError:
+                continue
+        raise UsageError(f"{where}: {value!r} does not fit")
+    if origin is tuple:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_coerce(args[0], item, where) for item in items)
+        if len(items) != len(args):
+            raise UsageError(f"{where}: {len(args)} values wanted, got {value!r}")
+        return tuple(_coerce(arg, item, where) for arg, item in zip(args, items, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
+        return dict(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool, Path) and type(value) is not hint and not isinstance(value, hint):
+        raise UsageError(f"{where}: a {hint.__name__} wanted, got {value!r}")
+    if hint is int and isinstance(value, bool):
+        raise UsageError(f"{where}: an int wanted, got {value!r}")
+    return value
