@@ -21,8 +21,8 @@ def test_yaml_is_the_same_tree(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("trackr: xmem", r"unknown option 'trackr' \(did you mean 'tracker'\?\)"),
-        ("max_objects: many", "max_objects: a int wanted, got 'many'"),
-        ("max_objects: true", "a int wanted"),
+        ("max_objects: many", "max_objects: an int wanted, got 'many'"),
+        ("max_objects: true", "an int wanted"),
         ("max_objects: 0", "--max-objects 0: must be at least 1"),
         ("refine: best", "'best' is not allowed: use one of auto, box, none"),
         ("save: davis,overlai", r"overlai \(did you mean 'overlay'\?\)"),

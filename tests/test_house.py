@@ -39,8 +39,8 @@ def test_installs_beside_the_trackers_package(wheel: Path, tmp_path: Path) -> No
     if fetched.returncode != 0:
         pytest.skip("the package index cannot be reached")
     other = next(tmp_path.glob("trackers-*.whl"))
-    ours = {n for n in zipfile.ZipFile(wheel).namelist()}
-    theirs = {n for n in zipfile.ZipFile(other).namelist()}
+    ours = set(zipfile.ZipFile(wheel).namelist())
+    theirs = set(zipfile.ZipFile(other).namelist())
     assert any(name.startswith("trackers/") for name in theirs)
     assert not ours & theirs
     site = tmp_path / "site"

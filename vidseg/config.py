@@ -21,7 +21,7 @@ SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
 REFINES = ("auto", "box", "none")
 
 T = TypeVar("T")
-_Repeat = tyro.conf.UseAppendAction
+_Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class RunConfig:
     """Who follows the objects: xmem, boxes, or another installed tracker (see `vidseg doctor`)."""
     model: str = "compact"
     """HQ-SAM weights: a catalogue name (see `vidseg weights list`) or a checkpoint file."""
-    box: Annotated[tuple[str, ...], _Repeat] = ()
+    box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
-    point: Annotated[tuple[str, ...], _Repeat] = ()
+    point: _Repeat = ()
     """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. May be repeated."""
-    mask: Annotated[tuple[str, ...], _Repeat] = ()
+    mask: _Repeat = ()
     """[FRAME:]FILE.png - objects by a DAVIS-palette or 0/255 mask. May be repeated."""
     boxes: Path | None = None
     """Boxes of any detector for `--tracker boxes`: COCO or YTVIS results, MOT txt, or a masks.jsonl."""
@@ -69,7 +69,7 @@ class RunConfig:
     """Precision of the networks; auto is float32 on CPU and bfloat16 on CUDA."""
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the tracker (in YAML)."""
-    tracker_option: Annotated[tuple[str, ...], _Repeat] = ()
+    tracker_option: _Repeat = ()
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     snapshot_every: int = 50
     """Frames between snapshots of the tracker's state, from which --resume goes on."""
@@ -135,7 +135,7 @@ class RunConfig:
         """The settings that decide the result, json-ready (not: where it goes, how it is shown)."""
         skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "debug", "snapshot_every"}
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
-        return json.loads(json.dumps(data, default=str))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(data, default=str))
 
     def digest(self) -> str:
         """sha256 of :meth:`content`."""
@@ -216,7 +216,11 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str, bool, Path) and type(value) is not hint and not isinstance(value, hint):
-        raise UsageError(f"{where}: a {hint.__name__} wanted, got {value!r}")
+        raise UsageError(f"{where}: {_article(hint.__name__)} wanted, got {value!r}")
     if hint is int and isinstance(value, bool):
         raise UsageError(f"{where}: an int wanted, got {value!r}")
     return value
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

@@ -158,7 +158,7 @@ class Rle:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FrameMasks(ShapeRepr):
-    """The result for one frame: N objects with disjoint masks. An absent object has an empty mask and a zero box."""
+    """The result for one frame: the N objects that are visible on it, with disjoint masks."""
 
     frame_index: int
     pts: int

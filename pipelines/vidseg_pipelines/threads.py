@@ -56,7 +56,7 @@ class Prefetch(Generic[T]):
 
 
 class WriteBehind:
-    """Runs tasks in order in a thread, at most ``size`` waiting. The first error stops it and is raised to the caller."""
+    """Runs tasks in order in a thread, at most ``size`` waiting. The first error stops it and reaches the caller."""
 
     def __init__(self, size: int) -> None:
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=size)
