@@ -1,0 +1,172 @@
+"""``masks.jsonl``: one line of json per frame, appended and flushed, never rewritten; the rest can be made from it.
+
+    {"frame":0,"pts":0,"time_s":0.0,"objects":[{"id":1,"box":[x1,y1,x2,y2],"score":0.93,"label":null,
+     "rle":{"size":[h,w],"counts":"..."}}]}
+
+The same results give the same bytes: float32 values are written with the fewest digits that bring them back exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidseg.errors import InputError, OutputError
+from vidseg.masks.rle import from_coco
+from vidseg.outputs.files import output_error
+from vidseg.types import Frame, FrameMasks
+
+
+class JournalSink:
+    """Appends results to a journal; a line is in the file when :meth:`write` returns."""
+
+    def __init__(self, path: Path, *, append: bool = False) -> None:
+        """Create the journal, or go on with an existing one (call :func:`truncate_journal` first).
+
+        Raises:
+            OutputError: it cannot be opened for writing.
+        """
+        self._path = path
+        try:
+            self._file = path.open("ab" if append else "wb", buffering=0)
+        except OSError as error:
+            raise output_error(path, error) from error
+        self._length = self._file.tell()
+
+    def write(self, frame: Frame, masks: FrameMasks) -> None:
+        """Append the line of one frame.
+
+        Raises:
+            OutputError: disk full or the like; the journal still ends with a whole line.
+        """
+        line = journal_line(masks)
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._file.truncate(self._length)
+            raise output_error(self._path, error) from error
+        self._length += len(line)
+
+    def close(self) -> None:
+        """Bring the journal to the disk and close it."""
+        if self._file.closed:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise output_error(self._path, error) from error
+        finally:
+            self._file.close()
+
+
+def journal_line(masks: FrameMasks) -> bytes:
+    """The journal's line of one frame, with its line end.
+
+    Raises:
+        OutputError: a box or score is not a finite number.
+    """
+    rows = zip(masks.ids, masks.boxes, masks.scores, masks.labels, masks.rles, strict=True)
+    record = {
+        "frame": masks.frame_index,
+        "pts": masks.pts,
+        "time_s": masks.time_s,
+        "objects": [
+            {
+                "id": object_id,
+                "box": [_shortest(v) for v in box],
+                "score": _shortest(score),
+                "label": label,
+                "rle": rle.to_coco(),
+            }
+            for object_id, box, score, label, rle in rows
+        ],
+    }
+    try:
+        return (json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        raise OutputError(f"frame {masks.frame_index}: a box or score is not a finite number") from error
+
+
+def read_journal(path: Path) -> Iterator[FrameMasks]:
+    """Results of a journal, in order. A last line without its end was cut off by a kill and is left out.
+
+    Raises:
+        InputError: no such file, or a line (named) that is no result.
+    """
+    for line, _ in _whole_lines(path):
+        yield line
+
+
+def truncate_journal(path: Path, before: int | None = None) -> int:
+    """Cut a journal back: a half-written last line goes, and so do the frames with index >= ``before``.
+
+    Returns:
+        The number of frames that stay.
+
+    Raises:
+        InputError: a line that is no result.
+        OutputError: the file cannot be changed.
+    """
+    count, keep = 0, 0
+    for masks, end in _whole_lines(path):
+        if before is not None and masks.frame_index >= before:
+            break
+        count, keep = count + 1, end
+    try:
+        os.truncate(path, keep)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return count
+
+
+def journal_size(path: Path) -> tuple[int, int]:
+    """(height, width) of the frames.
+
+    Raises:
+        InputError: the journal holds no object, so that its size is not known.
+    """
+    for masks in read_journal(path):
+        if masks.rles:
+            return masks.rles[0].height, masks.rles[0].width
+    raise InputError(f"{path}: no objects in it")
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[FrameMasks, int]]:
+    """Results and the position in the file after each."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                yield _parse(line, path, number), file.tell()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such journal") from error
+
+
+def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
+    try:
+        record: Mapping[str, Any] = json.loads(line)
+        objects = record["objects"]
+        return FrameMasks(
+            frame_index=int(record["frame"]),
+            pts=int(record["pts"]),
+            time_s=float(record["time_s"]),
+            ids=tuple(int(o["id"]) for o in objects),
+            boxes=np.array([o["box"] for o in objects], np.float32).reshape(len(objects), 4),
+            scores=np.array([o["score"] for o in objects], np.float32),
+            labels=tuple(None if o["label"] is None else str(o["label"]) for o in objects),
+            rles=tuple(from_coco(o["rle"]) for o in objects),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error
+
+
+def _shortest(value: np.float32) -> float:
+    return float(str(np.float32(value)))

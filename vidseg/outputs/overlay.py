@@ -1,0 +1,78 @@
+"""The video with its masks drawn on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.masks.palette import davis_palette
+from vidseg.masks.rle import decode_window
+from vidseg.types import Array, Frame, FrameMasks, VideoInfo
+from vidseg.video import VideoWriter
+
+_ALPHA = 0.45
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+class OverlaySink:
+    """Writes the overlay with the source's timestamps; a kill loses at most the last second."""
+
+    def __init__(self, path: Path, info: VideoInfo) -> None:
+        """Create the file.
+
+        Raises:
+            OutputError: it cannot be created.
+        """
+        self._writer = VideoWriter(path, info.width, info.height, fps=info.fps, time_base=info.time_base)
+
+    def write(self, frame: Frame, masks: FrameMasks) -> None:
+        """Draw and append one frame."""
+        self._writer.write(draw_masks(frame.rgb, masks), frame.pts)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
+
+
+def draw_masks(rgb: Array, masks: FrameMasks) -> Array:
+    """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, and ids with scores.
+
+    An object has the colour of its id in the DAVIS palette. Only pixels inside the masks' boxes are computed.
+    """
+    image = rgb.copy()
+    palette = davis_palette()
+    line = max(1, round(min(rgb.shape[:2]) / 400))
+    corners = []
+    for object_id, rle in zip(masks.ids, masks.rles, strict=True):
+        window, y0, x0 = decode_window(rle)
+        color = palette[(object_id - 1) % 255 + 1]
+        if window.size:
+            _paint(image[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]], window, color, line)
+            corners.append((object_id, x0, y0, color))
+    texts = dict(zip(masks.ids, zip(masks.scores.tolist(), masks.labels, strict=True), strict=True))
+    for object_id, x, y, color in corners:  # after all masks, so that no mask covers a text
+        score, label = texts[object_id]
+        _write(image, f"{object_id} {label or ''} {score:.2f}".replace("  ", " "), x, y, color)
+    return image
+
+
+def _paint(place: Array, mask: npt.NDArray[np.bool_], color: Array, line: int) -> None:
+    inside = mask.astype(np.uint8)
+    tinted = cv2.addWeighted(place, 1 - _ALPHA, np.full_like(place, color), _ALPHA, 0)
+    np.copyto(place, tinted, where=mask[..., None])
+    kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+    core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    place[inside > core] = color
+
+
+def _write(image: Array, text: str, x: int, y: int, color: Array) -> None:
+    scale = max(0.4, min(image.shape[:2]) / 1000)
+    text = text.encode("ascii", "replace").decode()  # the font has no other letters
+    (w, h), below = cv2.getTextSize(text, _FONT, scale, 1)
+    x, y = max(0, min(x, image.shape[1] - w)), max(h + below, y)
+    cv2.rectangle(image, (x, y - h - below), (x + w, y), tuple(int(c) for c in color), cv2.FILLED)
+    ink = 0 if color @ np.array([0.299, 0.587, 0.114]) > 128 else 255
+    cv2.putText(image, text, (x, y - below // 2), _FONT, scale, (ink, ink, ink), 1, cv2.LINE_AA)
