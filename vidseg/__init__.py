@@ -1,3 +1,50 @@
-"""vidseg: video in, accurate and identity-stable object masks out."""
+"""vidseg: video in, accurate and identity-stable object masks out.
+
+The front door, imported when it is first used (torch is heavy)::
+
+    from vidseg import segment_video, segment_frames, load_sam
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vidseg.errors import InputError, OutputError, PartialError, UsageError, VidsegError, WeightsError
+
+if TYPE_CHECKING:
+    from vidseg.sam.build import load_sam as load_sam
+    from vidseg.types import Frame as Frame
+    from vidseg.types import FrameMasks as FrameMasks
+    from vidseg.types import Prompt as Prompt
+    from vidseg.types import Tracks as Tracks
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "segment_video": "vidseg_pipelines.api",
+    "segment_frames": "vidseg_pipelines.api",
+    "load_sam": "vidseg.sam.build",
+    "open_source": "vidseg.video",
+    "Frame": "vidseg.types",
+    "FrameMasks": "vidseg.types",
+    "Prompt": "vidseg.types",
+    "Tracks": "vidseg.types",
+}
+
+__all__ = [
+    "InputError",
+    "OutputError",
+    "PartialError",
+    "UsageError",
+    "VidsegError",
+    "WeightsError",
+    "__version__",
+    *sorted(_LAZY),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'vidseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

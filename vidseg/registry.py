@@ -22,6 +22,13 @@ def tracker_names() -> list[str]:
     return sorted(entry_points(group=GROUP).names)
 
 
+def check_tracker(name: str) -> None:
+    """Raise a UsageError, with the allowed names and the closest, when there is no tracker called ``name``."""
+    names = tracker_names()
+    if name not in names:
+        raise UsageError(f"unknown tracker '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
+
+
 def build_tracker(
     name: str,
     options: Mapping[str, object] | None = None,
@@ -33,11 +40,9 @@ def build_tracker(
     """Build the tracker called ``name``.
 
     Raises:
-        UsageError: unknown name (with the allowed ones and the closest) or unknown option.
+        UsageError: unknown name or unknown option.
     """
-    names = tracker_names()
-    if name not in names:
-        raise UsageError(f"unknown tracker '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
+    check_tracker(name)
     (entry,) = entry_points(group=GROUP, name=name)
     tracker: Tracker = entry.load()(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
     return tracker

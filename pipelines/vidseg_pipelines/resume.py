@@ -17,7 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from vidseg.errors import OutputError, UsageError
+from vidseg.errors import UsageError
+from vidseg.outputs.files import atomic_file
 from vidseg.types import State
 
 MANIFEST = "run.json"
@@ -32,22 +33,13 @@ class Snapshot:
     state: State
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside ``path``, then rename: a reader sees the old file or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write ({error.strerror})") from error
-
-
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Replace the folder's snapshot."""
     tensors = {k: v.contiguous() for k, v in snapshot.state.items() if isinstance(v, torch.Tensor)}
     scalars = {k: v for k, v in snapshot.state.items() if not isinstance(v, torch.Tensor)}
     metadata = {"next_frame": str(snapshot.next_frame), "scalars": json.dumps(scalars)}
-    write_atomic(folder / SNAPSHOT, save(tensors, metadata))
+    with atomic_file(folder / SNAPSHOT) as file:
+        file.write(save(tensors, metadata))
 
 
 def load_snapshot(folder: Path) -> Snapshot | None:
@@ -78,7 +70,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the folder's run.json."""
-    write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    with atomic_file(folder / MANIFEST) as file:
+        file.write((json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

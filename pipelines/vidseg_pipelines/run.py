@@ -2,38 +2,316 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vidseg import __version__
 from vidseg.config import RunConfig
-from vidseg.errors import InputError, OutputError, UsageError
-from vidseg.outputs import EXPORTERS, DavisSink, JournalSink, OverlaySink, read_journal, truncate_journal
+from vidseg.errors import OutputError, UsageError
+from vidseg.outputs import (
+    EXPORTERS,
+    DavisSink,
+    JournalSink,
+    OverlaySink,
+    ThumbnailSink,
+    read_journal,
+    truncate_journal,
+    write_report,
+)
+from vidseg.outputs.files import make_folder
 from vidseg.prompts import parse_prompts
-from vidseg.registry import build_tracker
+from vidseg.registry import build_tracker, check_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
-from vidseg.sam.refiner import Refiner
+from vidseg.sam.refiner import RefineOptions, Refiner
 from vidseg.types import Frame, FrameMasks, Sink, Source, VideoInfo
 from vidseg.video import open_source
+from vidseg.weights import weights_identity
+from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.progress import RunProgress
-from vidseg_pipelines.resume import (
-    SNAPSHOT,
-    Snapshot,
-    check_same_run,
-    load_snapshot,
-    read_manifest,
-    save_snapshot,
-    write_manifest,
-)
 from vidseg_pipelines.segmenter import Segmenter
-from vidseg_pipelines.streaming import stream
+from vidseg_pipelines.streaming import Advance, stream
 
 JOURNAL = "masks.jsonl"
 OVERLAY = "overlay.mp4"
+_OUTPUTS = (
+    OVERLAY,
+    "davis",
+    "ytvis.json",
+    "coco.json",
+    "mots.txt",
+    "report.html",
+    JOURNAL,
+    resume.SNAPSHOT,
+    resume.MANIFEST,
+)
+_SAMPLE_BYTES = 1 << 20
+
+Started = Callable[[VideoInfo, int | None], Advance]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run gave. ``status`` is "done" or "partial" (a damaged input; see ``warnings``)."""
+
+    folder: Path
+    status: str
+    frames: int
+    objects: tuple[int, ...]
+    fps: float
+    warnings: tuple[str, ...]
+    outputs: tuple[Path, ...]
+
+
+@dataclass
+class _Tally:
+    """A sink that counts."""
+
+    frames: int = 0
+    objects: frozenset[int] = frozenset()
+
+    def write(self, frame: Frame, masks: FrameMasks) -> None:
+        self.frames += 1
+        self.objects |= frozenset(masks.ids)
+
+    def close(self) -> None:
+        pass
+
+
+def run_video(config: RunConfig, *, started: Started | None = None) -> RunSummary:
+    """Segment one video into its output folder.
+
+    ``started(info, total_frames)`` is called once before the first frame and returns the function that is told of
+    progress: ``advance(frames, objects)``.
+
+    Raises:
+        UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set.
+        InputError: the video cannot be read.
+        WeightsError: weights are missing or wrong.
+        OutputError: a result cannot be written. What was written before stays valid.
+    """
+    if not config.input:
+        raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, or - for standard input)")
+    check_tracker(config.tracker)
+    first, end = config.frame_range
+    source = open_source(config.input, frames=slice(first, end))
+    with contextlib.closing(source):
+        prompts = parse_prompts(
+            boxes=config.box, points=config.point, masks=config.mask, video=source.info, first_frame=first
+        )
+        late = [p.frame_index for p in prompts if p.frame_index < first or (end is not None and p.frame_index >= end)]
+        if late:
+            raise UsageError(f"a prompt is on frame {late[0]}, outside --frames {config.frames}")
+        folder = config.output or Path("runs") / source.info.name
+        manifest = _new_manifest(config, source)
+        old = _check_folder(folder, manifest, config)
+        if old is not None and old["status"] in ("done", "partial"):
+            return _summary_of(old, folder)  # nothing is left to do
+
+        clock = StageClock()
+        device = resolve_device(config.device)
+        dtype = resolve_dtype(config.dtype, device)
+        with clock("load"):
+            sam = load_sam(config.model, device=device, dtype=dtype, offline=config.offline)
+            tracker = build_tracker(
+                config.tracker, config.all_tracker_options(), device=device, dtype=dtype, offline=config.offline
+            )
+        segmenter = Segmenter(
+            tracker,
+            sam,
+            Refiner(sam, RefineOptions(config.refine)),
+            prompts=prompts,
+            max_objects=config.max_objects,
+            clock=clock,
+        )
+        return _Run(config, source, segmenter, folder, manifest, clock, resuming=old is not None).go(started)
+
+
+class _Run:
+    """The part of a run that writes: sinks, snapshots, manifest."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: Source,
+        segmenter: Segmenter,
+        folder: Path,
+        manifest: dict[str, Any],
+        clock: StageClock,
+        *,
+        resuming: bool,
+    ) -> None:
+        self.config, self.source, self.segmenter = config, source, segmenter
+        self.folder, self.manifest, self.clock = make_folder(folder), manifest, clock
+        self.journal = folder / JOURNAL
+        self.first = self.next_frame = config.frame_range[0]
+        segmenter.start(source.info)
+        snapshot = resume.load_snapshot(folder) if resuming else None
+        if snapshot is not None:
+            self.next_frame = snapshot.next_frame
+            segmenter.load_state_dict(snapshot.state, snapshot.next_frame)
+        self.last_snapshot = self.next_frame
+        self.append = resuming and self.journal.exists()
+        if self.append:
+            truncate_journal(self.journal, self.next_frame)
+        self.tally = _Tally()
+        self.overlay = OverlaySink(folder / OVERLAY, source.info) if "overlay" in config.saves else None
+        self.pictures = ThumbnailSink() if "report" in config.saves else None
+
+    def go(self, started: Started | None) -> RunSummary:
+        """Stream the video; finish the files however it ends."""
+        begun = time.perf_counter()
+        self._manifest("running")
+        # Sinks that cannot be appended to see all frames again when a run is resumed.
+        replayed: list[Sink] = [s for s in (self.tally, self.overlay, self.pictures) if s is not None]
+        davis = [DavisSink(self.folder / "davis")] if "davis" in self.config.saves else []
+        # The journal is last: a frame in it is in all other outputs too.
+        sinks: list[Sink] = [*replayed, *davis, JournalSink(self.journal, append=self.append)]
+        advance = started(self.source.info, self._total()) if started else lambda frames, objects: None
+        status = "failed"
+        try:
+            with contextlib.ExitStack() as stack:
+                for sink in sinks:
+                    stack.callback(sink.close)
+                stream(
+                    self._remaining(replayed),
+                    self.segmenter,
+                    sinks,
+                    batch=self.config.batch,
+                    clock=self.clock,
+                    advance=advance,
+                    snapshot=self._snapshot,
+                )
+            self._export()
+            status = "partial" if self.source.warnings else "done"
+        except KeyboardInterrupt:
+            self._export()
+            status = "interrupted"
+            raise
+        finally:
+            with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
+                self._manifest(status, time.perf_counter() - begun)
+        (self.folder / resume.SNAPSHOT).unlink(missing_ok=True)
+        return _summary_of(self.manifest, self.folder)
+
+    def _total(self) -> int | None:
+        """Frames still to do, when the container knows its length."""
+        end, count = self.config.frame_range[1], self.source.info.frame_count
+        last = end if count is None else min(count, end or count)
+        return None if last is None else max(0, last - self.next_frame)
+
+    def _remaining(self, replayed: Iterable[Sink]) -> Iterator[Frame]:
+        """Frames still to do; those that the journal holds only pass by the ``replayed`` sinks."""
+        done = read_journal(self.journal) if self.next_frame > self.first else iter(())
+        for frame in self.source:
+            if frame.index < self.next_frame:
+                masks = next(done)
+                for sink in replayed:
+                    sink.write(frame, masks)
+            else:
+                yield frame
+
+    def _snapshot(self, next_frame: int) -> Callable[[], None] | None:
+        if next_frame - self.last_snapshot < self.config.snapshot_every:
+            return None
+        state = self.segmenter.state_dict()
+        if state is None:
+            return None
+        self.last_snapshot = next_frame
+        return lambda: resume.save_snapshot(self.folder, resume.Snapshot(next_frame, state))
+
+    def _export(self) -> None:
+        with self.clock("export"):
+            for name in self.config.saves:
+                if name == "report" and self.pictures is not None:
+                    path = self.folder / "report.html"
+                    write_report(self.journal, path, title=self.source.info.name, pictures=self.pictures.pictures)
+                elif name in EXPORTERS and name != "davis":
+                    EXPORTERS[name](self.journal, self.folder)
+
+    def _manifest(self, status: str, seconds: float = 0.0) -> None:
+        frames = self.tally.frames
+        self.manifest |= {
+            "status": status,
+            "frames": frames,
+            "objects": sorted(self.tally.objects),
+            "wall_seconds": round(seconds, 3),
+            "fps": round(frames / seconds, 3) if seconds else 0.0,
+            "seconds": self.clock.seconds(),
+            "warnings": list(self.source.warnings),
+        }
+        resume.write_manifest(self.folder, self.manifest)
+
+
+def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
+    info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(source.info).items()}
+    weights = {"model": weights_identity(config.model)}
+    return {
+        "version": __version__,
+        "status": "running",
+        "input": {"path": config.input, **_fingerprint(Path(config.input))},
+        "video": info,
+        "config": config.content(),
+        "config_sha256": config.digest(),
+        "weights": weights,
+    }
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """Enough to notice that an input changed, without reading all of it."""
+    if path.is_dir():
+        files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
+        return {"files": len(files), "sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
+    if not path.is_file():
+        return {}
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        sample = file.read(_SAMPLE_BYTES)
+        file.seek(max(0, size - _SAMPLE_BYTES))
+        sample += file.read(_SAMPLE_BYTES)
+    return {"bytes": size, "sha256_of_ends": hashlib.sha256(sample).hexdigest()}
+
+
+def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig) -> dict[str, Any] | None:
+    """Refuse, clear or accept what is in the output folder; the old manifest when the run there goes on."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output {folder} is a file; name a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return None
+    if config.overwrite:
+        for name in _OUTPUTS:
+            path = folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        return None
+    if not config.resume:
+        raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
+    old = resume.read_manifest(folder)
+    if old is None:
+        raise UsageError(f"--resume: {folder} holds no run (no {resume.MANIFEST}); use --overwrite")
+    if config.input == "-":
+        raise UsageError("--resume: standard input cannot be read again; use --overwrite")
+    resume.check_same_run(old, manifest)
+    return old
+
+
+def _summary_of(manifest: Mapping[str, Any], folder: Path) -> RunSummary:
+    outputs = tuple(folder / name for name in _OUTPUTS if (folder / name).exists())
+    return RunSummary(
+        folder,
+        manifest["status"],
+        manifest["frames"],
+        tuple(manifest["objects"]),
+        manifest["fps"],
+        tuple(manifest["warnings"]),
+        outputs,
+    )

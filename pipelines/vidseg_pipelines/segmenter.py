@@ -92,7 +92,9 @@ class Segmenter:
         if self._pending:
             return None
         own: State = {"segmenter.searching": int(self._searching), "segmenter.next_search": self._next_search}
-        return {**own, **{f"tracker.{k}": v for k, v in self.tracker.state_dict().items()}}
+        for key, value in self.tracker.state_dict().items():
+            own[f"tracker.{key}"] = value.clone() if isinstance(value, torch.Tensor) else value
+        return own
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
         """Continue after the frames before ``next_frame``."""
