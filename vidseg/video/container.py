@@ -54,6 +54,14 @@ def open_container(path: str, *, pixel_limit: int = PIXEL_LIMIT) -> tuple[InputC
         raise
 
 
+def input_name(path: str) -> str:
+    """Short name of an input, one safe path component: the file's stem, the folder's name, or ``stdin``."""
+    if path == "-":
+        return "stdin"
+    file = Path(path).resolve()
+    return (file.name if file.is_dir() else file.stem) or "video"
+
+
 def frame_rate(stream: VideoStream) -> Fraction:
     """Nominal frames per second: the average rate where the container knows it, else the guessed one, else 25."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):

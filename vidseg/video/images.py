@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT
+from vidseg.video.container import PIXEL_LIMIT, input_name
 from vidseg.video.reader import frame_bounds
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -49,7 +49,7 @@ class ImageSource:
             frame_count=len(self._files),
             duration_s=float(len(self._files) / fps),
             codec="images",
-            name=str(path),
+            name=input_name(str(path)),
             time_base=1 / fps,
         )
 

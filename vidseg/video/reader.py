@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, frame_rate, open_container
+from vidseg.video.container import PIXEL_LIMIT, frame_rate, input_name, open_container
 from vidseg.video.damage import Damage
 from vidseg.video.orientation import display_orientation
 
@@ -55,7 +55,7 @@ class VideoSource:
             self.close()
             raise
         self._orientation = display_orientation(self._first)
-        self.info = video_info(self._name, self._container, self._stream, self._first)
+        self.info = video_info(input_name(path), self._container, self._stream, self._first)
 
     def __iter__(self) -> Iterator[Frame]:
         """Deliver the chosen frames; at the end :attr:`warnings` says what was wrong with the input."""

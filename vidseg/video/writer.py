@@ -7,13 +7,14 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
 
 from vidseg.errors import OutputError
 from vidseg.types import Array
 
 _FRAGMENT_SECONDS = 1
+_BT709, _BT601, _LIMITED_RANGE = 1, 6, 1  # numbers of ISO/IEC 23091-2
 
 
 class VideoWriter:
@@ -65,8 +66,8 @@ class VideoWriter:
             context = self._stream.codec_context
             context.gop_size = max(1, round(fps * _FRAGMENT_SECONDS))
             context.thread_count = threads
-            context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709, as converted below
-            context.color_range = 1
+            context.colorspace, context.color_range = _BT601, _LIMITED_RANGE  # what OpenCV converts to
+            context.color_primaries = context.color_trc = _BT709
             self._container.start_encoding()
             part.replace(path)
         except (av.FFmpegError, OSError) as error:
@@ -85,9 +86,8 @@ class VideoWriter:
         self._last = pts
         if self._pad != ((0, 0), (0, 0), (0, 0)):
             rgb = np.pad(rgb, self._pad, mode="edge")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
+        planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
+        frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = pts, self._time_base
         try:
             self._container.mux(self._stream.encode(frame))
