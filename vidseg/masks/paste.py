@@ -1,0 +1,83 @@
+"""Mask logits of a SAM decoder in pixels of the original image: two bilinear steps, whole or in a window.
+
+The official code upsamples the low-resolution logits to the padded network input, crops the padding away and upsamples
+the rest to the original image. One step would not give the same masks, so both are kept. Both steps are linear and
+separable, so that a window of the result is a product of two small matrices with the logits it depends on.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg.errors import UsageError
+
+Size = tuple[int, int]
+Window = tuple[int, int, int, int]
+
+
+def upsample_logits(
+    logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size
+) -> Float[Tensor, "n H W"]:
+    """Logits (N, h, w) covering the padded input -> (N, H, W) of the original image. Sizes are (height, width)."""
+    x = F.interpolate(logits[:, None], padded, mode="bilinear", align_corners=False)
+    x = x[..., : resized[0], : resized[1]]
+    return F.interpolate(x, original, mode="bilinear", align_corners=False)[:, 0]
+
+
+def box_window(box: tuple[float, float, float, float], margin: float, original: Size) -> Window:
+    """The whole pixels of ``box`` (XYXY) grown by ``margin`` pixels on every side, inside the image (at least 1x1)."""
+    height, width = original
+    x1 = min(max(int(box[0] - margin), 0), width - 1)
+    y1 = min(max(int(box[1] - margin), 0), height - 1)
+    x2 = min(max(int(-(-(box[2] + margin) // 1)), x1 + 1), width)
+    y2 = min(max(int(-(-(box[3] + margin) // 1)), y1 + 1), height)
+    return x1, y1, x2, y2
+
+
+def upsample_window(
+    logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size, window: Window
+) -> Float[Tensor, "n wh ww"]:
+    """What :func:`upsample_logits` gives in ``window`` = (x1, y1, x2, y2), right and bottom exclusive.
+
+    Equal up to float32 rounding; the cost grows with the window, not with the image.
+    """
+    x1, y1, x2, y2 = window
+    if not (0 <= x1 < x2 <= original[1] and 0 <= y1 < y2 <= original[0]):
+        raise UsageError(f"window {window} does not lie in the image of {original[1]}x{original[0]} pixels")
+    top, rows = _two_steps(logits.shape[1], padded[0], resized[0], original[0], y1, y2, logits.device)
+    left, columns = _two_steps(logits.shape[2], padded[1], resized[1], original[1], x1, x2, logits.device)
+    part = logits[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()
+    return torch.matmul(torch.matmul(rows, part), columns.T)
+
+
+def _two_steps(
+    low: int, padded: int, resized: int, original: int, start: int, stop: int, device: torch.device
+) -> tuple[int, Float[Tensor, "o i"]]:
+    """Matrix of both steps along one axis for outputs ``start`` to ``stop``, and the first low-resolution input of it."""
+    middle, second = _interpolation(resized, original, start, stop, device)
+    first_input, first = _interpolation(low, padded, middle, middle + second.shape[1], device)
+    return first_input, torch.matmul(second, first)
+
+
+def _interpolation(
+    size_in: int, size_out: int, start: int, stop: int, device: torch.device
+) -> tuple[int, Float[Tensor, "o i"]]:
+    """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out`` (corners not aligned).
+
+    Only the columns that are needed are kept; the index of the first one is returned too. Positions are float32, as in
+    the interpolation of torch.
+    """
+    position = torch.arange(start, stop, dtype=torch.float32, device=device) + 0.5
+    position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
+    low = position.long().clamp_(max=size_in - 1)
+    high = (low + 1).clamp_(max=size_in - 1)
+    weight = (position - low).clamp_(0, 1)
+    first = int(low[0])
+    matrix = torch.zeros(stop - start, int(high[-1]) - first + 1, device=device)
+    row = torch.arange(stop - start, device=device)
+    matrix[row, low - first] = 1 - weight
+    matrix[row, high - first] += weight
+    return first, matrix

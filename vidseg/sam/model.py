@@ -1,0 +1,199 @@
+"""SAM and HQ-SAM as one object: encode frames once, then decode any number of prompts on them.
+
+``encode`` gives explicit, immutable features; nothing is remembered between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vidseg.errors import UsageError
+from vidseg.masks.paste import upsample_logits
+from vidseg.sam.config import Output, SamConfig
+from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
+from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select, wanted_masks
+from vidseg.sam.prompt_encoder import PromptEncoder
+from vidseg.sam.prompts import Prompts
+from vidseg.types import ShapeRepr
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FrameFeatures(ShapeRepr):
+    """What the image encoder says about one frame: enough to decode any prompt on it.
+
+    ``fused`` is the HQ feature, which no prompt changes (None without the HQ branch); ``image_pe`` the positional code of
+    the grid, shared by frames of one size.
+    """
+
+    embedding: Float[Tensor, "d h w"]
+    fused: Float[Tensor, "d8 h4 w4"] | None
+    image_pe: Float[Tensor, "1 hw d"]
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Masks(ShapeRepr):
+    """The answer for N prompts on one frame: M masks each (1, or 3 for all candidates).
+
+    ``logits`` are at low resolution and cover the padded input; foreground is > 0. ``iou`` is the quality that SAM
+    predicts for its own mask (it may exceed 1).
+    """
+
+    logits: Float[Tensor, "n m h w"]
+    iou: Float[Tensor, "n m"]
+    geometry: Geometry
+
+    def upsampled(self) -> Float[Tensor, "n m H W"]:
+        """Logits at the size of the original image."""
+        g = self.geometry
+        flat = upsample_logits(self.logits.flatten(0, 1), g.padded, g.resized, g.original)
+        return flat.unflatten(0, self.logits.shape[:2])
+
+
+def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Float[Tensor, "*n"]:
+    """IoU of the masks at thresholds +``offset`` and -``offset``: how little the mask depends on the threshold.
+
+    An empty pair of masks has score 0.
+    """
+    inner = (logits > offset).flatten(-2).sum(-1)
+    outer = (logits > -offset).flatten(-2).sum(-1)
+    return inner / outer.clamp(min=1)
+
+
+class Sam(nn.Module):
+    """An image encoder, the prompt encoder and the mask decoder, under the names of the official checkpoints."""
+
+    def __init__(self, config: SamConfig, image_encoder: nn.Module) -> None:
+        """``image_encoder`` maps (B, 3, H, W) to (embedding (B, D, H/16, W/16), early (B, E, ...))."""
+        super().__init__()
+        self.config = config
+        self.image_encoder = image_encoder
+        self.prompt_encoder = PromptEncoder(config)
+        self.mask_decoder = MaskDecoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.prompt_encoder.no_mask_embed.weight.device
+
+    def _autocast(self) -> torch.autocast:
+        """Mixed precision when the weights are half precision; norms and the positional code stay float32."""
+        dtype = self.mask_decoder.transformer.final_attn_token_to_image.q_proj.weight.dtype
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+    @torch.no_grad()
+    def encode(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[FrameFeatures]:
+        """Features of RGB images (uint8, (H, W, 3)), in order. Images whose padded size agrees share a batch.
+
+        Raises InputError for anything that is not such an image.
+        """
+        for image in images:
+            check_image(image)
+        geometries = [frame_geometry((image.shape[0], image.shape[1]), self.config) for image in images]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, geometry in enumerate(geometries):
+            groups.setdefault(geometry.padded, []).append(i)
+        features: dict[int, FrameFeatures] = {}
+        for group in groups.values():
+            pixels = preprocess([images[i] for i in group], [geometries[i] for i in group], self.config, self.device)
+            with self._autocast():
+                embedding, early = self.image_encoder(pixels)
+                fused = self.mask_decoder.fuse(embedding, early)
+            pe = self.prompt_encoder.dense_pe(*geometries[group[0]].grid)
+            for row, i in enumerate(group):
+                features[i] = FrameFeatures(embedding[row], None if fused is None else fused[row], pe, geometries[i])
+        return [features[i] for i in range(len(images))]
+
+    @torch.no_grad()
+    def decode(
+        self,
+        features: Sequence[FrameFeatures],
+        prompts: Sequence[Prompts],
+        output: Output | None = None,
+        candidates: Candidates = "single",
+        max_batch: int | None = None,
+    ) -> list[Masks]:
+        """Masks for ``prompts[i]`` on ``features[i]``; the numbers of prompts may differ and may be 0.
+
+        ``output`` is "sum" (SAM + HQ logits), "hq" or "sam", by default what the model was made for; ``candidates``
+        "single" (one mask), "best" (of three, by predicted quality) or "all" (three). At most ``max_batch`` prompts are
+        decoded at a time, by default as many as fit in a bounded memory; the result does not depend on it.
+        """
+        if len(features) != len(prompts):
+            raise UsageError(f"decode: {len(features)} frames but {len(prompts)} sets of prompts")
+        output = output or self.config.output
+        if output != "sam" and not self.config.hq:
+            raise UsageError(f"output {output!r}: this is a plain SAM without the HQ branch, only 'sam' is possible")
+        groups: dict[object, list[int]] = {}
+        for i, (feature, prompt) in enumerate(zip(features, prompts, strict=True)):
+            groups.setdefault((feature.geometry.grid, prompt.kind), []).append(i)
+        answers: dict[int, Masks] = {}
+        for group in groups.values():
+            logits, iou = self._decode_group(
+                [features[i] for i in group], [prompts[i] for i in group], output, candidates, max_batch
+            )
+            counts = [len(prompts[i]) for i in group]
+            for i, part, quality in zip(group, logits.split(counts), iou.split(counts), strict=True):
+                answers[i] = Masks(part, quality, features[i].geometry)
+        return [answers[i] for i in range(len(features))]
+
+    def _decode_group(
+        self,
+        features: list[FrameFeatures],
+        prompts: list[Prompts],
+        output: Output,
+        candidates: Candidates,
+        max_batch: int | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Frames of one grid size with prompts of one kind, flattened to (frame, prompt) pairs, in bounded chunks."""
+        fields = [p.resized(f.geometry) for p, f in zip(prompts, features, strict=True)]
+        inputs = {
+            name: torch.from_numpy(np.concatenate([f[name] for f in fields])).to(self.device) for name in fields[0]
+        }
+        frames = np.repeat(np.arange(len(prompts)), [len(p) for p in prompts])
+        grid = features[0].geometry.grid
+        step = max_batch or self._chunk(grid)
+        if step < 1:
+            raise UsageError(f"max_batch {max_batch}: at least 1 wanted")
+        chunks: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(frames), step):
+            here = frames[start : start + step]
+            used = features[here[0] : here[-1] + 1]
+            rows = torch.from_numpy(here - here[0]).to(self.device)
+            embedding = torch.stack([f.embedding for f in used]) if len(used) > 1 else used[0].embedding[None]
+            fused = None
+            if output != "sam":
+                details = [f.fused for f in used if f.fused is not None]
+                fused = torch.stack(details) if len(details) > 1 else details[0][None]
+            with self._autocast():
+                sparse, dense = self.prompt_encoder(**{k: v[start : start + step] for k, v in inputs.items()})
+                result = self.mask_decoder(
+                    embedding,
+                    used[0].image_pe,
+                    sparse,
+                    dense,
+                    rows,
+                    fused,
+                    wanted_masks(output, candidates),
+                    want_hq=output != "sam",
+                )
+            masks, iou = select(result, output, candidates)
+            chunks.append((masks.float(), iou.float()))
+        if not chunks:
+            m = 3 if candidates == "all" else 1
+            empty = torch.zeros(0, m, 4 * grid[0], 4 * grid[1], device=self.device)
+            return empty, empty[:, :, 0, 0]
+        return torch.cat([c[0] for c in chunks]), torch.cat([c[1] for c in chunks])
+
+    def _chunk(self, grid: tuple[int, int]) -> int:
+        """Prompts decoded at a time by default: their activations take about 0.5 GiB (4 GiB on an accelerator)."""
+        cells, dim = grid[0] * grid[1], self.config.prompt_dim
+        per_prompt = 4 * cells * (16 * (dim // 8) * 6 + 6 * dim)
+        return max(1, (2**29 if self.device.type == "cpu" else 2**32) // per_prompt)
