@@ -1,0 +1,143 @@
+"""Label maps on disk: folders of PNG files whose pixel value is the object id, one folder per sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vidseg.errors import InputError, UsageError, did_you_mean
+
+LabelMap = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Where a ground truth stands: ``layout`` says how it was found, ``folders`` maps each sequence to its folder."""
+
+    layout: str
+    folders: dict[str, Path]
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a palette or grey PNG as object ids, uint8 (H, W); palettes are kept as indices, never turned into colours.
+
+    Raises:
+        InputError: the file is missing, damaged, or has colours instead of ids.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("P", "L", "1"):
+                raise InputError(
+                    f"{path}: colour mode {image.mode}: a label map must be a palette (P) or 8-bit grey (L) PNG whose "
+                    "pixel value is the object id"
+                )
+            return np.asarray(image).astype(np.uint8, copy=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a readable image ({error})") from None
+
+
+def read_pair(truth: Path, guess: Path) -> tuple[LabelMap, LabelMap]:
+    """Read the label maps of one frame.
+
+    Raises:
+        InputError: the two do not have the same size.
+    """
+    gt, pred = read_label_map(truth), read_label_map(guess)
+    if gt.shape != pred.shape:
+        raise InputError(
+            f"{guess}: {pred.shape[1]}x{pred.shape[0]} pixels, but its ground truth has {gt.shape[1]}x{gt.shape[0]}: "
+            "save masks at the original size"
+        )
+    return gt, pred
+
+
+def frame_folder(folder: Path) -> Path:
+    """The folder that holds the PNG files of a sequence: ``folder/masks`` if there are any, else ``folder``."""
+    masks = folder / "masks"
+    return masks if any(masks.glob("*.png")) else folder
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The PNG files of a sequence in order of their names.
+
+    Raises:
+        InputError: there are none.
+    """
+    files = sorted(frame_folder(folder).glob("*.png"))
+    if not files:
+        raise InputError(f"{folder}: no PNG files (neither there nor in its folder masks/)")
+    return files
+
+
+def predicted_files(truth: Sequence[Path], folder: Path) -> list[Path]:
+    """The predicted file of every ground-truth file, by name.
+
+    Raises:
+        InputError: the folder or a frame is missing.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no predictions for this sequence: expected a folder of PNG files named like its frames"
+        )
+    there = frame_folder(folder)
+    present = {path.name for path in there.glob("*.png")}
+    missing = [path.name for path in truth if path.name not in present]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise InputError(f"{there}: {len(missing)} of {len(truth)} evaluated frames have no prediction: {shown}")
+    return [there / path.name for path in truth]
+
+
+def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> Truth:
+    """Find the sequences of a data set under ``root``.
+
+    Two layouts are understood: a DAVIS root (``root/<annotations>/480p/<sequence>/*.png`` with the sequences of
+    ``root/ImageSets/<year>/<split>.txt``), and plain folders (``root/<sequence>/masks/*.png`` or
+    ``root/<sequence>/*.png``, all sequences).
+
+    Raises:
+        InputError: nothing found, or a sequence of the split has no ground truth.
+        UsageError: unknown split.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of ground truth")
+    davis = root / annotations / "480p"
+    if davis.is_dir():
+        return Truth(f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year))
+    if (root / "ImageSets").is_dir():
+        raise InputError(f"{root}: a DAVIS root, but it has no folder {annotations}/480p")
+    folders = {
+        path.name: path for path in sorted(root.iterdir()) if path.is_dir() and any(frame_folder(path).glob("*.png"))
+    }
+    if not folders:
+        raise InputError(
+            f"{root}: no ground truth: wanted a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
+            "folders <sequence>/masks/*.png or <sequence>/*.png"
+        )
+    return Truth("plain folders, one per sequence", folders)
+
+
+def _split(root: Path, davis: Path, split: str, year: str) -> dict[str, Path]:
+    listing = root / "ImageSets" / year / f"{split}.txt"
+    if not listing.is_file():
+        allowed = sorted(path.stem for path in listing.parent.glob("*.txt"))
+        raise UsageError(f"unknown split '{split}'{did_you_mean(split, allowed)}: {listing.parent} has {allowed}")
+    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{listing}: no sequences in it")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"{listing}: sequence '{repeated[0]}' is listed more than once")
+    for name in names:
+        if not (davis / name).is_dir():
+            raise InputError(f"{davis}: sequence '{name}' of {listing.name} has no folder there")
+    return {name: davis / name for name in names}
