@@ -37,7 +37,7 @@ def test_wrong_yaml_is_one_clear_line(tmp_path: Path, text: str, message: str) -
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
-        load_yaml(RunConfig, path)
+        load_yaml(RunConfig, path).check()
 
 
 def test_missing_file_and_missing_option(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_digest_tells_results_apart_not_places() -> None:
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
-        RunConfig(resume=True, overwrite=True)
+        RunConfig(resume=True, overwrite=True).check()
     with pytest.raises(UsageError, match="--tracker boxes"):
-        RunConfig(boxes=Path("d.json"))
+        RunConfig(boxes=Path("d.json")).check()
     with pytest.raises(UsageError, match="input"):
         from_mapping(RunConfig, {"input": 3}, where="here")

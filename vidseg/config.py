@@ -18,7 +18,6 @@ import yaml
 from vidseg.errors import UsageError, did_you_mean
 
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
-REFINES = ("auto", "box", "none")
 
 T = TypeVar("T")
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
@@ -86,13 +85,11 @@ class RunConfig:
     debug: bool = False
     """Show the traceback of an error."""
 
-    def __post_init__(self) -> None:
-        """Check values that need no file or device."""
+    def check(self) -> None:
+        """Refuse values that cannot be right, before any file or device is touched (UsageError)."""
         unknown = [s for s in self.saves if s not in SAVES]
         if unknown:
             raise UsageError(f"--save {unknown[0]}{did_you_mean(unknown[0], SAVES)}: allowed are {', '.join(SAVES)}")
-        if self.refine not in REFINES:
-            raise UsageError(f"--refine {self.refine}: allowed are {', '.join(REFINES)}")
         for name in ("max_objects", "batch", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")

@@ -99,6 +99,7 @@ def run_video(config: RunConfig, *, started: Started | None = None) -> RunSummar
     """
     if not config.input:
         raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, or - for standard input)")
+    config.check()
     check_tracker(config.tracker)
     first, end = config.frame_range
     source = open_source(config.input, frames=slice(first, end))

@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from toys import KeepMasks, frames, tiny_sam
+from vidseg.cli import main
+from vidseg.config import RunConfig
+from vidseg.errors import OutputError, UsageError
+from vidseg.outputs import JournalSink, read_journal
+from vidseg.types import Frame, FrameMasks, Prompt, Tracks
+from vidseg.video import VideoWriter, open_source
+from vidseg_pipelines import run as run_module
+from vidseg_pipelines.run import run_video
+
+COUNT = 23
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    writer = VideoWriter(path, 128, 72, fps=Fraction(24), time_base=Fraction(1, 2400))
+    for frame in frames(COUNT):
+        writer.write(frame.rgb, frame.pts)
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def first_mask(tmp_path: Path) -> Path:
+    labels = np.zeros((72, 128), np.uint8)
+    labels[10:40, 10:50], labels[45:70, 70:120] = 1, 2
+    image = Image.fromarray(labels, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(tmp_path / "first.png")
+    return tmp_path / "first.png"
+
+
+@pytest.fixture(autouse=True)
+def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+
+
+@pytest.fixture
+def config(video: Path, first_mask: Path, tmp_path: Path) -> RunConfig:
+    return RunConfig(
+        input=str(video),
+        output=tmp_path / "out",
+        mask=(str(first_mask),),
+        save="davis,ytvis,coco,mots,overlay,report",
+        refine="box",
+        snapshot_every=4,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    names = ["masks.jsonl", "ytvis.json", "coco.json", "mots.txt", "report.html"]
+    files = [folder / n for n in names] + sorted((folder / "davis").iterdir())
+    return {f.name: f.read_bytes() for f in files}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, frame_index: int, error: BaseException) -> None:
+    """The tracker raises ``error`` at a frame, once."""
+    original = KeepMasks.step
+
+    def step(self: KeepMasks, frame: Frame, prompts: tuple[Prompt, ...] = ()) -> list[Tracks]:
+        if frame.index == frame_index:
+            monkeypatch.setattr(KeepMasks, "step", original)
+            raise error
+        return original(self, frame, prompts)
+
+    monkeypatch.setattr(KeepMasks, "step", step)
+
+
+def test_all_outputs_speak_of_the_same_run(config: RunConfig) -> None:
+    summary = run_video(config)
+    folder = summary.folder
+    assert (summary.status, summary.frames, summary.objects) == ("done", COUNT, (1, 2))
+    journal = list(read_journal(folder / "masks.jsonl"))
+    assert [m.frame_index for m in journal] == list(range(COUNT))
+    assert [m.time_s for m in journal] == pytest.approx([i / 24 for i in range(COUNT)])
+    assert len(list((folder / "davis").glob("*.png"))) == COUNT
+    overlay = open_source(folder / "overlay.mp4")
+    shown = list(overlay)
+    assert [f.time_s for f in shown] == pytest.approx([m.time_s for m in journal], abs=1e-3)
+    ytvis = json.loads((folder / "ytvis.json").read_text())
+    assert [len(r["segmentations"]) for r in ytvis] == [COUNT, COUNT]
+    manifest = json.loads((folder / "run.json").read_text())
+    assert manifest["status"] == "done"
+    assert manifest["frames"] == COUNT
+    assert manifest["config"]["refine"] == "box"
+    assert {"encode", "decode", "track", "paste", "write"} <= manifest["seconds"].keys()
+    assert not list(folder.rglob("*.part"))
+    assert not (folder / "snapshot.safetensors").exists()
+
+
+def test_a_part_of_the_video_keeps_its_indices(config: RunConfig, video: Path, first_mask: Path) -> None:
+    part = RunConfig(input=str(video), output=config.output, mask=(str(first_mask),), frames="5:9")
+    assert run_video(part).frames == 4
+    assert [m.frame_index for m in read_journal(part.output / "masks.jsonl")] == [5, 6, 7, 8]  # type: ignore[operator]
+
+
+def test_prompt_outside_the_part_is_refused(config: RunConfig, video: Path) -> None:
+    with pytest.raises(UsageError, match=r"frame 9, outside --frames 5:9"):
+        run_video(RunConfig(input=str(video), output=config.output, box=("9:1,1,20,20",), frames="5:9"))
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9, 22])
+def test_a_stopped_run_resumes_to_the_same_bytes(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    run_video(config)
+    whole = contents(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "whole")
+    stop_at(monkeypatch, stop, RuntimeError("killed"))
+    with pytest.raises(RuntimeError, match="killed"):
+        run_video(config)
+    with (tmp_path / "out" / "masks.jsonl").open("ab") as file:
+        file.write(b'{"frame":99,"pt')  # a line that the kill cut off
+    resumed = run_video(_with(config, resume=True))
+    assert resumed.frames == COUNT
+    assert contents(tmp_path / "out") == whole
+    assert len(list(open_source(tmp_path / "out" / "overlay.mp4"))) == COUNT
+
+
+def test_resume_does_not_compute_finished_frames_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 17, RuntimeError("killed"))
+    with pytest.raises(RuntimeError):
+        run_video(config)
+    seen: list[int] = []
+    original = KeepMasks.step
+    monkeypatch.setattr(
+        KeepMasks, "step", lambda self, frame, prompts=(): seen.append(frame.index) or original(self, frame, prompts)
+    )
+    run_video(_with(config, resume=True))
+    assert seen == list(range(16, COUNT))
+
+
+def test_resume_of_a_finished_run_changes_nothing(config: RunConfig) -> None:
+    run_video(config)
+    before = contents(config.output)  # type: ignore[arg-type]
+    assert run_video(_with(config, resume=True)).status == "done"
+    assert contents(config.output) == before  # type: ignore[arg-type]
+
+
+def test_resume_with_other_settings_names_the_difference(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 9, RuntimeError("killed"))
+    with pytest.raises(RuntimeError):
+        run_video(config)
+    with pytest.raises(UsageError, match=r"config\.refine: 'box' -> 'none'"):
+        run_video(_with(config, resume=True, refine="none"))
+    Path(config.input).write_bytes(Path(config.input).read_bytes() + b"x")
+    with pytest.raises(UsageError, match=r"input\.bytes"):
+        run_video(_with(config, resume=True))
+
+
+def test_existing_output_is_refused_kept_or_replaced(config: RunConfig) -> None:
+    assert config.output is not None
+    run_video(config)
+    (config.output / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="use --resume, --overwrite"):
+        run_video(config)
+    run_video(_with(config, overwrite=True, save="none"))
+    assert not (config.output / "davis").exists()
+    assert (config.output / "notes.txt").read_text() == "mine"
+
+
+def test_interrupt_closes_the_outputs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.output is not None
+    stop_at(monkeypatch, 12, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run_video(config)
+    done = len(list(read_journal(config.output / "masks.jsonl")))
+    assert done == 12
+    assert len(list(open_source(config.output / "overlay.mp4"))) == done
+    assert len(json.loads((config.output / "ytvis.json").read_text())[0]["segmentations"]) == done
+    assert json.loads((config.output / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_full_disk_loses_nothing_that_was_written(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.output is not None
+    original = JournalSink.write
+
+    def write(self: JournalSink, frame: Frame, masks: FrameMasks) -> None:
+        if masks.frame_index == 6:
+            raise OutputError("masks.jsonl: cannot write: the disk is full")
+        original(self, frame, masks)
+
+    monkeypatch.setattr(JournalSink, "write", write)
+    with pytest.raises(OutputError, match="the disk is full"):
+        run_video(config)
+    assert [m.frame_index for m in read_journal(config.output / "masks.jsonl")] == list(range(6))
+    assert json.loads((config.output / "run.json").read_text())["status"] == "failed"
+
+
+def test_truncated_video_is_done_in_part(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = video.read_bytes()
+    video.write_bytes(data[: int(len(data) * 0.6)])
+    code = main(["run", str(video), "--output", str(tmp_path / "o"), "--box", "10,10,60,60", "--save", "davis"])
+    captured = capsys.readouterr()
+    assert code == 5
+    assert "warning:" in captured.err
+    manifest = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert manifest["status"] == "partial"
+    assert 0 < manifest["frames"] < COUNT
+
+
+def _text(folder: Path) -> str:
+    (folder / "v.mp4").write_text("hello, I am no video\n" * 50)
+    return str(folder / "v.mp4")
+
+
+def _concat(folder: Path) -> str:
+    (folder / "v.mp4").write_text("ffconcat version 1.0\nfile clip.mp4\n")
+    return str(folder / "v.mp4")
+
+
+def _empty_folder(folder: Path) -> str:
+    (folder / "nothing").mkdir()
+    return str(folder / "nothing")
+
+
+def _mixed(folder: Path) -> str:
+    (folder / "images").mkdir()
+    for name, size in (("a.png", (8, 8)), ("b.png", (9, 8))):
+        Image.new("RGB", size).save(folder / "images" / name)
+    return str(folder / "images")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: str(folder / "missing.mp4"), "missing.mp4"),
+        (_text, "v.mp4"),
+        (_concat, "v.mp4"),
+        (_empty_folder, "nothing"),
+        (_mixed, "b.png"),
+    ],
+)
+def test_unreadable_input_is_one_line_and_exit_3(
+    make: Callable[[Path], str], message: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", make(tmp_path), "--output", str(tmp_path / "o")]) == 3
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--box", "500,500,600,600"], "outside the frame, which is 128x72"),
+        (["--tracker", "xmen"], "did you mean 'xmem'"),
+        (["--config", "CONFIG"], "unknown option 'trackr' (did you mean 'tracker'?)"),
+        (["--frames", "9:2"], "0 <= A < B"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_2(
+    flags: list[str], message: str, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.yaml").write_text("trackr: xmem\n")
+    flags = [str(tmp_path / "c.yaml") if f == "CONFIG" else f for f in flags]
+    assert main(["run", str(video), "--output", str(tmp_path / "o"), *flags]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from toys import BoxesEverywhere, frames, tiny_sam
+from vidseg.sam.refiner import RefineOptions, Refiner
+from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.streaming import stream
+from vidseg.outputs import JournalSink
+from vidseg.types import Frame, VideoInfo
+from fractions import Fraction
+from pathlib import Path
+sam = tiny_sam()
+base = frames(8, 240, 320)
+def run(count):
+    segmenter = Segmenter(BoxesEverywhere(3), sam, Refiner(sam, RefineOptions("box")))
+    segmenter.start(VideoInfo(320, 240, Fraction(24)))
+    source = (Frame(i, i, i / 24, base[i % 8].rgb.copy()) for i in range(count))
+    journal = JournalSink(Path(sys.argv[1]) / f"{count}.jsonl")
+    stream(source, segmenter, [journal], batch=4, clock=StageClock())
+    journal.close()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+short, long = run(60), run(600)
+print(long - short)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(result.stdout) < 20  # MB; 540 frames of 320x240 are 124 MB
+
+
+def _with(config: RunConfig, **changes: object) -> RunConfig:
+    from dataclasses import replace
+
+    return replace(config, **changes)  # type: ignore[arg-type]
