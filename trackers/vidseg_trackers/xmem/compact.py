@@ -6,6 +6,8 @@ loads the ImageNet weights of the trunk (see ``training/model.py``).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,8 @@ class CompactKeyEncoder(nn.Module):
                 f"compact XMem with f4/f8/f16 = {config.f4_dim}/{config.f8_dim}/{config.f16_dim}: "
                 f"the trunk gives {s4}/{s8}, and f16 must exceed {s16}"
             )
+        self.scale: Tensor
+        self.shift: Tensor
         self.trunk = EfficientNetLite0(stages=4)
         self.reduce = nn.Conv2d(s32, config.f16_dim - s16, 1)
         std, mean = torch.tensor(_IMAGENET_STD), torch.tensor(_IMAGENET_MEAN)
@@ -45,16 +49,15 @@ class CompactKeyEncoder(nn.Module):
 class CompactValueEncoder(nn.Module):
     """Image and masks to 1/16 by four strided convolutions and one residual block.
 
-    Dense convolutions on purpose: at these widths they cost less time than depthwise ones and need no pre-training; what
-    the object looks like comes from f16 in the fuser behind this trunk.
+    Dense convolutions on purpose: at these widths they cost less time than depthwise ones and need no pre-training;
+    what the object looks like comes from f16 in the fuser behind this trunk.
     """
 
     def __init__(self, config: XMemConfig) -> None:
         super().__init__()
         widths = (5, 24, 48, 64, config.mask_dim)
         self.down = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)
         )
         self.conv1 = nn.Conv2d(config.mask_dim, config.mask_dim, 3, padding=1)
         self.conv2 = nn.Conv2d(config.mask_dim, config.mask_dim, 3, padding=1)

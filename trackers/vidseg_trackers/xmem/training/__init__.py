@@ -1,0 +1,1 @@
+"""Training of XMem with small encoders: what `vidseg train xmem` runs."""

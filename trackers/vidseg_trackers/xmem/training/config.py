@@ -1,0 +1,93 @@
+"""The recipe: everything that decides the trained weights, read from YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vidseg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of iterations with sequences of one kind."""
+
+    iterations: int
+    size: int = 256
+    """Side of the square frames."""
+    length: int = 3
+    """Frames per sequence."""
+    batch: int = 4
+    clip_fraction: float = 0.0
+    """Share of sequences made from real clips; the others are made from stills."""
+    max_skip: int = 3
+    """Largest step between frames taken from a clip."""
+    motion: float = 1.0
+    """Factor on the synthetic motion."""
+    memory_chance: float = 0.4
+    """Chance that a frame after the first is written to memory (and updates the sensory memory deeply)."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if self.iterations < 1 or self.batch < 1:
+            raise UsageError(f"stage: iterations {self.iterations} and batch {self.batch} must be at least 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run."""
+
+    data: str
+    """Folder with train/{images,masks}, cutouts and videos."""
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    network: dict[str, Any] = field(default_factory=dict)
+    """Dimensions (fields of XMemConfig)."""
+    source_weights: dict[str, Any] = field(default_factory=dict)
+    """Share of each source of stills in sampling, 1 unless named."""
+    held_out: tuple[str, ...] = ()
+    """Training clips kept out for choosing between runs (the dev third is always kept out)."""
+    object_chances: tuple[float, ...] = (0.45, 0.4, 0.15)
+    """Chance that a batch has 1, 2, ... objects per sequence."""
+    pretrained: bool = True
+    """Start the trunk from ImageNet weights and the keys from a whitening of its features."""
+    frozen_trunk_stages: int = 2
+    """Stages of the trunk that keep their ImageNet weights (0 to 4); the stem is frozen with the first."""
+    learning_rate: float = 4e-4
+    trunk_rate: float = 0.1
+    """Factor on the learning rate for the trunk."""
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip_norm: float = 3.0
+    ema: float = 0.998
+    """Decay of the average of weights that is exported (shorter at the start)."""
+    bootstrap_start: float = 0.1
+    """Fractions of the run between which the cross-entropy goes from all pixels to the hardest ``hardest``."""
+    bootstrap_end: float = 0.5
+    hardest: float = 0.15
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    threads: int = 1
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        if not self.stages:
+            raise UsageError("training needs at least one stage")
+        if not 0 <= self.frozen_trunk_stages <= 4:
+            raise UsageError(f"frozen_trunk_stages {self.frozen_trunk_stages}: 0 to 4 wanted")
+        if abs(sum(self.object_chances) - 1) > 1e-6:
+            raise UsageError(f"object_chances {self.object_chances}: must add up to 1")
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of all stages."""
+        return sum(stage.iterations for stage in self.stages)
+
+    def stage_at(self, iteration: int) -> Stage:
+        """The stage ``iteration`` (from 0) belongs to."""
+        for stage in self.stages:
+            if iteration < stage.iterations:
+                return stage
+            iteration -= stage.iterations
+        raise UsageError(f"iteration beyond the end of the run ({self.iterations})")
