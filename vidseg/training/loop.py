@@ -1,0 +1,257 @@
+"""One small training loop: steps, schedule, average of the weights, checkpoints, log.
+
+Every step draws from generators seeded by (seed, step), so a resumed run is the run that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg.errors import UsageError, WeightsError
+
+
+@dataclass(frozen=True, slots=True)
+class LoopConfig:
+    """The numbers of an optimisation. Steps count optimizer steps."""
+
+    steps: int
+    lr: float
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    weight_decay: float = 0.0
+    warmup: int = 0
+    schedule: Literal["cosine", "step"] = "cosine"
+    decay: float = 1.0
+    """cosine: the share of the steps, at the end, over which the rate falls from ``lr`` to 2 % of it."""
+    milestone: int = 0
+    """step: from this step on the rate is a tenth."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    ema: float = 0.0
+    """Decay of the running average of the weights; 0 keeps none."""
+    accumulate: int = 1
+    """Batches per step."""
+    seed: int = 0
+    save_every: int = 500
+    validate_every: int = 0
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no run can have."""
+        if self.steps < 1 or self.lr <= 0 or self.accumulate < 1:
+            raise UsageError(f"training: steps {self.steps}, lr {self.lr}, accumulate {self.accumulate} must be positive")
+        if not 0 < self.decay <= 1 or not 0 <= self.ema < 1:
+            raise UsageError(f"training: decay {self.decay} must be in (0, 1] and ema {self.ema} in [0, 1)")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of ``step`` (0-based)."""
+        rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
+        if self.schedule == "step":
+            return rate * (0.1 if self.milestone and step >= self.milestone else 1.0)
+        start = self.steps * (1 - self.decay)
+        if step <= start:
+            return rate
+        progress = min(1.0, (step - start) / (self.steps - start))
+        return rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The randomness of one batch: the same for the same (seed, step, part)."""
+
+    rng: np.random.Generator
+    torch: torch.Generator
+
+    @classmethod
+    def of(cls, seed: int, step: int, part: int) -> Draw:
+        """``part`` tells apart the batches of one step (accumulation, processes)."""
+        rng = np.random.default_rng((seed, step, part))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return cls(rng, generator)
+
+
+Losses = Mapping[str, Tensor]
+
+
+class Loop:
+    """Trains the parameters of ``model`` that require gradients.
+
+    ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``slow`` maps prefixes
+    of parameter names to a factor on the learning rate.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Draw], Losses],
+        config: LoopConfig,
+        folder: Path,
+        slow: Mapping[str, float] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.model, self.loss, self.config, self.folder = model, loss, config, folder
+        self.rank, self.world = rank, world
+        self.trained = {k: p for k, p in model.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise UsageError("training: no parameter is left to learn")
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in self.trained.items():
+            factor = next((f for prefix, f in (slow or {}).items() if name.startswith(prefix)), 1.0)
+            groups.setdefault(factor, []).append(parameter)
+        self.factors = list(groups)
+        kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        self.optimizer = kind(
+            [{"params": group} for group in groups.values()], lr=config.lr, weight_decay=config.weight_decay
+        )
+        self.average = {k: p.detach().clone() for k, p in self.trained.items()} if config.ema else {}
+        self.step = 0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file a run resumes from."""
+        return self.folder / "last.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint; it appears whole or not at all."""
+        state = {
+            "step": self.step,
+            "model": {k: p.detach() for k, p in self.trained.items()},
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
+
+    def resume(self, path: Path | None = None) -> None:
+        """Continue from a checkpoint of this loop. Raises ``WeightsError`` when it belongs to another network."""
+        path = path or self.checkpoint
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError as error:
+            raise WeightsError(f"{path}: no checkpoint to resume from") from error
+        if set(state["model"]) != set(self.trained):
+            odd = sorted(set(state["model"]) ^ set(self.trained))
+            raise WeightsError(f"{path}: made for other parameters (first difference: {odd[0]})")
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["model"][name])
+            for name, value in state["average"].items():
+                if name in self.average:
+                    self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+    def run(self, validate: Callable[[int], Mapping[str, float]] | None = None) -> None:
+        """Train to the configured step, saving and logging on the way; ``validate`` sees the averaged weights."""
+        config = self.config
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began, seen, sums = time.monotonic(), 0, dict[str, float]()
+        self.model.train()
+        while self.step < config.steps:
+            for name, value in self._step().items():
+                sums[name] = sums.get(name, 0.0) + value
+            seen += 1
+            self.step += 1
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                means = {k: round(v / seen, 5) for k, v in sums.items()}
+                seconds = round((time.monotonic() - began) / seen, 3)
+                self.log({"step": self.step, "lr": config.rate(self.step - 1), "seconds": seconds, **means})
+                began, seen, sums = time.monotonic(), 0, {}
+            if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.steps):
+                self.save()
+            due = config.validate_every and self.step % config.validate_every == 0
+            if validate is not None and self.rank == 0 and (due or self.step == config.steps):
+                with self.averaged():
+                    self.log({"step": self.step, **{k: round(v, 5) for k, v in validate(self.step).items()}})
+                began = time.monotonic()
+
+    def _step(self) -> dict[str, float]:
+        config = self.config
+        for factor, group in zip(self.factors, self.optimizer.param_groups, strict=True):
+            group["lr"] = config.rate(self.step) * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        totals: dict[str, float] = {}
+        for part in range(config.accumulate):
+            losses = self.loss(Draw.of(config.seed, self.step, self.rank + self.world * part))
+            (losses["loss"] / config.accumulate).backward()
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach()) / config.accumulate
+        self._share_gradients()
+        if config.clip:
+            nn.utils.clip_grad_norm_(self.trained.values(), config.clip)
+        if not math.isfinite(totals["loss"]):
+            raise WeightsError(f"training diverged at step {self.step}: loss is {totals['loss']}; lower lr")
+        self.optimizer.step()
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.average.items():
+                value.lerp_(self.trained[name].detach(), 1 - decay)
+        return totals
+
+    def _share_gradients(self) -> None:
+        """Mean of the gradients over all processes. Small models: one flat tensor is enough."""
+        if self.world == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained.values()]
+        flat = torch.cat([g.flatten() for g in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.world
+        pieces = flat.split([g.numel() for g in gradients])
+        for parameter, piece in zip(self.trained.values(), pieces, strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def averaged(self) -> Averaged:
+        """Context in which the model carries the averaged weights (its own ones when no average is kept)."""
+        return Averaged(self.model, self.trained, self.average)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """One JSON line to ``log.jsonl`` of the run's folder."""
+        if self.rank == 0:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+class Averaged:
+    """See :meth:`Loop.averaged`."""
+
+    def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
+        self.model, self.trained, self.average = model, trained, average
+        self.kept: dict[str, Tensor] = {}
+
+    def __enter__(self) -> nn.Module:
+        """Swap the averages in; the model is in evaluation mode."""
+        self.kept = {k: self.trained[k].detach().clone() for k in self.average}
+        self._set(self.average)
+        return self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        """Put the trained weights back."""
+        self._set(self.kept)
+        self.model.train()
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.trained[name].copy_(value)
+
+
+def set_trainable(model: nn.Module, keep: Callable[[str], bool]) -> None:
+    """Let exactly the parameters whose name ``keep`` accepts learn."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(keep(name))
+
+
+def matching(prefixes: Sequence[str]) -> Callable[[str], bool]:
+    """A test for names that start with one of ``prefixes``."""
+    return lambda name: name.startswith(tuple(prefixes))

@@ -1,0 +1,47 @@
+"""SAM as training needs it: many images with several prompts each, gradients through every part."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vidseg.sam.mask_decoder import DecoderOutput
+from vidseg.sam.model import Sam
+from vidseg.sam.prompt_encoder import PromptEncoder
+from vidseg.training.batches import Batch
+
+
+def encode_prompts(encoder: PromptEncoder, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sparse tokens (N, T, D) and dense embedding (N, D, h, w) of a batch of mixed prompts."""
+    empty = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    if bool(batch.has_mask.any()):
+        height, width = batch.logits.shape[-2] // 4, batch.logits.shape[-1] // 4
+        dense = empty.expand(len(batch.rows), -1, height, width).clone()
+        chosen = batch.has_mask.nonzero()[:, 0]
+        dense = dense.index_copy(0, chosen, encoder.mask_downscaling(batch.logits[chosen]).to(dense.dtype))
+    else:
+        dense = empty
+    if batch.layout == "none":
+        return empty.new_zeros(len(batch.rows), 0, empty.shape[1]), dense
+    loose, _ = encoder(points=batch.points, labels=batch.labels)
+    if batch.layout == "two":
+        boxed, _ = encoder(boxes=batch.boxes)
+    else:
+        boxed, _ = encoder(boxes=batch.boxes, points=batch.box_points, labels=batch.box_labels)
+    return torch.where(batch.is_box[:, None, None], boxed, loose), dense
+
+
+def encode_images(sam: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Embedding and early feature of grey levels (B, 3, H, W); both sides are multiples of 32."""
+    mean = torch.tensor(sam.config.pixel_mean, device=images.device)[:, None, None]
+    std = torch.tensor(sam.config.pixel_std, device=images.device)[:, None, None]
+    embedding, early = sam.image_encoder((images.float() - mean) / std)
+    return embedding, early
+
+
+def decode(sam: Sam, embedding: Tensor, fused: Tensor | None, batch: Batch) -> DecoderOutput:
+    """All four SAM masks, or with ``fused`` mask 0 and the HQ mask, of every prompt of a batch."""
+    sparse, dense = encode_prompts(sam.prompt_encoder, batch)
+    pe = sam.prompt_encoder.dense_pe(*embedding.shape[-2:])
+    masks = (0, 1, 2, 3) if fused is None else (0,)
+    return sam.mask_decoder(embedding, pe, sparse, dense, batch.rows, fused, masks, want_hq=fused is not None)
