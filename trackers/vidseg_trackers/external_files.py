@@ -63,7 +63,7 @@ def _journal(path: Path) -> list[Detection]:
 
 
 def _mot(path: Path, first_frame: int) -> list[Detection]:
-    """``frame, id, left, top, width, height[, confidence[, class, ...]]``; id or confidence -1 means none; pixels as they stand."""
+    """``frame, id, left, top, width, height[, confidence[, class, ...]]``; -1 as id or confidence means none."""
     detections = []
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):

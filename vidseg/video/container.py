@@ -54,6 +54,13 @@ def open_container(path: str, *, pixel_limit: int = PIXEL_LIMIT) -> tuple[InputC
         raise
 
 
+def frame_count(stream: VideoStream) -> int | None:
+    """Frames that the container names, less those that its edit list cuts away; None where it names none."""
+    if not stream.frames:
+        return None
+    return stream.frames - sum(entry.is_discard for entry in stream.index_entries)
+
+
 def input_name(path: str) -> str:
     """Short name of an input, one safe path component: the file's stem, the folder's name, or ``stdin``."""
     if path == "-":
@@ -94,7 +101,7 @@ def _main_stream(container: InputContainer, name: str, pixel_limit: int) -> Vide
     stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
     context = stream.codec_context
     if context is None:
-        raise InputError(f"{name}: no decoder for its video stream")
+        raise InputError(f"{name}: no decoder for its video stream: a rare codec, or the file is damaged")
     if context.width * context.height > pixel_limit:
         raise InputError(
             f"{name}: frames of {context.width}x{context.height} are larger than the limit of {pixel_limit} pixels"

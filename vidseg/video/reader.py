@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, frame_rate, input_name, open_container
+from vidseg.video.container import PIXEL_LIMIT, frame_count, frame_rate, input_name, open_container
 from vidseg.video.damage import Damage
 from vidseg.video.orientation import display_orientation
 
@@ -99,14 +99,13 @@ class VideoSource:
         return self._stream.time_base or Fraction(1, 1000)
 
     def _timestamp(self, decoded: VideoFrame, previous: int | None) -> int:
-        """The frame's pts; where the stream has none (some AVI) or it does not grow, one frame after the previous."""
-        if decoded.pts is not None and (previous is None or decoded.pts > previous):
+        """The frame's pts; one frame after the previous where it is missing, one unit after where it does not grow."""
+        if decoded.pts is None:
+            return 0 if previous is None else previous + max(1, round(1 / (self.info.fps * self._time_base)))
+        if previous is None or decoded.pts > previous:
             return decoded.pts
-        if previous is None:
-            return 0
-        if decoded.pts is not None:
-            self._damage.add("timestamps did not grow and were replaced")
-        return previous + max(1, round(1 / (self.info.fps * self._time_base)))
+        self._damage.add("timestamps did not grow and were replaced")
+        return previous + 1
 
     def _decode(self) -> Generator[VideoFrame]:
         """All frames of the stream; packets that fail are counted and skipped."""
@@ -114,6 +113,8 @@ class VideoSource:
         for packet in self._demux():
             if packet.size and not packet.is_discard:
                 self._packets += 1
+            if packet.is_corrupt:
+                self._damage.add("damaged packets were decoded as far as possible")
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -147,13 +148,11 @@ class VideoSource:
 
     def _check_end(self, count: int, pts: int | None) -> None:
         """Compare what was read with what the container promised."""
-        if self._packets < self._stream.frames:
-            self.warnings.append(
-                f"truncated: the container names {self._stream.frames} frames, {self._packets} were found"
-            )
-            return
+        promised_frames = self.info.frame_count
+        if promised_frames is not None and self._packets < promised_frames:
+            self.warnings.append(f"truncated: the container names {promised_frames} frames, {self._packets} were found")
         promised, step = self.info.duration_s, float(1 / self.info.fps)
-        if self._stream.frames or promised is None or pts is None or count < 2:
+        if promised_frames is not None or promised is None or pts is None or count < 2:
             return
         start = float((self._stream.start_time or 0) * self._time_base)
         seen = float(pts * self._time_base) - start + step
@@ -183,7 +182,7 @@ def video_info(name: str, container: InputContainer, stream: VideoStream, first:
         width,
         height,
         frame_rate(stream),
-        frame_count=stream.frames or None,
+        frame_count=frame_count(stream),
         duration_s=_duration(container, stream),
         rotation=orientation.degrees,
         codec=stream.codec_context.name,
