@@ -48,7 +48,12 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """See the class."""
-        out = super().forward(input)
+        if self.training and self.groups > 1:
+            # The bfloat16 gradient of a depthwise convolution is several times slower than the float32 one on CPUs.
+            with torch.autocast(input.device.type, enabled=False):
+                out = super().forward(input.float())
+        else:
+            out = super().forward(input)
         return out if self.stride[0] == 1 else out[:, :, 1:, 1:]
 
 
@@ -113,7 +118,7 @@ class ContextBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int = 7, expansion: int = 3) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.depthwise = SameConv2d(channels, channels, kernel, groups=channels)
         self.norm = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)
@@ -128,8 +133,8 @@ class ContextBlock(nn.Module):
 class CompactEncoder(nn.Module):
     """Trunk, a neck that joins all its scales at stride 16, and the early feature for the HQ fusion.
 
-    The neck sees the fine scales too (cut into the 4x4 and 2x2 pixels of a stride-16 cell), because the decoder upscales
-    from its output alone. The input must have sides that are multiples of 32.
+    The neck sees the fine scales too (cut into the 4x4 and 2x2 pixels of a stride-16 cell), because the decoder
+    upscales from its output alone. The input must have sides that are multiples of 32.
     """
 
     #: Channels of the early feature: strides 4 and 8 side by side.
