@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sam_oracle import MINI_VIT, difference, fill, prompts, vectors
 
+from sam_oracle import MINI_VIT, difference, fill, prompts, vectors
 from vidseg.sam.mask_decoder import MaskDecoder, select, wanted_masks
 from vidseg.sam.prompt_encoder import PromptEncoder
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sam_oracle import FIXTURES
 
+from sam_oracle import FIXTURES
 from vidseg.sam.build import build_sam
 from vidseg.sam.config import named_config
 

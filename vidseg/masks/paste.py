@@ -56,7 +56,7 @@ def upsample_window(
 def _two_steps(
     low: int, padded: int, resized: int, original: int, start: int, stop: int, device: torch.device
 ) -> tuple[int, Float[Tensor, "o i"]]:
-    """Matrix of both steps along one axis for outputs ``start`` to ``stop``, and the first low-resolution input of it."""
+    """Matrix of both steps along one axis for outputs ``start`` to ``stop``, and the first input it applies to."""
     middle, second = _interpolation(resized, original, start, stop, device)
     first_input, first = _interpolation(low, padded, middle, middle + second.shape[1], device)
     return first_input, torch.matmul(second, first)
@@ -65,7 +65,7 @@ def _two_steps(
 def _interpolation(
     size_in: int, size_out: int, start: int, stop: int, device: torch.device
 ) -> tuple[int, Float[Tensor, "o i"]]:
-    """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out`` (corners not aligned).
+    """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out``, corners not aligned.
 
     Only the columns that are needed are kept; the index of the first one is returned too. Positions are float32, as in
     the interpolation of torch.

@@ -1,7 +1,7 @@
 """What HQ-SAM adds to the decoder of SAM: an output token, and a fused feature of early and final encoder layers.
 
-Segment Anything in High Quality (Ke et al. 2023), section 3.2. The modules hang in the mask decoder under their official
-names (``hf_token``, ``hf_mlp``, ``compress_vit_feat``, ``embedding_encoder``, ``embedding_maskfeature``).
+Segment Anything in High Quality (Ke et al. 2023), section 3.2. The modules hang in the mask decoder under their
+official names (``hf_token``, ``hf_mlp``, ``compress_vit_feat``, ``embedding_encoder``, ``embedding_maskfeature``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vidseg.sam.layers import LayerNorm2d, Upscaler, cells_to_image
 
 
 class EarlyStack(nn.Sequential):
-    """``compress_vit_feat`` for an early feature that is at mask resolution already (stride 4): two 3x3 convolutions."""
+    """``compress_vit_feat`` for an early feature at mask resolution (stride 4): two 3x3 convolutions."""
 
     def __init__(self, dim_in: int, dim_mid: int, dim_out: int) -> None:
         """Children 0, 1 and 3 carry parameters, like the transposed stack of the official networks."""

@@ -77,8 +77,9 @@ class MaskDecoder(nn.Module):
     ) -> DecoderOutput:
         """Decode N prompts on F images.
 
-        ``rows[i]`` is the image of prompt i. ``dense`` is the constant (1, D, 1, 1) or one map per prompt. ``masks`` lists
-        the mask tokens whose logits are wanted (may be empty), ``want_hq`` asks for the HQ mask; both at 4 times the grid.
+        ``rows[i]`` is the image of prompt i. ``dense`` is the constant (1, D, 1, 1) or one map per prompt. ``masks``
+        lists the mask tokens whose logits are wanted (may be empty), ``want_hq`` asks for the HQ mask; both are at 4
+        times the grid.
         """
         n = sparse.shape[0]
         h, w = embedding.shape[-2:]
@@ -121,8 +122,8 @@ def select(
 ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
     """Masks and qualities that are handed out; M = 3 for "all", else 1.
 
-    "sum" adds SAM and HQ logits (the paper's error correction), "hq" and "sam" are one of them alone. "single" takes mask
-    token 0, "best" the candidate of highest predicted quality. Qualities always belong to SAM's masks.
+    "sum" adds SAM and HQ logits (the paper's error correction), "hq" and "sam" are one of them alone. "single" takes
+    mask token 0, "best" the candidate of highest predicted quality. Qualities always belong to SAM's masks.
     """
     iou = result.iou[:, :1] if candidates == "single" else result.iou[:, 1:]
     sam = None if output == "hq" else result.sam

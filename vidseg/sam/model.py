@@ -28,8 +28,8 @@ from vidseg.types import ShapeRepr
 class FrameFeatures(ShapeRepr):
     """What the image encoder says about one frame: enough to decode any prompt on it.
 
-    ``fused`` is the HQ feature, which no prompt changes (None without the HQ branch); ``image_pe`` the positional code of
-    the grid, shared by frames of one size.
+    ``fused`` is the HQ feature, which no prompt changes (None without the HQ branch); ``image_pe`` the positional code
+    of the grid, shared by frames of one size.
     """
 
     embedding: Float[Tensor, "d h w"]

@@ -86,8 +86,8 @@ class Prompts(ShapeRepr):
         if self.masks is not None:
             if self.masks.shape[1:] != geometry.low_res:
                 raise UsageError(
-                    f"mask prompts of shape {self.masks.shape}: (N, {geometry.low_res[0]}, {geometry.low_res[1]}) wanted "
-                    f"for an image of {geometry.original[1]}x{geometry.original[0]} pixels"
+                    f"mask prompts {self.masks.shape}: (N, {geometry.low_res[0]}, {geometry.low_res[1]}) wanted"
+                    f" for an image of {geometry.original[1]}x{geometry.original[0]} pixels"
                 )
             fields["masks"] = self.masks[:, None].astype(np.float32)
         return fields
