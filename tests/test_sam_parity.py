@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sam_oracle import MINI_TINY, MINI_VIT, difference, fill, prompts, vectors
 from vidseg.sam import image_encoder, tiny_vit
@@ -143,7 +147,7 @@ def scale_relative_query(sam: Sam) -> None:
 def test_single_mistakes_are_noticed(mistake: Callable[[Sam], None]) -> None:
     sam = network(MINI_VIT)
     mistake(sam)
-    assert worst(sam, "mini_vit", ("box",)) > MINI
+    assert worst(sam, "mini_vit", ("mask",) if mistake is not forget_half_pixel else ("box",)) > MINI
 
 
 def test_tanh_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
