@@ -8,6 +8,7 @@ and pixels are rows, channels are columns.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -55,3 +56,10 @@ def top_weights(scores: Float[Tensor, "Q M"], k: int) -> tuple[Float[Tensor, "Q 
     """
     best, index = scores.topk(min(k, scores.shape[-1]), -1)
     return torch.softmax(best, -1), index
+
+
+def weighted_rows(
+    values: Float[Tensor, "M Cv"], weights: Float[Tensor, "Q k"], index: Int[Tensor, "Q k"]
+) -> Float[Tensor, "Q Cv"]:
+    """Sum of k weighted rows per pixel: gathers k values instead of multiplying an affinity that is mostly zeros."""
+    return F.embedding_bag(index, values, per_sample_weights=weights.to(values.dtype), mode="sum")

@@ -1,0 +1,216 @@
+"""Working and long-term memory (XMem sections 3.3 and 3.4), indexed per object, for streams without end.
+
+One table holds all memory elements, sorted by the time of the memory frame they come from: a key, shrinkage and
+selection per row, shared by all objects, and one table of values per object. An object that was born at time t has values
+for exactly the rows with ``time >= t``, which are the last rows; so every value stands beside its own key, whatever was
+consolidated, evicted or removed before. Objects may be added and removed at any time.
+
+The number of rows is bounded: long-term elements by ``max_long_term_elements``, working frames by
+``max_mid_term_frames``, and as many reference frames. The reference frame of an object is the one it was last prompted
+on; it is not consolidated while the object lives (for objects of the first frame: the official rule).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidseg.types import State
+from vidseg_trackers.xmem.options import XMemOptions
+from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
+
+MAX_SCORES = 1 << 24
+"""Similarities computed at once (64 MB): long queries (1080p and more) are read in parts."""
+
+_COLUMNS = ("key", "shrinkage", "selection", "use", "life", "time", "prototype")
+
+
+class Memory:
+    """Memory of the objects of one video. ``values`` maps an object id to the values of its rows (m, Cv)."""
+
+    def __init__(self, options: XMemOptions) -> None:
+        self.options = options
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.table: dict[str, Tensor] = {}
+        self.values: dict[int, Tensor] = {}
+        self.reference: dict[int, int] = {}
+        self.now = 0
+        self._expanded: Tensor | None = None
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of working and of long-term elements."""
+        if not self.table:
+            return 0, 0
+        long = int(self.table["prototype"].sum())
+        return len(self.table["prototype"]) - long, long
+
+    def read(
+        self, key: Float[Tensor, "Q C"], selection: Float[Tensor, "Q C"], ids: Sequence[int]
+    ) -> Float[Tensor, "N Q Cv"]:
+        """What memory says about every query pixel, for every object of ``ids`` (all must be in memory)."""
+        memory = self.expanded()
+        total = len(memory)
+        out = torch.stack([self.values[i].new_empty(len(key), self.values[i].shape[1]) for i in ids])
+        groups: dict[int, list[int]] = {}
+        for position, i in enumerate(ids):
+            groups.setdefault(total - len(self.values[i]), []).append(position)
+        use = self.table["use"]
+        step = max(1, MAX_SCORES // total)
+        query = expand_query(key, selection)
+        for low in range(0, len(key), step):
+            scores = similarity(query[low : low + step], memory)
+            for start, positions in groups.items():
+                weights, index = top_weights(scores[:, start:], self.options.top_k)
+                for position in positions:
+                    out[position, low : low + step] = weighted_rows(self.values[ids[position]], weights, index)
+                # usage is the mean over the groups: for one group it is the official count
+                use[start:].index_add_(0, index.flatten(), weights.flatten() / len(groups))
+        self.table["life"] += 1
+        return out
+
+    def expanded(self) -> Float[Tensor, "M 2C+1"]:
+        """The rows as the similarity wants them."""
+        if self._expanded is None:
+            self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
+        return self._expanded
+
+    def add(
+        self,
+        key: Float[Tensor, "Q C"],
+        shrinkage: Float[Tensor, "Q 1"],
+        selection: Float[Tensor, "Q C"],
+        values: Mapping[int, Float[Tensor, "Q Cv"]],
+        prompted: Iterable[int],
+    ) -> None:
+        """Memorise one frame: values of every object, new ones are born here. Consolidates a full working memory."""
+        n = len(key)
+        self._append(
+            {
+                "key": key,
+                "shrinkage": shrinkage,
+                "selection": selection,
+                "use": key.new_zeros(n),
+                "life": key.new_full((n,), 1e-7),
+                "time": torch.full((n,), self.now, dtype=torch.int64, device=key.device),
+                "prototype": torch.zeros(n, dtype=torch.bool, device=key.device),
+            }
+        )
+        for i, value in values.items():
+            self.values[i] = torch.cat([self.values[i], value]) if i in self.values else value.clone()
+        for i in prompted:
+            self.reference[i] = self.now
+        self.now += 1
+        if self.options.long_term:
+            self._consolidate()
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget objects, and the rows that nobody else has values for."""
+        for i in ids:
+            self.values.pop(i, None)
+            self.reference.pop(i, None)
+        if not self.values:
+            now = self.now
+            self.clear()
+            self.now = now
+            return
+        needed = max(len(value) for value in self.values.values())
+        self._replace({name: column[len(column) - needed :].clone() for name, column in self.table.items()})
+
+    def _append(self, rows: dict[str, Tensor]) -> None:
+        if not self.table:
+            self._replace(rows)
+        else:
+            self._replace({name: torch.cat([self.table[name], rows[name]]) for name in _COLUMNS})
+
+    def _replace(self, table: dict[str, Tensor]) -> None:
+        self.table = table
+        self._expanded = None
+
+    def _consolidate(self) -> None:
+        """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
+        o = self.options
+        time, working = self.table["time"], ~self.table["prototype"]
+        references = sorted(set(self.reference.values()))[-o.max_mid_term_frames :]
+        frames = [t for t in time[working].unique().tolist() if t not in references]
+        if len(frames) < o.max_mid_term_frames - 1:
+            return
+        self._evict()
+        time, working = self.table["time"], ~self.table["prototype"]
+        old = frames[: len(frames) - (o.min_mid_term_frames - 1)]
+        chosen = working & torch.isin(time, torch.tensor(old, device=time.device))
+        part = {name: column[chosen] for name, column in self.table.items()}
+        usage = part["use"] / part["life"]
+        picked = usage.topk(min(o.num_prototypes, len(usage))).indices
+        picked = picked[part["time"][picked].argsort(stable=True)]
+        scores = similarity(
+            expand_query(part["key"][picked], part["selection"][picked]), expand_memory(part["key"], part["shrinkage"])
+        )
+        rows = {
+            "key": part["key"][picked],
+            "shrinkage": torch.softmax(scores, -1) @ part["shrinkage"],
+            "selection": part["selection"][picked],
+            "use": torch.zeros_like(usage[picked]),
+            "life": torch.full_like(usage[picked], 1e-7),
+            "time": part["time"][picked],
+            "prototype": torch.ones_like(picked, dtype=torch.bool),
+        }
+        self._swap(chosen, rows, scores, part["time"])
+
+    def _swap(self, chosen: Tensor, prototypes: dict[str, Tensor], scores: Tensor, chosen_time: Tensor) -> None:
+        """Put prototypes in the place of the chosen rows, in every table, and keep the order of time."""
+        total, time = len(chosen), self.table["time"]
+        for i, value in self.values.items():
+            birth = total - len(value)
+            own = chosen[birth:]
+            candidates, first = value[own], int(chosen[:birth].sum())
+            # an object gets a value at a prototype when it lived at its time, from the candidates it lived at
+            alive = prototypes["time"] >= time[birth]
+            weights = torch.softmax(scores[alive, first:], -1) if len(candidates) else scores[alive, :0]
+            new = (weights @ candidates.float()).to(value.dtype)
+            order = torch.cat([time[birth:][~own], prototypes["time"][alive]]).argsort(stable=True)
+            self.values[i] = torch.cat([value[~own], new])[order]
+        merged = {name: torch.cat([column[~chosen], prototypes[name]]) for name, column in self.table.items()}
+        order = merged["time"].argsort(stable=True)
+        self._replace({name: column[order] for name, column in merged.items()})
+
+    def _evict(self) -> None:
+        """Make room for new prototypes: drop the least used long-term elements, ties included (the official rule)."""
+        target = self.options.max_long_term_elements - self.options.num_prototypes
+        long = self.table["prototype"]
+        usage = (self.table["use"] / self.table["life"])[long]
+        surplus = len(usage) - target
+        if surplus <= 0:
+            return
+        keep = torch.ones_like(long)
+        keep[long] = usage > usage.topk(surplus, largest=False).values[-1]
+        for i, value in self.values.items():
+            self.values[i] = value[keep[len(keep) - len(value) :]]
+        self._replace({name: column[keep] for name, column in self.table.items()})
+
+    def state_dict(self) -> State:
+        """All of it as tensors and scalars, independent of what happens later."""
+        state: State = {f"table.{name}": column.clone() for name, column in self.table.items()}
+        state |= {f"value.{i}": value for i, value in self.values.items()}
+        state |= {f"reference.{i}": t for i, t in self.reference.items()}
+        return state | {"now": self.now}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.clear()
+        for name, item in state.items():
+            kind, _, rest = name.partition(".")
+            if kind == "table" and isinstance(item, Tensor):
+                self.table[rest] = item.to(device, copy=True)
+            elif kind == "value" and isinstance(item, Tensor):
+                self.values[int(rest)] = item.to(device, copy=True)
+            elif kind == "reference" and isinstance(item, int):
+                self.reference[int(rest)] = item
+            elif name == "now" and isinstance(item, int):
+                self.now = item
