@@ -56,7 +56,8 @@ def find_objects(
     picked = logits[good][order][chosen]
     g = features.geometry
     # The logits were cropped to the image, so one step to the original remains.
-    full = upsample_logits(picked, picked.shape[1:], picked.shape[1:], g.original) if len(picked) else picked
+    size = (picked.shape[1], picked.shape[2])
+    full = upsample_logits(picked, size, size, g.original) if len(picked) else picked
     free = torch.ones(g.original, dtype=torch.bool, device=full.device)
     found: list[npt.NDArray[np.bool_]] = []
     for one in full:

@@ -192,7 +192,7 @@ class Refiner:
 
 
 def _tracker_logits(probabilities: Tensor) -> Tensor:
-    """Probabilities (N, h, w) -> values > 0 where the object beats the background, highest where it beats all others."""
+    """Probabilities (N, h, w) -> values > 0 where an object beats the background, highest where it beats all."""
     background = 1 - probabilities.sum(0, keepdim=True)
     return (probabilities - background) * TRACKER_LOGIT
 

@@ -1,0 +1,71 @@
+"""J&F of whole runs on clips with ground truth: the first mask is given, the rest is followed.
+
+    python benchmarks/video_quality.py DATA [--clips dev|all|NAME...] [--refine none auto box] [--tracker xmem]
+
+DATA holds one folder per clip with frames/ and masks/ (DAVIS palette). Every run goes through `run_video` with
+`--mask`, as a user would start it, and its DAVIS PNGs through the DAVIS 2017 semi-supervised evaluator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from vidseg.config import RunConfig
+from vidseg.evaluation.davis import evaluate_sequence
+from vidseg.training.splits import dev_clips
+from vidseg_pipelines.run import run_video
+
+
+def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float, float]:
+    """(J&F in 0..100, frames per second) of one clip."""
+    first = sorted((clip / "masks").glob("*.png"))[0]
+    with tempfile.TemporaryDirectory() as folder:
+        config = RunConfig(
+            input=str(clip / "frames"),
+            output=Path(folder) / "run",
+            mask=(str(first),),
+            save="davis",
+            refine=refine,  # type: ignore[arg-type]
+            tracker=options.tracker,
+            model=options.model,
+            tracker_option=tuple(options.tracker_option),
+        )
+        summary = run_video(config)
+        scores = evaluate_sequence(clip / "masks", Path(folder) / "run" / "davis")
+    return 100 * float(np.mean([np.mean(scores.j), np.mean(scores.f)])), summary.fps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--clips", nargs="+", default=["dev"])
+    parser.add_argument("--refine", nargs="+", default=["none", "auto", "box"])
+    parser.add_argument("--tracker", default="xmem")
+    parser.add_argument("--tracker-option", action="append", default=[])
+    parser.add_argument("--model", default="compact")
+    options = parser.parse_args()
+    names = {
+        "dev": lambda: dev_clips(options.data),
+        "all": lambda: tuple(sorted(p.name for p in options.data.iterdir() if p.is_dir())),
+    }.get(options.clips[0], lambda: tuple(options.clips))()
+    print(f"{'clip':<32}" + "".join(f"{mode:>10}" for mode in options.refine) + "     fps")
+    rows = []
+    for name in names:
+        results = [j_and_f(options.data / name, options, mode) for mode in options.refine]
+        rows.append([score for score, _ in results])
+        speeds = " ".join(f"{fps:5.2f}" for _, fps in results)
+        print(f"{name:<32}" + "".join(f"{score:10.1f}" for score in rows[-1]) + f"   {speeds}", flush=True)
+    table = np.array(rows)
+    print(f"{'mean of ' + str(len(names)):<32}" + "".join(f"{v:10.1f}" for v in table.mean(0)))
+    for column, mode in enumerate(options.refine[1:], start=1):
+        worst = int((table[:, column] - table[:, 0]).argmin())
+        change = table[worst, column] - table[worst, 0]
+        print(f"{mode} against {options.refine[0]}: worst clip {names[worst]} {change:+.1f}")
+
+
+if __name__ == "__main__":
+    main()
