@@ -1,0 +1,1 @@
+"""Mask2Former for videos: objects with classes and identities, without any prompt."""
