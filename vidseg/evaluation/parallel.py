@@ -34,4 +34,4 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads (torch, OpenCV) may hang
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_one_thread) as pool:
-        yield from pool.map(work, jobs)
+        yield from pool.map(work, jobs, chunksize=max(1, len(jobs) // (16 * workers)))
