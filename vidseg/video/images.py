@@ -16,7 +16,7 @@ from vidseg.video.container import PIXEL_LIMIT, input_name
 from vidseg.video.reader import frame_bounds
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _EXIF_ORIENTATION = 0x0112
 
@@ -120,7 +120,12 @@ def image_size(file: Path) -> tuple[int, int]:
     """
     with _open(file) as image:
         width, height = image.size
-        swap = image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED
+        if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the picture to look behind it
+            return width, height
+        try:
+            swap = image.getexif().get(_EXIF_ORIENTATION) in _TRANSPOSED
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InputError(f"{file}: damaged image ({error})") from error
     return (height, width) if swap else (width, height)
 
 

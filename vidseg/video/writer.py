@@ -53,7 +53,12 @@ class VideoWriter:
                 str(part),
                 "w",
                 format="mp4",
-                options={"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"},
+                options={
+                    # The last flag and the next option keep a first timestamp that is not zero.
+                    "movflags": "frag_keyframe+empty_moov+default_base_moof+frag_discont",
+                    "avoid_negative_ts": "make_non_negative",
+                    "flush_packets": "1",
+                },
             )
             if "libx264" in av.codecs_available:
                 options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
