@@ -33,10 +33,12 @@ class JournalSink:
         """
         self._path = path
         try:
-            self._file = path.open("ab" if append else "wb", buffering=0)
+            self._file = path.open("ab", buffering=0)  # appending also after a cut-back line
+            if not append:
+                self._file.truncate(0)
         except OSError as error:
             raise output_error(path, error) from error
-        self._length = self._file.tell()
+        self._length = self._file.tell() if append else 0
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Append the line of one frame.

@@ -1,0 +1,148 @@
+"""Boxes, palettes, overlaps and mask images given by the user."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from vidseg.errors import InputError, OutputError
+from vidseg.masks import (
+    LogitWindow,
+    box_iou,
+    clip_boxes,
+    color_of,
+    davis_palette,
+    empty_rle,
+    encode,
+    label_map,
+    mask_box,
+    read_annotation,
+    resolve_overlaps,
+    youtube_palette,
+)
+from vidseg.types import FrameMasks
+
+SIZE = 40, 60  # height, width
+
+
+def index_image() -> np.ndarray:
+    index = np.zeros(SIZE, np.uint8)
+    index[5:20, 10:30], index[25:35, 40:55] = 1, 3
+    return index
+
+
+def test_box_of_a_mask():
+    assert mask_box(index_image() == 3).tolist() == [40, 25, 55, 35]
+    assert mask_box(np.zeros(SIZE, np.bool_)).tolist() == [0, 0, 0, 0]
+
+
+def test_iou_of_boxes():
+    a = np.array([[0, 0, 10, 10], [5, 5, 5, 5]], np.float32)
+    b = np.array([[5, 0, 15, 10], [20, 20, 30, 30], [0, 0, 10, 10]], np.float32)
+    assert box_iou(a, b) == pytest.approx(np.array([[1 / 3, 0, 1], [0, 0, 0]]))
+    assert box_iou(a[:0], b).shape == (0, 3)
+    assert clip_boxes(np.array([[-5, 3, 70, 80]], np.float32), 60, 40).tolist() == [[0, 3, 60, 40]]
+
+
+def test_palettes():
+    davis = davis_palette()
+    assert davis.shape == (256, 3)
+    assert davis[:9].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [0, 0, 128],
+        [128, 0, 128],
+        [0, 128, 128],
+        [128, 128, 128],
+        [64, 0, 0],
+    ]
+    assert davis[255].tolist() == [224, 224, 192]
+    assert len(np.unique(davis, axis=0)) == 256
+    assert youtube_palette()[1].tolist() == [236, 95, 103]
+    assert color_of(1) == color_of(256) == (128, 0, 0)
+
+
+def test_overlaps_go_to_the_higher_logit():
+    a = LogitWindow(np.full((4, 4), 1.0, np.float32), 0, 0)
+    b = LogitWindow(np.array([[2, -1, 0.5, 1]] * 4, np.float32), 2, 2)
+    first, second = resolve_overlaps([a, b], 8, 8)
+    assert first[2:, 2:].tolist() == [[False, True], [False, True]]
+    assert first[:2].all()
+    assert second.tolist() == [[True, False, True, True]] * 4  # -1 is under the threshold, 0.5 and 1 are uncontested
+    equal = resolve_overlaps([a, a], 8, 8)
+    assert equal[0].all()
+    assert not equal[1].any()
+
+
+def test_label_map_paints_ids():
+    index = index_image()
+    rles = (encode(index == 1), encode(index == 3), empty_rle(*SIZE))
+    masks = FrameMasks(0, 0, 0.0, (7, 300, 9), np.zeros((3, 4), np.float32), np.ones(3, np.float32), (None,) * 3, rles)
+    labels = label_map(masks, *SIZE)
+    assert (labels == np.where(index == 1, 7, np.where(index == 3, 300, 0))).all()
+    with pytest.raises(OutputError, match="mask of 60x40, the frame is 61x40"):
+        label_map(masks, 40, 61)
+
+
+def save(tmp_path, picture: Image.Image, name: str = "mask.png"):
+    picture.save(tmp_path / name)
+    return tmp_path / name
+
+
+def test_palette_png_keeps_its_indices(tmp_path):
+    picture = Image.fromarray(index_image(), "L")
+    picture.putpalette(davis_palette().tobytes())
+    objects = read_annotation(save(tmp_path, picture), SIZE)
+    assert list(objects) == [1, 3]
+    assert (objects[3] == (index_image() == 3)).all()
+    assert objects[1].dtype == np.bool_
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 1)])
+def test_black_and_white_is_object_one(tmp_path, values):
+    index = np.where(index_image() > 0, values[1], values[0]).astype(np.uint8)
+    objects = read_annotation(save(tmp_path, Image.fromarray(index)), SIZE)
+    assert list(objects) == [1]
+    assert (objects[1] == (index_image() > 0)).all()
+
+
+def test_one_bit_and_grey_index_images(tmp_path):
+    one_bit = Image.fromarray(np.where(index_image() > 0, 255, 0).astype(np.uint8)).convert("1")
+    assert list(read_annotation(save(tmp_path, one_bit), SIZE)) == [1]
+    assert list(read_annotation(save(tmp_path, Image.fromarray(index_image())), SIZE)) == [1, 3]
+
+
+def test_pictures_are_refused_instead_of_becoming_objects(tmp_path):
+    white = Image.fromarray(np.where(index_image() > 0, 255, 0).astype(np.uint8))
+    soft = white.filter(ImageFilter.GaussianBlur(2))
+    with pytest.raises(InputError, match="different values up to 255: a soft edge"):
+        read_annotation(save(tmp_path, soft), SIZE)
+    with pytest.raises(InputError, match="a mask with RGB pixels"):
+        read_annotation(save(tmp_path, white.convert("RGB")), SIZE)
+    with pytest.raises(InputError, match="a mask with RGBA pixels"):
+        read_annotation(save(tmp_path, white.convert("RGBA")), SIZE)
+    many = Image.fromarray((np.arange(SIZE[0] * SIZE[1]) % 256).reshape(SIZE).astype(np.uint8), "P")
+    many.putpalette(davis_palette().tobytes())
+    with pytest.raises(InputError, match="255 different values"):
+        read_annotation(save(tmp_path, many), SIZE)
+
+
+def test_other_wrong_masks(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_annotation(tmp_path / "none.png", SIZE)
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(InputError, match="not a PNG"):
+        read_annotation(tmp_path / "text.png", SIZE)
+    with pytest.raises(InputError, match="not a PNG"):
+        read_annotation(save(tmp_path, Image.fromarray(index_image()), "mask.jpg"), SIZE)
+    with pytest.raises(InputError, match="the mask is 60x40, the frame is 80x40"):
+        read_annotation(save(tmp_path, Image.fromarray(index_image())), (40, 80))
+    with pytest.raises(InputError, match="the mask is empty"):
+        read_annotation(save(tmp_path, Image.fromarray(np.zeros(SIZE, np.uint8))), SIZE)
+    whole = save(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 2, SIZE, np.uint8))).read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged PNG"):
+        read_annotation(tmp_path / "half.png", SIZE)

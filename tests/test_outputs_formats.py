@@ -1,0 +1,246 @@
+"""Files made from the journal, the overlay, and ``vidseg export``."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from media import barcode_video, file_size_limit
+from vidseg.errors import InputError, OutputError, UsageError
+from vidseg.masks import bbox, davis_palette, decode, empty_rle, encode
+from vidseg.outputs import (
+    EXPORTERS,
+    DavisSink,
+    JournalSink,
+    OverlaySink,
+    ThumbnailSink,
+    draw_masks,
+    read_journal,
+    write_report,
+)
+from vidseg.outputs.command import ExportCommand
+from vidseg.types import Frame, FrameMasks, VideoInfo
+from vidseg.video import open_source
+
+SIZE = 64, 120
+COUNT = 6
+
+
+def square(index: int, object_id: int) -> np.ndarray:
+    """Object 1 moves, object 2 is absent on frames 0 and 3, object 3 is never there."""
+    mask = np.zeros(SIZE, np.bool_)
+    if object_id == 1:
+        mask[10:30, 5 * index : 5 * index + 20] = True
+    elif object_id == 2 and index not in (0, 3):
+        mask[40:60, 80:100] = True
+        mask[45:50, 85:90] = False
+    return mask
+
+
+def result(index: int) -> FrameMasks:
+    ids = (1, 3) if index == 0 else (2, 1, 3)
+    rles = tuple(encode(square(index, i)) for i in ids)
+    scores = np.array([0.5 + 0.1 * i * index / COUNT for i in ids], np.float32)
+    labels = tuple({1: "dog", 2: None, 3: "cat"}[i] for i in ids)
+    boxes = np.array([bbox(r) for r in rles], np.float32)
+    return FrameMasks(index, index * 512, index / 25, ids, boxes, scores, labels, rles)
+
+
+def frame(index: int) -> Frame:
+    return Frame(index, index * 512, index / 25, np.full((*SIZE, 3), 100, np.uint8))
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    sink = JournalSink(folder / "masks.jsonl")
+    for index in range(COUNT):
+        sink.write(frame(index), result(index))
+    sink.close()
+    return folder
+
+
+def test_ytvis(run):
+    path = EXPORTERS["ytvis"](run / "masks.jsonl", run)
+    entries = json.loads(path.read_text())
+    assert [(e["id"], e["video_id"], e["category_id"], e["length"]) for e in entries] == [(1, 1, 2, 6), (2, 1, 1, 6)]
+    for entry in entries:
+        assert len(entry["segmentations"]) == COUNT
+        for index, rle in enumerate(entry["segmentations"]):
+            mask = square(index, entry["id"])
+            assert (rle is None) == (not mask.any())
+            if rle is not None:
+                assert (coco.decode(rle) == mask).all()
+    seen = [k for k in range(COUNT) if k not in (0, 3)]
+    assert entries[1]["score"] == pytest.approx(np.mean([0.5 + 0.2 * k / COUNT for k in seen]), abs=1e-6)
+    before = path.read_bytes()
+    assert EXPORTERS["ytvis"](run / "masks.jsonl", run).read_bytes() == before
+
+
+def test_coco(run):
+    entries = json.loads(EXPORTERS["coco"](run / "masks.jsonl", run).read_text())
+    assert len(entries) == COUNT + 4
+    entry = next(e for e in entries if (e["image_id"], e["track_id"]) == (2, 1))
+    assert entry["bbox"] == [10, 10, 20, 20]
+    assert (coco.decode(entry["segmentation"]) == square(2, 1)).all()
+    assert all(coco.area(e["segmentation"]) > 0 for e in entries)
+
+
+def test_mots(run):
+    lines = EXPORTERS["mots"](run / "masks.jsonl", run).read_text().splitlines()
+    assert len(lines) == COUNT + 4
+    index, number, kind, height, width, counts = lines[-1].split(" ")
+    assert (int(index), int(kind), int(height), int(width)) == (5, int(number) // 1000, *SIZE)
+    mask = coco.decode({"size": list(SIZE), "counts": counts})
+    assert (mask == square(5, int(number) % 1000)).all()
+
+
+def test_davis(run):
+    folder = EXPORTERS["davis"](run / "masks.jsonl", run)
+    assert [p.name for p in sorted(folder.iterdir())] == [f"{k:05d}.png" for k in range(COUNT)]
+    for index in range(COUNT):
+        picture = Image.open(folder / f"{index:05d}.png")
+        assert picture.mode == "P"
+        assert picture.getpalette() == davis_palette().ravel().tolist()
+        assert (np.asarray(picture) == square(index, 1) + 2 * square(index, 2)).all()
+
+
+def test_davis_ids_end_at_255(tmp_path):
+    sink = DavisSink(tmp_path / "davis")
+    masks = FrameMasks(
+        4, 0, 0.0, (256,), np.zeros((1, 4), np.float32), np.ones(1, np.float32), (None,), (empty_rle(*SIZE),)
+    )
+    with pytest.raises(OutputError, match="frame 4: object 256 does not fit"):
+        sink.write(frame(4), masks)
+    assert not list((tmp_path / "davis").iterdir())
+
+
+def test_labelme(run):
+    folder = EXPORTERS["labelme"](run / "masks.jsonl", run)
+    record = json.loads((folder / "00002.json").read_text())
+    assert (record["imageHeight"], record["imageWidth"]) == SIZE
+    shapes = {s["group_id"]: s for s in record["shapes"]}
+    assert set(shapes) == {1, 2}
+    assert (shapes[1]["label"], shapes[2]["label"]) == ("dog", "object 2")
+    drawn = cv2.fillPoly(np.zeros(SIZE, np.uint8), [np.array(shapes[1]["points"], np.int32)], 1)
+    assert (drawn == square(2, 1)).all()
+
+
+def test_report_is_self_contained(run):
+    thumbnails = ThumbnailSink(limit=4)
+    for index in range(50):
+        thumbnails.write(frame(index), result(index % COUNT))
+    assert 2 <= len(thumbnails.pictures) <= 4
+    assert all(jpeg.startswith(b"\xff\xd8") for jpeg in thumbnails.pictures.values())
+    assert max(thumbnails.pictures) >= 30  # spread over the whole video
+    path = write_report(run / "masks.jsonl", run / "report.html", title="a<b>", pictures=thumbnails.pictures)
+    page = path.read_text()
+    assert "<title>a&lt;b&gt;</title>" in page
+    assert page.count("<img") == len(thumbnails.pictures)
+    assert page.count("<svg") == 2
+    assert "http" not in page
+    assert "<td>dog" in page
+
+
+def test_overlay_draws_inside_masks_and_keeps_the_rest():
+    masks = result(2)
+    before = frame(2)
+    drawn = draw_masks(before.rgb, masks)
+    assert (before.rgb == 100).all()
+    first, second = square(2, 1), square(2, 2)
+    inner = cv2.erode(first.astype(np.uint8), np.ones((5, 5))) > 0
+    inner[:16] = False  # the text
+    expected = np.round(100 * 0.55 + davis_palette()[1] * 0.45)
+    assert (np.abs(drawn[inner] - expected) <= 1).all()
+    assert (drawn[16:30, 10] == davis_palette()[1]).all()  # the edge
+    untouched = ~(cv2.dilate((first | second).astype(np.uint8), np.ones((41, 161))) > 0)
+    assert (drawn[untouched] == 100).all()
+    hole = np.zeros(SIZE, np.bool_)
+    hole[46:49, 86:89] = True
+    assert (drawn[hole] == 100).all()
+
+
+def test_overlay_sink_and_export_of_the_overlay(run, tmp_path):
+    video = barcode_video(tmp_path / "v.mp4", COUNT)
+    source = open_source(video)
+    sink = OverlaySink(tmp_path / "direct.mp4", source.info)
+    for picture in source:
+        sink.write(picture, result(picture.index))
+    sink.close()
+    (run / "run.json").write_text(json.dumps({"input": {"path": str(video)}}))
+    assert ExportCommand(run, to="overlay,ytvis", output=tmp_path / "exported").run() == 0
+    assert (tmp_path / "exported" / "ytvis.json").exists()
+    direct, exported = open_source(tmp_path / "direct.mp4"), open_source(tmp_path / "exported" / "overlay.mp4")
+    for a, b in zip(direct, exported, strict=True):
+        assert (a.rgb == b.rgb).all()
+        assert a.pts == b.pts
+    assert direct.info.time_base == source.info.time_base
+
+
+def test_export_command_errors(run, tmp_path):
+    with pytest.raises(UsageError, match=r"--to ytviz \(did you mean 'ytvis'\?\)"):
+        ExportCommand(run, to="coco,ytviz").run()
+    assert not (run / "coco.json").exists()
+    with pytest.raises(InputError, match=r"no masks\.jsonl in it"):
+        ExportCommand(tmp_path, to="coco").run()
+    with pytest.raises(InputError, match="give it with --input"):
+        ExportCommand(run, to="overlay").run()
+    short = barcode_video(tmp_path / "short.mp4", 3)
+    with pytest.raises(InputError, match="has no frame 3"):
+        ExportCommand(run, to="overlay", input=str(short)).run()
+
+
+@pytest.mark.parametrize("name", ["ytvis", "coco", "mots", "report", "davis", "labelme"])
+def test_a_full_disk_leaves_the_old_file_or_none(run, name):
+    journal, before = run / "masks.jsonl", (run / "masks.jsonl").read_bytes()
+    with file_size_limit(60), pytest.raises(OutputError, match="cannot write"):
+        EXPORTERS[name](journal, run)
+    assert not [p for p in run.rglob("*") if p.is_file() and p != journal]
+    assert journal.read_bytes() == before
+    EXPORTERS[name](journal, run)
+
+
+def test_empty_runs(tmp_path):
+    sink = JournalSink(tmp_path / "masks.jsonl")
+    for index in range(2):
+        nothing = FrameMasks(index, index, 0.0, (), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), ())
+        sink.write(frame(index), nothing)
+    sink.close()
+    assert json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text()) == []
+    assert json.loads(EXPORTERS["coco"](tmp_path / "masks.jsonl", tmp_path).read_text()) == []
+    assert EXPORTERS["mots"](tmp_path / "masks.jsonl", tmp_path).read_bytes() == b""
+    assert "2 frames, 0 objects" in EXPORTERS["report"](tmp_path / "masks.jsonl", tmp_path).read_text()
+    with pytest.raises(InputError, match="no objects in it"):
+        EXPORTERS["davis"](tmp_path / "masks.jsonl", tmp_path)
+    assert len(list(read_journal(tmp_path / "masks.jsonl"))) == 2
+
+
+def test_a_journal_from_a_later_frame_on(tmp_path):
+    """Frames 100.. of a long video: names follow the index, lengths the number of frames."""
+    sink = JournalSink(tmp_path / "masks.jsonl")
+    for index in range(100, 103):
+        rle = encode(square(0, 1))
+        masks = FrameMasks(index, index, 0.0, (1,), bbox(rle)[None], np.ones(1, np.float32), (None,), (rle,))
+        sink.write(frame(index), masks)
+    sink.close()
+    assert json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())[0]["length"] == 3
+    folder = EXPORTERS["davis"](tmp_path / "masks.jsonl", tmp_path)
+    assert sorted(p.name for p in folder.iterdir()) == ["00100.png", "00101.png", "00102.png"]
+
+
+def test_overlay_of_a_video_without_time_base(tmp_path):
+    info = VideoInfo(SIZE[1], SIZE[0], Fraction(10))
+    sink = OverlaySink(tmp_path / "o.mp4", info)
+    for index in range(3):
+        picture = Frame(index, index, index / 10, np.zeros((*SIZE, 3), np.uint8))
+        sink.write(picture, result(index))
+    sink.close()
+    assert [f.time_s for f in open_source(tmp_path / "o.mp4")] == pytest.approx([0, 0.1, 0.2])
+    assert decode(empty_rle(*SIZE)).sum() == 0
