@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -143,7 +144,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = dict(state["average"])
             self.iteration = int(state["iteration"])
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path}: not a checkpoint of this recipe ({first})") from error
 
