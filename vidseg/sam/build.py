@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
-from torch import nn
+from pathlib import Path
 
-from vidseg.sam.config import SamConfig
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vidseg.errors import UsageError, did_you_mean
+from vidseg.sam.config import SamConfig, named_config
+from vidseg.sam.convert import check_state, infer_config, official_state
 from vidseg.sam.image_encoder import ImageEncoderViT
 from vidseg.sam.model import Sam
 from vidseg.sam.tiny_vit import TinyViT
+from vidseg.weights import split_model
+from vidseg.weights.catalog import CATALOG
+from vidseg.weights.fetch import Progress, locate
+from vidseg.weights.read import WeightFile, read_weights
 
 
 def build_sam(config: SamConfig) -> Sam:
     """A network with PyTorch's initial weights. Under ``torch.device("meta")`` it costs no memory."""
     return Sam(config, _image_encoder(config))
+
+
+def load_sam(
+    model: str | Path = "compact",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Sam:
+    """A network with weights, ready to use (evaluation mode, no gradients).
+
+    ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", ...), fetched when it is not here yet; an HQ-SAM
+    file (official .pth, Hugging Face or vidseg .safetensors), whose sizes are read off its tensors; or "NAME=FILE" for
+    a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM. ``dtype`` bfloat16 or float16 stores the
+    weights of linear and convolution layers in it and computes in mixed precision.
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: missing, damaged, unsafe or not fitting weights; a plain SAM where an HQ-SAM is wanted.
+    """
+    name, path = split_model(str(model))
+    if path is None:
+        names = [n for n, entry in CATALOG.items() if entry.family == "sam"]
+        if name not in names:
+            raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
+        path = locate(name, offline=offline, progress=progress)
+    file = read_weights(path)
+    state = official_state(file)
+    config = named_config(name) if name and "config" not in file.metadata else infer_config(state, *_origin(file))
+    sam = from_state(config, state, str(path), hq=config.hq or not name)
+    return _place(sam, torch.device(device), dtype)
+
+
+def from_state(config: SamConfig, state: dict[str, Tensor], where: str, *, hq: bool | None = None) -> Sam:
+    """A network of ``config`` that holds exactly the tensors of ``state`` (official names, float32).
+
+    ``hq`` demands that the state is (or is not) an HQ-SAM; by default what the configuration says.
+    """
+    with torch.device("meta"):
+        sam = build_sam(config)
+    check_state(state, sam.state_dict(), where, hq=config.hq if hq is None else hq)
+    sam.load_state_dict(state, strict=True, assign=True)
+    return sam.eval().requires_grad_(False)
+
+
+def save_sam(sam: Sam, path: Path) -> None:
+    """Write the weights as safetensors with the configuration in the metadata, so that the file loads by its path."""
+    part = path.with_name(path.name + ".part")
+    state = {k: v.detach().cpu().contiguous() for k, v in sam.state_dict().items()}
+    save_file(state, part, metadata={"config": sam.config.to_json(), "format": "pt"})
+    part.replace(path)
+
+
+def _origin(file: WeightFile) -> tuple[str, dict[str, str]]:
+    return str(file.path), file.metadata
+
+
+def _place(sam: Sam, device: torch.device, dtype: torch.dtype) -> Sam:
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise UsageError(f"dtype {dtype}: allowed are float32, bfloat16 and float16")
+    if dtype != torch.float32:
+        for module in sam.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(dtype)
+    return sam.to(device)
 
 
 def _image_encoder(config: SamConfig) -> nn.Module:

@@ -1,1 +1,40 @@
-"""Weights: the catalogue, fetching, safe loading, conversion."""
+"""Weights: the catalogue, fetching, safe reading, conversion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidseg.weights.catalog import CATALOG, find_local
+from vidseg.weights.fetch import file_digest
+
+
+def weights_identity(model: str) -> dict[str, str]:
+    """Name and sha256 of the weights that ``model`` (a catalogue name, a file, or NAME=FILE) stands for, for manifests.
+
+    Fetched files with a published checksum were verified then and are not read again. The digest is empty for weights
+    that are not on this machine.
+    """
+    name, path = split_model(model)
+    if path is None:
+        entry = CATALOG.get(name)
+        if entry is not None and entry.sha256 is not None:
+            return {"name": model, "sha256": entry.sha256}
+        path = find_local(name) if entry is not None else None
+    digest = file_digest(path, "sha256") if path is not None and path.is_file() else ""
+    return {"name": model, "sha256": digest}
+
+
+def split_model(model: str) -> tuple[str, Path | None]:
+    """What ``--model`` means: ("NAME", None), ("NAME", FILE) for NAME=FILE, or ("", FILE).
+
+    A known name wins over a file of the same name; write ./NAME for the file.
+    """
+    if model in CATALOG:
+        return model, None
+    name, sign, file = model.partition("=")
+    if sign and name in CATALOG:
+        return name, Path(file)
+    path = Path(model)
+    if path.suffix or path.exists() or len(path.parts) > 1:
+        return "", path
+    return model, None

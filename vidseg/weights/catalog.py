@@ -1,0 +1,182 @@
+"""The weights vidseg knows by name: what they are, where they come from, their size, checksum and licence.
+
+Sources of the numbers: Git-LFS object ids of the publishers (sha256), published file names (md5 prefix). Where
+nothing is published the fields are None, and a fetched file is only as good as the connection.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from vidseg.errors import UsageError, did_you_mean
+
+Family = Literal["sam", "xmem", "mask2former"]
+
+APACHE = "Apache-2.0"
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One weight file. ``url`` is None for files that are part of vidseg (``embedded``)."""
+
+    name: str
+    title: str
+    family: Family
+    file: str
+    licence: str
+    paper: str
+    url: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    md5_prefix: str | None = None
+    note: str = ""
+
+    @property
+    def embedded(self) -> bool:
+        """True for the weights that come with vidseg."""
+        return self.url is None
+
+    @property
+    def non_commercial(self) -> bool:
+        """True when the licence forbids commercial use: said before every use."""
+        return self.licence == NON_COMMERCIAL
+
+
+_HQ_SAM = "Segment Anything in High Quality (Ke et al., NeurIPS 2023)"
+_SAM = "Segment Anything (Kirillov et al., ICCV 2023)"
+_XMEM = "XMem (Cheng and Schwing, ECCV 2022)"
+_M2F = "Mask2Former for Video Instance Segmentation (Cheng et al., 2021)"
+_HQ_URL = "https://huggingface.co/lkeab/hq-sam/resolve/main/"
+_SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+_XMEM_URL = "https://github.com/hkchengrex/XMem/releases/download/v1.0/"
+_M2F_URL = "https://dl.fbaipublicfiles.com/maskformer/video_mask2former/"
+
+
+def _hq(size: str, title: str, file_size: int, sha256: str) -> Entry:
+    file = f"sam_hq_vit_{size}.pth"
+    return Entry(f"sam-hq-vit-{size}", title, "sam", file, APACHE, _HQ_SAM, _HQ_URL + file, file_size, sha256)
+
+
+def _sam(size: str, file: str, file_size: int, sha256: str) -> Entry:
+    title = f"Segment Anything, ViT-{size.upper()}"
+    return Entry(f"sam-vit-{size}", title, "sam", file, APACHE, _SAM, _SAM_URL + file, file_size, sha256)
+
+
+def _m2f(year: int, name: str, folder: str, md5_prefix: str) -> Entry:
+    return Entry(
+        name=f"mask2former-ytvis{year}-{name}",
+        title=f"Mask2Former-VIS, {name}, YouTube-VIS {year}",
+        family="mask2former",
+        file=f"mask2former_ytvis{year}_{name}.pkl",
+        licence=NON_COMMERCIAL,
+        paper=_M2F,
+        url=f"{_M2F_URL}ytvis_{year}/video_maskformer2_{folder}_bs16_8ep/model_final_{md5_prefix}.pkl",
+        md5_prefix=md5_prefix,
+    )
+
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        "compact", "Compact HQ-SAM for CPUs", "sam", "compact.safetensors", APACHE, _HQ_SAM, note="the default model"
+    ),
+    Entry(
+        "compact-xmem",
+        "Compact XMem for CPUs",
+        "xmem",
+        "compact-xmem.safetensors",
+        APACHE,
+        _XMEM,
+        note="the default tracker",
+    ),
+    _hq("b", "HQ-SAM, ViT-B", 379335069, "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57"),
+    _hq("l", "HQ-SAM, ViT-L", 1254865805, "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343"),
+    _hq("h", "HQ-SAM, ViT-H", 2570940653, "a7ac14a085326d9fa6199c8c698c4f0e7280afdbb974d2c4660ec60877b45e35"),
+    _hq("tiny", "Light HQ-SAM, TinyViT", 42526881, "0f32c075ccdd870ae54db2f7630e7a0878ede5a2b06d05d6fe02c65a82fb7196"),
+    _sam(
+        "b",
+        "sam_vit_b_01ec64.pth",
+        375042383,
+        "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+    ),
+    _sam(
+        "l",
+        "sam_vit_l_0b3195.pth",
+        1249524607,
+        "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+    ),
+    _sam(
+        "h",
+        "sam_vit_h_4b8939.pth",
+        2564550879,
+        "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+    ),
+    Entry(
+        "mobile-sam",
+        "MobileSAM, TinyViT",
+        "sam",
+        "mobile_sam.pt",
+        APACHE,
+        "Faster Segment Anything (Zhang et al., 2023)",
+        "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
+        40728226,
+        "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
+    Entry("xmem", "XMem", "xmem", "XMem.pth", "MIT", _XMEM, _XMEM_URL + "XMem.pth", note="no checksum is published"),
+    Entry(
+        "xmem-s012",
+        "XMem with BL30K pre-training",
+        "xmem",
+        "XMem-s012.pth",
+        "MIT",
+        _XMEM,
+        _XMEM_URL + "XMem-s012.pth",
+        note="no checksum is published",
+    ),
+    _m2f(2019, "r50", "R50", "34112b"),
+    _m2f(2019, "r101", "R101", "a34dca"),
+    _m2f(2019, "swin-t", "swin_tiny", "26fffe"),
+    _m2f(2019, "swin-s", "swin_small", "4a5174"),
+    _m2f(2019, "swin-b", "swin_base_IN21k_384", "221a8a"),
+    _m2f(2019, "swin-l", "swin_large_IN21k_384", "c5c739"),
+    _m2f(2021, "r50", "R50", "b8aae2"),
+    _m2f(2021, "r101", "R101", "6efd7a"),
+    _m2f(2021, "swin-t", "swin_tiny", "965185"),
+    _m2f(2021, "swin-s", "swin_small", "0dec91"),
+    _m2f(2021, "swin-b", "swin_base_IN21k_384", "a9b925"),
+    _m2f(2021, "swin-l", "swin_large_IN21k_384", "4da256"),
+)
+
+CATALOG: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
+
+
+def find_entry(name: str) -> Entry:
+    """The entry called ``name``; a UsageError with the closest name when there is none."""
+    if name not in CATALOG:
+        raise UsageError(f"unknown weights {name!r}{did_you_mean(name, CATALOG)}; see `vidseg weights list`")
+    return CATALOG[name]
+
+
+def weights_folder() -> Path:
+    """Where fetched files are kept: ``$VIDSEG_WEIGHTS``, else ``vidseg/weights`` in the user's cache folder."""
+    own = os.environ.get("VIDSEG_WEIGHTS")
+    if own:
+        return Path(own)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "vidseg" / "weights"
+
+
+def find_local(name: str) -> Path | None:
+    """The file of ``name`` if it is on this machine (embedded or fetched earlier) in its known size."""
+    entry = find_entry(name)
+    if entry.embedded:
+        path = Path(str(resources.files("vidseg"))) / "weights" / "data" / entry.file
+    else:
+        path = weights_folder() / entry.file
+    if not path.is_file() or (entry.size is not None and path.stat().st_size != entry.size):
+        return None
+    return path

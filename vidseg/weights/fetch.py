@@ -1,0 +1,201 @@
+"""Downloads that can be trusted: into ``.part``, resumed after interruptions, verified, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlparse
+
+from vidseg.errors import WeightsError
+from vidseg.weights.catalog import Entry, find_entry, find_local, weights_folder
+
+Progress = Callable[[int, int | None], None]
+"""Called with (bytes there, bytes in all or None)."""
+
+CHUNK = 1 << 20
+
+
+def locate(name: str, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """The file of a catalogue entry, fetched first unless it is here already or ``offline`` forbids it.
+
+    Raises:
+        WeightsError: not here and offline, or the download failed.
+    """
+    entry = find_entry(name)
+    path = find_local(name)
+    if path is not None:
+        return path
+    if entry.url is None:
+        raise WeightsError(f"the embedded weights '{name}' are missing in this installation: install vidseg again")
+    if offline:
+        raise WeightsError(
+            f"weights '{name}' are not on this machine and --offline forbids fetching them: run `vidseg weights fetch"
+            f" {name}` first, or put {entry.file} from {entry.url} into {weights_folder()}"
+        )
+    return fetch(entry, weights_folder(), progress=progress)
+
+
+def fetch(
+    entry: Entry,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    timeout_s: float = 30.0,
+    attempts: int = 5,
+    pause_s: float = 1.0,
+) -> Path:
+    """Download ``entry`` into ``folder``; returns the path of the verified file.
+
+    A connection that ends early or is silent for ``timeout_s`` is taken up again where it stopped, up to ``attempts``
+    times with growing pauses. What was loaded stays in ``.part`` for the next call. Processes that want the same file
+    wait for each other.
+
+    Raises:
+        WeightsError: unreachable, refused, or the content is not what the catalogue says.
+    """
+    if entry.url is None:
+        raise WeightsError(f"weights '{entry.name}' come with vidseg and cannot be fetched")
+    target, part = folder / entry.file, folder / f"{entry.file}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / f"{entry.file}.lock"):
+            if target.is_file() and (entry.size is None or target.stat().st_size == entry.size):
+                return target  # another process was faster
+            resumed = part.is_file() and part.stat().st_size > 0
+            _download(entry, part, progress, timeout_s, attempts, pause_s)
+            problem = mismatch(part, entry)
+            if problem and resumed:  # the earlier half may be from another file: once more from the start
+                part.unlink()
+                _download(entry, part, progress, timeout_s, attempts, pause_s)
+                problem = mismatch(part, entry)
+            if problem:
+                part.unlink()
+                raise WeightsError(f"{entry.url}: {problem}; nothing was kept, try again later")
+            part.replace(target)
+    except OSError as error:
+        raise WeightsError(f"cannot write weights to {folder}: {error.strerror or error}") from error
+    return target
+
+
+def mismatch(path: Path, entry: Entry) -> str:
+    """Why ``path`` is not the file of ``entry``; empty when it is."""
+    size = path.stat().st_size
+    if entry.size is not None and size != entry.size:
+        return f"{size:,} bytes instead of {entry.size:,}"
+    if entry.sha256 is not None:
+        digest = file_digest(path, "sha256")
+        if digest != entry.sha256:
+            return f"sha256 {digest} instead of {entry.sha256}"
+    if entry.md5_prefix is not None:
+        digest = file_digest(path, "md5")
+        if not digest.startswith(entry.md5_prefix):
+            return f"md5 {digest} does not start with {entry.md5_prefix}"
+    return ""
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """Hexadecimal digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http(s) only, and never from https down to http."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        scheme = urlparse(newurl).scheme
+        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
+            raise WeightsError(f"{req.full_url} redirects to {newurl}, which is not safe: refused")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _download(
+    entry: Entry, part: Path, progress: Progress | None, timeout_s: float, attempts: int, pause_s: float
+) -> None:
+    reason = ""
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(pause_s * 2 ** (attempt - 1))
+        try:
+            if _continue(entry, part, progress, timeout_s):
+                return
+            reason = "the connection ended early"
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and part.is_file():  # nothing after what is here: complete, or not a prefix at all
+                if entry.size is None or part.stat().st_size == entry.size:
+                    return
+                part.unlink()
+                reason = "the server cannot continue the partial file"
+            elif error.code < 500 and error.code not in (408, 429):
+                raise WeightsError(f"{entry.url}: the server answers {error.code} {error.reason}") from None
+            else:
+                reason = f"the server answers {error.code} {error.reason}"
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            cause = getattr(error, "reason", error)
+            silent = isinstance(cause, TimeoutError) or "timed out" in str(cause)
+            reason = f"no data for {timeout_s:g} s" if silent else str(cause) or type(error).__name__
+    have = part.stat().st_size if part.is_file() else 0
+    raise WeightsError(
+        f"{entry.url}: {reason} ({attempts} attempts, {have:,} bytes kept for the next); use a file you have with"
+        f" --model PATH, or `vidseg weights list`"
+    )
+
+
+def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: float) -> bool:
+    """One connection; True when the server says that the file is complete."""
+    assert entry.url is not None, "checked by the caller"
+    have = part.stat().st_size if part.is_file() else 0
+    headers = {"User-Agent": "vidseg", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    request = urllib.request.Request(entry.url, headers=headers)
+    opener = urllib.request.build_opener(_SafeRedirects)
+    with opener.open(request, timeout=timeout_s) as answer:
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if not resumed:
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length is not None and length.isdigit() else entry.size
+        if entry.size is not None and total is not None and total > entry.size:
+            raise WeightsError(f"{entry.url}: the server offers {total:,} bytes instead of {entry.size:,}")
+        with part.open("ab" if resumed else "wb") as out:
+            while block := answer.read(CHUNK):
+                out.write(block)
+                have += len(block)
+                if entry.size is not None and have > entry.size:
+                    raise WeightsError(f"{entry.url}: more than the {entry.size:,} bytes expected")
+                if progress is not None:
+                    progress(have, total)
+    return total is None or have >= total
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold an advisory lock where the system has them."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two fetches of one file at a time would fail the verification, not pass it
+        yield
+        return
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
