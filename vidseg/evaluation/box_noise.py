@@ -15,7 +15,7 @@ _NO_BOX = (1e8, 1e8, 0.0, 0.0)
 
 
 def prompt_box(mask: npt.NDArray[Any]) -> Boxes:
-    """Box of a mask (H, W) as the HQ-SAM evaluation prompts with it: float32 (4,), XYXY of the first and the LAST pixel.
+    """Box of a mask (H, W) as the HQ-SAM evaluation prompts with it: float32 (4,), XYXY of the first and LAST pixel.
 
     Unlike the boxes of the rest of vidseg the right and bottom are inclusive; without any pixel (1e8, 1e8, 0, 0).
     """
