@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from vidseg.errors import UsageError
 
+if TYPE_CHECKING:  # torch is heavy, and nothing here needs it at run time
+    import torch
+
 Array = npt.NDArray[Any]
-State = dict[str, torch.Tensor | int | float | str]
+State: TypeAlias = "dict[str, torch.Tensor | int | float | str]"
 
 
 def _show(value: object) -> str:
-    if isinstance(value, (np.ndarray, torch.Tensor)):
+    if hasattr(value, "shape") and hasattr(value, "dtype"):  # array or tensor
         return f"{type(value).__name__}{tuple(value.shape)}:{value.dtype}"
     if isinstance(value, tuple) and len(value) > 4:
         return f"tuple[{len(value)}]"
