@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, eq. 3) in plain torch, without a custom operator.
+"""Multi-scale deformable attention (Deformable DETR, arXiv 2010.04159, eq. 3) in plain torch, no custom operator.
 
-Bilinear sampling is a weighted sum of four rows of the value table, and the attention is a weighted sum of samples: both
-together are one weighted bag of rows, which ``embedding_bag`` sums without ever holding the samples.
+Bilinear sampling is a weighted sum of four rows of the value table, and the attention is a weighted sum of samples:
+both together are one weighted bag of rows, which ``embedding_bag`` sums without ever holding the samples.
 """
 
 from __future__ import annotations
@@ -62,29 +62,37 @@ def sample(
 
     ``places`` are (x, y) in pixels with centres at whole numbers; ``table`` holds the S pixels of all L levels.
     """
-    batch, rows, heads, dim = table.shape
+    batch, _, heads, dim = table.shape
     device = table.device
-    height = torch.tensor([h for h, _ in sizes], device=device)[:, None]
-    width = torch.tensor([w for _, w in sizes], device=device)[:, None]
-    area = height * width
-    start = area.cumsum(0) - area
-    floor = places.floor()
-    (fx, fy), (x0, y0) = (places - floor).unbind(-1), floor.long().unbind(-1)
-    base = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1) * rows + start
-    head = torch.arange(heads, device=device).view(-1, 1, 1)
-    index, weight = [], []
-    for dy, wy in ((0, 1 - fy), (1, fy)):
-        for dx, wx in ((0, 1 - fx), (1, fx)):
-            x, y = x0 + dx, y0 + dy
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            row = base + y.clamp(min=0).minimum(height - 1) * width + x.clamp(min=0).minimum(width - 1)
-            index.append(row * heads + head)
-            weight.append(weights * wx * wy * inside)
+    # A frame of zeros around every level makes "outside" an ordinary row.
+    levels = [
+        part.unflatten(1, size) for part, size in zip(table.split([h * w for h, w in sizes], 1), sizes, strict=True)
+    ]
+    rows = torch.cat([F.pad(level, (0, 0, 0, 0, 1, 1, 1, 1)).flatten(1, 2) for level in levels], 1)
+    limit = torch.tensor([(w, h) for h, w in sizes], dtype=places.dtype, device=device)[:, None]
+    places = places.clamp(min=-1).minimum(limit)
+    corner = places.floor().minimum(limit - 1)
+    fraction = places - corner
+    x0, y0 = corner.int().unbind(-1)
+    stride = torch.tensor([w + 2 for _, w in sizes], dtype=torch.int32, device=device)[:, None]
+    area = torch.tensor([(h + 2) * (w + 2) for h, w in sizes], dtype=torch.int32, device=device)
+    start = (area.cumsum(0, dtype=torch.int32) - area)[:, None] + stride + 1
+    image = torch.arange(batch, dtype=torch.int32, device=device).view(-1, 1, 1, 1, 1) * rows.shape[1]
+    head = torch.arange(heads, dtype=torch.int32, device=device).view(-1, 1, 1)
+    first = (image + start + y0 * stride + x0) * heads + head
+    one = torch.ones_like(stride)
+    steps = torch.stack([0 * one, one, stride, stride + 1], -1) * heads
+    x, y = fraction.unbind(-1)
+    lower = weights * y
+    upper = weights - lower
+    right_lower, right_upper = lower * x, upper * x
     bags = batch * places.shape[1] * heads
     out = F.embedding_bag(
-        torch.stack(index, -1).view(bags, -1),
-        table.reshape(-1, dim),
+        (first[..., None] + steps).view(bags, -1),
+        rows.reshape(-1, dim),
         mode="sum",
-        per_sample_weights=torch.stack(weight, -1).view(bags, -1),
+        per_sample_weights=torch.stack([upper - right_upper, right_upper, lower - right_lower, right_lower], -1).view(
+            bags, -1
+        ),
     )
     return out.view(batch, -1, heads * dim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -30,19 +32,17 @@ class PatchEmbed(nn.Module):
 class WindowAttention(nn.Module):
     """Attention among the tokens of a window, with a learned bias per relative position (section 3.2, eq. 4)."""
 
-    relative_position_index: Tensor
-
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.window = heads, window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.register_buffer("relative_position_index", relative_index(window), persistent=False)
 
     def forward(self, x: Float[Tensor, "B N C"], foreign: Bool[Tensor, "W N N"] | None) -> Float[Tensor, "B N C"]:
         """B windows of N tokens; ``foreign`` marks pairs that must not meet, for the W windows of one image."""
-        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).to(x.dtype)
+        index = relative_index(self.window, x.device)
+        bias = self.relative_position_bias_table[index].permute(2, 0, 1).to(x.dtype)
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if foreign is not None:
             images = x.shape[0] // foreign.shape[0]
@@ -144,7 +144,8 @@ class Swin(nn.Module):
         """Normalised images -> [res2, res3, res4, res5], each (B, C, h, w)."""
         tokens = self.patch_embed(x)
         features = []
-        for i, stage in enumerate(self.layers):
+        for i, module in enumerate(self.layers):
+            stage = cast(Stage, module)
             tokens = stage(tokens)
             features.append(self.get_submodule(f"norm{i}")(tokens).permute(0, 3, 1, 2).contiguous())
             if stage.downsample is not None:
@@ -152,9 +153,10 @@ class Swin(nn.Module):
         return features
 
 
-def relative_index(window: int) -> Int[Tensor, "N N"]:
+def relative_index(window: int, device: torch.device) -> Int[Tensor, "N N"]:
     """Row of the bias table for every pair of the window's N tokens."""
-    y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    steps = torch.arange(window, device=device)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
     y, x = y.flatten(), x.flatten()
     dy = y[:, None] - y[None] + window - 1
     dx = x[:, None] - x[None] + window - 1

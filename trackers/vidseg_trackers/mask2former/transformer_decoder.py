@@ -21,8 +21,8 @@ from vidseg_trackers.mask2former.positions import clip_positions, image_position
 class Queries(NamedTuple):
     """What Q queries say of a clip, float32.
 
-    ``class_logits``: (Q, classes + 1), the last is "no object". ``embeddings``: (Q, C), the normalised final state, which
-    tells objects apart. ``mask_embeddings``: (Q, C); their dot products with mask features are mask logits.
+    ``class_logits``: (Q, classes + 1), the last is "no object". ``embeddings``: (Q, C), the normalised final state,
+    which tells objects apart. ``mask_embeddings``: (Q, C); their dot products with mask features are mask logits.
     """
 
     class_logits: Float[Tensor, "Q K+1"]

@@ -1,0 +1,167 @@
+"""Official Mask2Former files: detectron2's .pkl and .pth, and .safetensors, whatever their variant of the names."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg.errors import WeightsError
+from vidseg.weights.catalog import CATALOG
+from vidseg.weights.fetch import locate
+from vidseg.weights.read import read_weights
+from vidseg_trackers.mask2former.config import config_from_state_dict
+from vidseg_trackers.mask2former.network import Mask2Former
+
+_TORCH_MAGIC = b"\x8a\n"
+"""After the protocol bytes: the long number that PyTorch's old format starts with."""
+_IGNORED = re.compile(r"criterion\.|pixel_mean$|pixel_std$|.*\.relative_position_index$|.*\.num_batches_tracked$")
+_NUMPY = ("numpy.core", "numpy._core")
+_ALLOWED = {
+    ("collections", "OrderedDict"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *((f"{core}.multiarray", name) for core in _NUMPY for name in ("_reconstruct", "scalar")),
+    *((f"{core}.numeric", "_frombuffer") for core in _NUMPY),
+}
+
+
+def load_network(
+    weights: str, *, video: bool | None = None, device: torch.device | None = None, offline: bool = False
+) -> Mask2Former:
+    """A network in evaluation mode from a name of the catalogue (fetched unless ``offline``) or a file.
+
+    ``video`` overrides whether its position code has a time axis (see :func:`config_from_state_dict`).
+
+    Raises:
+        WeightsError: missing, unsafe, damaged, or not a Mask2Former.
+    """
+    if weights in CATALOG:
+        entry = CATALOG[weights]
+        if entry.family != "mask2former":
+            names = ", ".join(name for name, other in CATALOG.items() if other.family == "mask2former")
+            raise WeightsError(f"weights '{weights}' are no Mask2Former: allowed are {names}, or a file")
+        if entry.non_commercial:
+            logging.getLogger("vidseg").warning(
+                "weights %s: licence CC BY-NC 4.0, for non-commercial use only (%s)", weights, entry.paper
+            )
+        path = locate(weights, offline=offline)
+    else:
+        path = Path(weights)
+        if not path.is_file():
+            raise WeightsError(
+                f"no Mask2Former weights '{weights}': neither a file nor a name of the catalogue; see `vidseg weights"
+                " list`, then `vidseg weights fetch NAME` or --tracker-option weights=FILE"
+            )
+        logging.getLogger("vidseg").warning(
+            "weights %s: the published Mask2Former weights are CC BY-NC 4.0, for non-commercial use only", path.name
+        )
+    return network_from_state_dict(read_state_dict(path), video=video, where=str(path)).to(device)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file under their official names, in float32.
+
+    Raises:
+        WeightsError: missing, damaged, or a pickle that asks for anything but arrays.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    with path.open("rb") as stream:
+        head = stream.read(4)
+        stream.seek(0)
+        plain = head[:1] == b"\x80" and head[2:4] != _TORCH_MAGIC
+        tensors = _read_detectron2(stream, path) if plain else read_weights(path).tensors
+    return official_names(tensors, where=str(path))
+
+
+def official_names(state: Mapping[str, Tensor], *, where: str) -> dict[str, Tensor]:
+    """Today's official names for the variants in circulation; buffers that are recomputed are left out.
+
+    Files differ in a leading ``module.``, in ``static_query`` for ``query_feat``, and in whether the pixel decoder has
+    its own segment in the names.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.removeprefix("module.")
+        if _IGNORED.match(name):
+            continue
+        name = name.replace("predictor.static_query.", "predictor.query_feat.")
+        name = re.sub(r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)", "sem_seg_head.pixel_decoder.", name)
+        if name in renamed:
+            raise WeightsError(f"{where}: two tensors for '{name}'")
+        renamed[name] = value.float()
+    return renamed
+
+
+def network_from_state_dict(state: Mapping[str, Tensor], *, video: bool | None = None, where: str) -> Mask2Former:
+    """Build the network that ``state`` belongs to and give it these very tensors.
+
+    Raises:
+        WeightsError: names or shapes that no Mask2Former has.
+    """
+    config = config_from_state_dict(state)
+    if video is not None:
+        config = replace(config, video=video)
+    with torch.device("meta"):
+        network = Mask2Former(config)
+    wanted = network.state_dict()
+    missing, extra = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing or extra:
+        one = f"'{min(missing)}' is missing" if missing else f"'{min(extra)}' is unknown"
+        raise WeightsError(f"{where}: tensor {one} ({len(missing)} missing, {len(extra)} unknown in all)")
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            got, want = tuple(state[name].shape), tuple(tensor.shape)
+            raise WeightsError(f"{where}: tensor '{name}' has shape {got} instead of {want}")
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _read_detectron2(stream: IO[bytes], path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = _ArraysOnly(stream, encoding="latin1").load()
+    except WeightsError as error:
+        raise WeightsError(f"{path} refused: {error}") from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise WeightsError(f"{path} ({path.stat().st_size:,} bytes) is damaged or truncated: {error}") from error
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path} holds {type(content).__name__} instead of named arrays")
+    tensors = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind not in "fiu":
+            raise WeightsError(f"{path}: '{key}' is not an array of numbers")
+        array = np.asarray(value)
+        tensors[key] = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensors
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Refuses every global that numpy arrays and dictionaries do not need."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) == ("_codecs", "encode"):
+            return _latin1
+        if (module_name, global_name) not in _ALLOWED:
+            raise WeightsError(f"it asks for {module_name}.{global_name}, which could run code")
+        if module_name == "collections":
+            return OrderedDict
+        return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 pickles bytes in old protocols."""
+    if encoding != "latin1":
+        raise WeightsError(f"it asks for the codec {encoding!r}")
+    return text.encode("latin1")
