@@ -51,7 +51,7 @@ class SamConfig:
     ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
     the official networks, 4 in the compact one. ``pad`` "square" fills the input up to ``image_size`` on both sides as
     the official code does; "stride" only up to the next multiple of 32. Coordinates are divided by ``image_size`` in
-    both cases, so the positional code is the same. ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
+    both cases, so the positional code is the same. ``prompt_map`` also draws boxes and points into the mask prompt. ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
     """
 
     encoder: EncoderKind
@@ -67,6 +67,7 @@ class SamConfig:
     decoder_heads: int = 8
     iou_hidden_dim: int = 256
     mask_in_channels: int = 16
+    prompt_map: bool = False
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     output: Output = "sum"

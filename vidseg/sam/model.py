@@ -20,6 +20,7 @@ from vidseg.sam.config import Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select, wanted_masks
 from vidseg.sam.prompt_encoder import PromptEncoder
+from vidseg.sam.prompt_map import prompt_map
 from vidseg.sam.prompts import Prompts
 from vidseg.types import ShapeRepr
 
@@ -157,6 +158,8 @@ class Sam(nn.Module):
         inputs = {
             name: torch.from_numpy(np.concatenate([f[name] for f in fields])).to(self.device) for name in fields[0]
         }
+        if self.config.prompt_map:
+            inputs["masks"] = prompt_map(features[0].geometry.low_res, **inputs)
         frames = np.repeat(np.arange(len(prompts)), [len(p) for p in prompts])
         grid = features[0].geometry.grid
         step = max_batch or self._chunk(grid)

@@ -6,7 +6,7 @@ click with its padding point too; a box with two points has four, as three point
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -55,6 +55,11 @@ class Batch:
     logits: Tensor
     has_mask: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
+
 
 def make_batch(
     rng: np.random.Generator, maker: SceneMaker, images: int, prompts: int, height: int, width: int, mix: PromptMix
@@ -66,9 +71,7 @@ def make_batch(
     return prompt_batch(rng, scenes, prompts, layout, mix)
 
 
-def prompt_batch(
-    rng: np.random.Generator, scenes: list[Scene], prompts: int, layout: Layout, mix: PromptMix
-) -> Batch:
+def prompt_batch(rng: np.random.Generator, scenes: list[Scene], prompts: int, layout: Layout, mix: PromptMix) -> Batch:
     """Prompts for given scenes, see :func:`make_batch`."""
     height, width = scenes[0].image.shape[:2]
     masks, rows = [], []
@@ -82,7 +85,8 @@ def prompt_batch(
     is_box = rng.random(n) >= mix.click if layout != "none" else np.zeros(n, dtype=bool)
     has_mask = rng.random(n) < np.where(is_box, mix.mask, mix.mask / 3) if layout != "none" else np.ones(n, dtype=bool)
     points, labels = np.zeros((n, loose, 2), np.float32), np.ones((n, loose), np.int64)
-    box_points, box_labels = np.zeros((n, 2, 2), np.float32), np.ones((n, 2), np.int64)
+    beside = 2 if layout == "four" else 0
+    box_points, box_labels = np.zeros((n, beside, 2), np.float32), np.ones((n, beside), np.int64)
     logits = np.zeros((n, 1, height // 4, width // 4), np.float32)
     for i, mask in enumerate(masks):
         if layout == "four" and is_box[i]:

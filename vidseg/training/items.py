@@ -79,7 +79,7 @@ def find_pairs(images: Path, masks: Path, source: str | None = None) -> list[Ite
 
 
 def find_clips(root: Path, keep: Callable[[str], bool], stride: int) -> list[Item]:
-    """Every ``stride``-th frame of the clips below ``root`` (``NAME/frames``, ``NAME/masks``) whose name ``keep`` accepts."""
+    """Every ``stride``-th frame of the clips (``NAME/frames``, ``NAME/masks``) whose name ``keep`` accepts."""
     items = []
     for clip in sorted(p for p in root.iterdir() if p.is_dir() and keep(p.name)):
         for frame in sorted((clip / "frames").iterdir())[::stride]:
@@ -125,8 +125,8 @@ def load(item: Item, max_side: int | None = None) -> Sample:
         scale = max_side / max(height, width)
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        masks = [cv2.resize(m, size, interpolation=cv2.INTER_AREA) for m in masks]
-    return Sample(image.astype(np.uint8, copy=False), tuple(m.astype(np.uint8, copy=False) for m in masks))
+        masks = [cv2.resize(m, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False) for m in masks]
+    return Sample(image.astype(np.uint8, copy=False), tuple(masks))
 
 
 def load_cutout(path: Path, max_side: int) -> tuple[Image, Mask]:

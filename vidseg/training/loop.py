@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,9 +48,21 @@ class LoopConfig:
     def __post_init__(self) -> None:
         """Refuse numbers no run can have."""
         if self.steps < 1 or self.lr <= 0 or self.accumulate < 1:
-            raise UsageError(f"training: steps {self.steps}, lr {self.lr}, accumulate {self.accumulate} must be positive")
+            raise UsageError(
+                f"training: steps {self.steps}, lr {self.lr}, accumulate {self.accumulate} must be positive"
+            )
         if not 0 < self.decay <= 1 or not 0 <= self.ema < 1:
             raise UsageError(f"training: decay {self.decay} must be in (0, 1] and ema {self.ema} in [0, 1)")
+
+    def times(self, factor: int) -> LoopConfig:
+        """The same loop with everything that is counted in epochs multiplied by the steps of an epoch."""
+        return replace(
+            self,
+            steps=self.steps * factor,
+            milestone=self.milestone * factor,
+            save_every=self.save_every * factor,
+            validate_every=self.validate_every * factor,
+        )
 
     def rate(self, step: int) -> float:
         """Learning rate of ``step`` (0-based)."""
@@ -68,15 +80,17 @@ class LoopConfig:
 class Draw:
     """The randomness of one batch: the same for the same (seed, step, part)."""
 
+    batch: int
+    """Number of the batch since the beginning, over all processes."""
     rng: np.random.Generator
     torch: torch.Generator
 
     @classmethod
-    def of(cls, seed: int, step: int, part: int) -> Draw:
-        """``part`` tells apart the batches of one step (accumulation, processes)."""
+    def of(cls, seed: int, step: int, part: int, parts: int) -> Draw:
+        """``part`` of ``parts`` tells apart the batches of one step (accumulation, processes)."""
         rng = np.random.default_rng((seed, step, part))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        return cls(rng, generator)
+        return cls(step * parts + part, rng, generator)
 
 
 Losses = Mapping[str, Tensor]
@@ -85,8 +99,8 @@ Losses = Mapping[str, Tensor]
 class Loop:
     """Trains the parameters of ``model`` that require gradients.
 
-    ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``slow`` maps prefixes
-    of parameter names to a factor on the learning rate.
+    ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``slow`` maps
+    prefixes of parameter names to a factor on the learning rate.
     """
 
     def __init__(
@@ -157,7 +171,6 @@ class Loop:
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         began, seen, sums = time.monotonic(), 0, dict[str, float]()
-        self.model.train()
         while self.step < config.steps:
             for name, value in self._step().items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -182,8 +195,9 @@ class Loop:
             group["lr"] = config.rate(self.step) * factor
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, float] = {}
+        parts = self.world * config.accumulate
         for part in range(config.accumulate):
-            losses = self.loss(Draw.of(config.seed, self.step, self.rank + self.world * part))
+            losses = self.loss(Draw.of(config.seed, self.step, self.rank + self.world * part, parts))
             (losses["loss"] / config.accumulate).backward()
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) / config.accumulate
@@ -228,6 +242,7 @@ class Averaged:
     def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
         self.model, self.trained, self.average = model, trained, average
         self.kept: dict[str, Tensor] = {}
+        self.mode = model.training
 
     def __enter__(self) -> nn.Module:
         """Swap the averages in; the model is in evaluation mode."""
@@ -238,7 +253,7 @@ class Averaged:
     def __exit__(self, *_: object) -> None:
         """Put the trained weights back."""
         self._set(self.kept)
-        self.model.train()
+        self.model.train(self.mode)
 
     @torch.no_grad()
     def _set(self, values: Mapping[str, Tensor]) -> None:

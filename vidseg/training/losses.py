@@ -26,7 +26,8 @@ def uncertain_points(
 ) -> Tensor:
     """Points in [0, 1]^2 where the sign of ``logits`` (N, 1, H, W) is least certain -> (N, count, 2).
 
-    Of ``oversample * count`` uniform points the ``importance * count`` of smallest \\|logit\\| are kept; the rest is uniform.
+    Of ``oversample * count`` uniform points the ``importance * count`` of smallest absolute logit are kept; the rest is
+    uniform.
     """
     n = logits.shape[0]
     device = generator.device
@@ -45,25 +46,17 @@ def bce(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the points of (..., P) -> (...). Defined for empty targets too."""
+    """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the points of (..., P) -> (...); defined for empty targets."""
     probability = logits.sigmoid()
     overlap = (probability * targets).sum(-1)
     return 1 - (2 * overlap + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
 
 
-def point_loss(logits: Tensor, targets: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """BCE + Dice of ``logits`` (N, 1, h, w) against ``targets`` (N, 1, H, W) in [0, 1] on ``count`` points -> (N,).
+def boundary_band(mask: Tensor, width: int) -> Tensor:
+    """1 within ``width`` pixels of the outline of a binary ``mask`` (N, 1, H, W), else 0.
 
-    The two may differ in resolution: they cover the same area.
+    The border of the image is no outline.
     """
-    points = uncertain_points(logits.detach(), count, generator)
-    predicted = sample_points(logits, points)[:, 0]
-    wanted = sample_points(targets, points)[:, 0]
-    return bce(predicted, wanted) + dice(predicted, wanted)
-
-
-def boundary_weight(mask: Tensor, width: int) -> Tensor:
-    """1 within ``width`` pixels of the outline of a binary ``mask`` (N, 1, H, W), else 0; the image border is no outline."""
     kernel = 2 * width + 1
     wide = F.max_pool2d(mask, kernel, stride=1, padding=width)
     narrow = -F.max_pool2d(-mask, kernel, stride=1, padding=width)

@@ -8,13 +8,16 @@ from torch import Tensor
 from vidseg.sam.mask_decoder import DecoderOutput
 from vidseg.sam.model import Sam
 from vidseg.sam.prompt_encoder import PromptEncoder
+from vidseg.sam.prompt_map import prompt_map
 from vidseg.training.batches import Batch
 
 
-def encode_prompts(encoder: PromptEncoder, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Sparse tokens (N, T, D) and dense embedding (N, D, h, w) of a batch of mixed prompts."""
+def encode_prompts(encoder: PromptEncoder, batch: Batch, with_map: bool = False) -> tuple[Tensor, Tensor]:
+    """Sparse tokens (N, T, D) and dense embedding (N or 1, D, h, w) of a batch of mixed prompts."""
     empty = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    if bool(batch.has_mask.any()):
+    if with_map:
+        dense = encoder.mask_downscaling(drawn_prompts(batch))
+    elif bool(batch.has_mask.any()):
         height, width = batch.logits.shape[-2] // 4, batch.logits.shape[-1] // 4
         dense = empty.expand(len(batch.rows), -1, height, width).clone()
         chosen = batch.has_mask.nonzero()[:, 0]
@@ -23,12 +26,29 @@ def encode_prompts(encoder: PromptEncoder, batch: Batch) -> tuple[Tensor, Tensor
         dense = empty
     if batch.layout == "none":
         return empty.new_zeros(len(batch.rows), 0, empty.shape[1]), dense
-    loose, _ = encoder(points=batch.points, labels=batch.labels)
-    if batch.layout == "two":
+    if not bool(batch.is_box.all()):
+        loose, _ = encoder(points=batch.points, labels=batch.labels)
+        if not bool(batch.is_box.any()):
+            return loose, dense
+    if batch.box_points.shape[1] == 0:
         boxed, _ = encoder(boxes=batch.boxes)
     else:
         boxed, _ = encoder(boxes=batch.boxes, points=batch.box_points, labels=batch.box_labels)
+    if bool(batch.is_box.all()):
+        return boxed, dense
     return torch.where(batch.is_box[:, None, None], boxed, loose), dense
+
+
+def drawn_prompts(batch: Batch) -> Tensor:
+    """Every prompt as mask logits (N, 1, H/4, W/4), see :mod:`vidseg.sam.prompt_map`."""
+    size = (batch.logits.shape[-2], batch.logits.shape[-1])
+    known = batch.has_mask[:, None, None, None]
+    box = torch.where(known, batch.logits, prompt_map(size, boxes=batch.boxes))
+    loose = torch.where(known, batch.logits, torch.zeros_like(batch.logits))
+    boxed = prompt_map(size, points=batch.box_points, labels=batch.box_labels, masks=box)
+    if batch.layout != "none":
+        loose = prompt_map(size, points=batch.points, labels=batch.labels, masks=loose)
+    return torch.where(batch.is_box[:, None, None, None], boxed, loose)
 
 
 def encode_images(sam: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +61,7 @@ def encode_images(sam: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def decode(sam: Sam, embedding: Tensor, fused: Tensor | None, batch: Batch) -> DecoderOutput:
     """All four SAM masks, or with ``fused`` mask 0 and the HQ mask, of every prompt of a batch."""
-    sparse, dense = encode_prompts(sam.prompt_encoder, batch)
+    sparse, dense = encode_prompts(sam.prompt_encoder, batch, sam.config.prompt_map)
     pe = sam.prompt_encoder.dense_pe(*embedding.shape[-2:])
     masks = (0, 1, 2, 3) if fused is None else (0,)
     return sam.mask_decoder(embedding, pe, sparse, dense, batch.rows, fused, masks, want_hq=fused is not None)

@@ -10,24 +10,26 @@ from torch.nn import functional as F
 
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch
-from vidseg.training.losses import bce, dice, point_loss, sample_points, uncertain_points
+from vidseg.training.losses import bce, boundary_band, dice, sample_points, uncertain_points
 from vidseg.training.network import decode, encode_images
 from vidseg.training.prompts import LOGIT_BOUND
 
 
 def _mean_iou_target(logits: Tensor, targets: Tensor) -> Tensor:
     """IoU of the masks ``logits`` (N, M, h, w) > 0 with the reduced ``targets`` (N, 1, H, W) -> (N, M)."""
-    wanted = F.adaptive_avg_pool2d(targets, logits.shape[-2:]) > 0.5
+    wanted = F.adaptive_avg_pool2d(targets, (logits.shape[-2], logits.shape[-1])) > 0.5
     found = logits > 0
     union = (wanted | found).flatten(2).sum(-1)
     return (wanted & found).flatten(2).sum(-1) / union.clamp(min=1)
 
 
-def sam_loss(logits: Tensor, iou: Tensor, targets: Tensor, points: int, generator: torch.Generator) -> dict[str, Tensor]:
+def sam_loss(
+    logits: Tensor, iou: Tensor, targets: Tensor, points: int, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Losses of the four masks of SAM (Segment Anything, section 3 "Resolving ambiguity" and appendix A).
 
-    ``logits`` (N, 4, h, w) against ``targets`` (N, 1, H, W). Mask 0 always learns; of the masks 1 to 3 the best one does,
-    and all four qualities ``iou`` (N, 4) learn the IoU by squared error.
+    ``logits`` (N, 4, h, w) against ``targets`` (N, 1, H, W). Mask 0 always learns; of the masks 1 to 3 the best one
+    does, and all four qualities ``iou`` (N, 4) learn the IoU by squared error.
     """
     where = uncertain_points(logits[:, :1].detach(), points, generator)
     predicted = sample_points(logits, where)
@@ -38,26 +40,46 @@ def sam_loss(logits: Tensor, iou: Tensor, targets: Tensor, points: int, generato
     return {"loss": single + 0.6 * multi + quality, "single": single, "multi": multi, "quality": quality}
 
 
+def _sam_answers(sam: Sam, embedding: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    result = decode(sam, embedding, None, batch)
+    assert result.sam is not None  # all four masks are asked for
+    return result.sam.float(), result.iou.float()
+
+
 def base_loss(sam: Sam, batch: Batch, points: int, again: bool, generator: torch.Generator) -> dict[str, Tensor]:
     """Plain SAM on a batch; with ``again`` a second round in which its own first answer is the mask prompt."""
     embedding, _ = encode_images(sam, batch.images)
-    result = decode(sam, embedding, None, batch)
-    logits = result.sam.float()
-    parts = sam_loss(logits, result.iou.float(), batch.targets, points, generator)
+    logits, iou = _sam_answers(sam, embedding, batch)
+    parts = sam_loss(logits, iou, batch.targets, points, generator)
     if not again:
         return parts
     answer = logits[:, :1].detach().clamp(-LOGIT_BOUND, LOGIT_BOUND)
-    second = decode(sam, embedding, None, replace(batch, logits=answer, has_mask=torch.ones_like(batch.has_mask)))
-    more = sam_loss(second.sam.float(), second.iou.float(), batch.targets, points, generator)
+    asked = replace(batch, logits=answer, has_mask=torch.ones_like(batch.has_mask))
+    more = sam_loss(*_sam_answers(sam, embedding, asked), batch.targets, points, generator)
     return {**parts, "loss": (parts["loss"] + more["loss"]) / 2, "second": more["single"]}
 
 
-def hq_loss(sam: Sam, batch: Batch, points: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """The HQ mask alone against the target (the official recipe); SAM's parameters get no gradient."""
+def hq_loss(
+    sam: Sam, batch: Batch, points: int, generator: torch.Generator, boundary: float = 0.0
+) -> dict[str, Tensor]:
+    """The HQ mask alone against the target (the official recipe); SAM's parameters get no gradient.
+
+    ``boundary`` is the weight of an extra BCE over those points that lie within 1 % of the image side of the outline.
+    """
     with torch.no_grad():
         embedding, early = encode_images(sam, batch.images)
     fused = sam.mask_decoder.fuse(embedding, early)
-    result = decode(sam, embedding, fused, batch)
-    hq = result.hq.float()[:, None]
-    loss = point_loss(hq, batch.targets, points, generator).mean()
-    return {"loss": loss}
+    logits = decode(sam, embedding, fused, batch).hq
+    assert logits is not None  # asked for by passing the fused feature
+    logits = logits.float()[:, None]
+    where = uncertain_points(logits.detach(), points, generator)
+    predicted, wanted = sample_points(logits, where)[:, 0], sample_points(batch.targets, where)[:, 0]
+    cross, overlap = bce(predicted, wanted).mean(), dice(predicted, wanted).mean()
+    parts = {"loss": cross + overlap, "bce": cross, "dice": overlap}
+    if boundary:
+        width = max(1, batch.targets.shape[-1] // 100)
+        near = sample_points(boundary_band((batch.targets > 0.5).float(), width), where)[:, 0]
+        each = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
+        parts["boundary"] = (each * near).sum() / near.sum().clamp(min=1)
+        parts["loss"] = parts["loss"] + boundary * parts["boundary"]
+    return parts

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional as F
 
 from vidseg.training.items import Mask
 
@@ -96,36 +96,21 @@ def noisy_logits(rng: np.random.Generator, mask: Mask) -> Floats:
     field = cv2.GaussianBlur(field, (0, 0), float(rng.uniform(0.5, max(0.6, 0.05 * size)))) - 0.5
     cells = (max(2, round(6 * width / size)), max(2, round(6 * height / size)))
     noise = rng.standard_normal((min(cells[1], height), min(cells[0], width))).astype(np.float32)
-    noise = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    spots = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     near = cv2.GaussianBlur(small, (0, 0), 0.12 * size)
-    field += float(rng.choice([0.1, 0.3, 0.6])) * noise * np.clip(2 * near, 0.03, 1)
+    field += float(rng.choice([0.1, 0.3, 0.6])) * spots * np.clip(2 * near, 0.03, 1)
     return np.clip(field * rng.uniform(8, 40), -LOGIT_BOUND, LOGIT_BOUND).astype(np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class NoiseMaskConfig:
-    """The noisy mask prompt of HQ-SAM's training code (facts: residue region of an 8-fold reduction, sigma 1)."""
-
-    size: int = 256
-    factor: int = 8
-    sigma: float = 1.0
-
-
-def noise_mask(rng: np.random.Generator, mask: Floats, config: NoiseMaskConfig | None = None) -> Floats:
+def noise_mask(rng: np.random.Generator, mask: Floats, size: int = 256, factor: int = 8) -> Floats:
     """HQ-SAM's noisy mask prompt of a mask (H, W) in 0..255 -> (size, size) of 0 and 255.
 
-    Gaussian noise is added where the mask differs from its 8-fold reduced and enlarged self by 0.01 or more (a band
-    along the outline); the sum is cut at one half.
+    Gaussian noise of sigma 1 is added where the mask differs from its ``factor``-fold reduced and enlarged self by 0.01
+    or more (a band along the outline); the sum is cut at one half.
     """
-    import torch
-    from torch.nn import functional as F
-
-    config = config or NoiseMaskConfig()
-    size = (config.size, config.size)
-    small = size[0] // config.factor, size[1] // config.factor
-    full = F.interpolate(torch.from_numpy(mask)[None, None] / 255, size, mode="bilinear", align_corners=False)
-    coarse = F.interpolate(full, small, mode="bilinear", align_corners=False)
-    residue = (full - F.interpolate(coarse, size, mode="bilinear", align_corners=False)).abs()
-    noise = torch.from_numpy(rng.standard_normal(size).astype(np.float32)) * config.sigma
+    full = F.interpolate(torch.from_numpy(mask)[None, None] / 255, (size, size), mode="bilinear", align_corners=False)
+    coarse = F.interpolate(full, (size // factor, size // factor), mode="bilinear", align_corners=False)
+    residue = (full - F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)).abs()
+    noise = torch.from_numpy(rng.standard_normal((size, size)).astype(np.float32))
     noisy = torch.where(residue >= 0.01, full + noise, full)
     return ((noisy > 0.5).float() * 255)[0, 0].numpy()

@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vidseg.errors import UsageError
 from vidseg.sam.config import SamConfig
 from vidseg.training.batches import PromptMix
 from vidseg.training.loop import LoopConfig
 from vidseg.training.scenes import SceneConfig
 
+Feature = Literal["decoder", "final", "early"]
+
 
 @dataclass(frozen=True, slots=True)
 class SceneData:
-    """Where scenes come from: images with masks, clips, cut-outs below one root."""
+    """Scenes of the compact model: images with masks, clips and cut-outs below one root."""
 
     root: Path
     weights: dict[str, float]
@@ -28,29 +31,62 @@ class SceneData:
 
 
 @dataclass(frozen=True, slots=True)
-class CompactRecipe:
-    """Training of the compact model: `train base`, or `train hq` with `start` naming the base file."""
+class FolderData:
+    """HQSeg-44K and any folders of images with masks, cropped by large-scale jittering."""
 
-    network: SamConfig
-    data: SceneData
+    root: Path
+    sets: tuple[str, ...] = ("dis5k", "thinobject", "fss", "duts-tr", "duts-te", "ecssd", "msra")
+    """Training sets of HQSeg-44K by name, or `IMAGES:MASKS`, two folders below the root (may be the same)."""
+    validation: tuple[str, ...] = ()
+    """Validation sets: `dis5k-vd`, `coift`, `hrsod`, `thinobject-te`, or `IMAGES:MASKS`."""
+    scale: tuple[float, float] = (0.1, 2.0)
+    """Range of large-scale jittering, relative to the size of the network's input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One training run. Exactly one of ``scenes`` and ``folders`` says where the images come from."""
+
+    network: SamConfig | str
+    """Sizes of the network, or the name of a model of `configs/models`."""
     loop: LoopConfig
+    scenes: SceneData | None = None
+    folders: FolderData | None = None
     start: Path | None = None
-    """Weights to start from; none means ImageNet weights for the trunk."""
+    """Weights to start from; none means ImageNet weights for the trunk of the compact encoder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     mix: PromptMix = field(default_factory=PromptMix)
     images: int = 4
     """Images per batch."""
     prompts: int = 6
-    """Prompts per image."""
-    points: int = 1024
+    """Prompts per image (scenes only; folders have one)."""
+    points: int = 12544
     """Points of the loss per mask."""
     shapes: tuple[tuple[int, int], ...] = ((352, 352),)
     """Heights and widths of the scenes, drawn evenly."""
-    again: float = 0.3
-    """Share of the steps with a second round on the first answer."""
+    again: float = 0.0
+    """Share of the steps with a second round on the first answer (base only)."""
+    boundary: float = 0.0
+    """Weight of an extra loss near the outline (HQ only)."""
+    without: tuple[Feature, ...] = ()
+    """HQ features left out, for ablations (tables 2 and 3 of the paper)."""
     frozen: tuple[str, ...] = ()
-    """Prefixes of parameter names that do not learn."""
+    """Prefixes of parameter names that do not learn (base only)."""
     slow: dict[str, float] = field(default_factory=dict)
     """Prefixes of parameter names with a factor on their learning rate."""
+    unit: Literal["step", "epoch"] = "step"
+    """What the loop's steps, milestone, save_every and validate_every count (epochs: folders only)."""
     autocast: Literal["none", "bfloat16"] = "none"
-    threads: int = 1
+    threads: int = 0
+    """Threads of PyTorch; 0 leaves its own choice."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if (self.scenes is None) == (self.folders is None):
+            raise UsageError("recipe: give either 'scenes' or 'folders'")
+        if self.unit == "epoch" and self.folders is None:
+            raise UsageError("recipe: scenes are drawn without end and have no epochs; set unit to step")
+        if not self.shapes or any(side % 32 for shape in self.shapes for side in shape):
+            raise UsageError(f"recipe: shapes {self.shapes}: sides must be multiples of 32")
+        if self.images < 1 or self.prompts < 1 or self.points < 4:
+            raise UsageError(f"recipe: images {self.images}, prompts {self.prompts}, points {self.points} are too few")

@@ -89,9 +89,7 @@ class SceneMaker:
                 return Scene(image, np.stack(kept))
         raise UsageError("100 scenes in a row showed no object: the masks are empty or too small")
 
-    def _placement(
-        self, rng: np.random.Generator, sample: Sample, height: int, width: int
-    ) -> npt.NDArray[np.float64]:
+    def _placement(self, rng: np.random.Generator, sample: Sample, height: int, width: int) -> npt.NDArray[np.float64]:
         """Affine map from sample to canvas that keeps a part of one random object inside."""
         config = self.config
         mask = sample.masks[int(rng.integers(len(sample.masks)))]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def dev_clips(root: Path) -> tuple[str, ...]:
-    """Names of the development third of the clips below ``root``: every third in sorted order, starting with the first."""
+    """Names of the development third of the clips below ``root``: every third in sorted order, from the first on."""
     return tuple(sorted(p.name for p in root.iterdir() if p.is_dir())[::3])
 
 

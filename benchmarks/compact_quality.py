@@ -1,0 +1,114 @@
+"""mIoU and mBIoU of the compact model on a folder of images and masks, boxes from the ground truth.
+
+    python benchmarks/compact_quality.py DATA [--weights FILE] [--noise 0 0.4] [--grabcut 60] [--sheet FILE.png]
+
+DATA holds images/ and masks/. Base is SAM's own mask, HQ the HQ mask, sum both: what `output` in the file chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.sam.build import build_sam
+from vidseg.sam.config import config_from_mapping
+from vidseg.sam.model import Sam
+from vidseg.training.items import Item, find_pairs, load
+from vidseg.training.prompts import tight_box
+from vidseg.training.quality import Predictor, measure, sam_predictor
+from vidseg.weights.read import read_weights
+
+DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
+
+
+def read_sam(path: Path) -> Sam:
+    """The network of a safetensors file that carries its configuration."""
+    import json
+
+    file = read_weights(path)
+    sam = build_sam(config_from_mapping(json.loads(file.metadata["config"]), str(path)))
+    sam.load_state_dict({k: v.float() for k, v in file.tensors.items()})
+    return sam.eval()
+
+
+def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """GrabCut (Rother et al. 2004) from the same boxes, five rounds."""
+    found = []
+    for box in boxes:
+        x1, y1, x2, y2 = (int(v) for v in box)
+        label = np.zeros(image.shape[:2], np.uint8)
+        rect = (x1, y1, max(1, x2 - x1), max(1, y2 - y1))
+        try:
+            cv2.grabCut(image, label, rect, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_RECT)
+        except cv2.error:  # a box without background around it
+            label[y1:y2, x1:x2] = 1
+        found.append((label & 1) == 1)
+    return np.stack(found)
+
+
+def sheet(predictors: dict[str, Predictor], items: list[Item], path: Path) -> None:
+    """A picture of images, ground truth and masks side by side."""
+    rows = []
+    for item in items:
+        sample = load(item)
+        boxes = np.stack([tight_box(m) for m in sample.masks])
+        masks = {"gt": np.stack(sample.masks) > 128}
+        masks |= {name: predict(sample.image, boxes) for name, predict in predictors.items()}
+        tiles = []
+        for found in masks.values():
+            picture = sample.image.copy()
+            for i, mask in enumerate(found):
+                colour = np.array([(255, 40, 40), (40, 255, 40), (60, 90, 255)][i % 3])
+                picture[mask] = (0.45 * picture[mask] + 0.55 * colour).astype(np.uint8)
+            tiles.append(cv2.resize(picture, (360, 240), interpolation=cv2.INTER_AREA))
+        rows.append(np.hstack(tiles))
+    cv2.imwrite(str(path), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
+
+
+def main() -> None:
+    """Measure and print one line per output."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", type=Path, default=DEFAULT)
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.0])
+    parser.add_argument(
+        "--grabcut", type=int, default=0, help="also GrabCut on this many images, all outputs on the same"
+    )
+    parser.add_argument("--every", type=int, default=1, help="only every n-th image")
+    parser.add_argument("--sources", action="store_true", help="one line per source too")
+    parser.add_argument("--sheet", type=Path)
+    args = parser.parse_args()
+    items = find_pairs(args.data / "images", args.data / "masks")[:: args.every]
+    sam = read_sam(args.weights)
+    predictors = {o: sam_predictor(sam, o) for o in (("sam", "hq", "sum") if sam.config.hq else ("sam",))}
+    for noise in args.noise:
+        for name, predict in predictors.items():
+            began = time.perf_counter()
+            q = measure(predict, items, noise)
+            seconds = (time.perf_counter() - began) / len(items)
+            print(
+                f"{name:8} noise {noise:g}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks, {seconds:.3f} s/image)"
+            )
+    if args.sources:
+        for source in sorted({item.source for item in items}):
+            for name, predict in predictors.items():
+                q = measure(predict, [item for item in items if item.source == source])
+                print(f"{source:8} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)")
+    if args.grabcut:
+        few = items[:: max(1, len(items) // args.grabcut)][: args.grabcut]
+        for name, predict in {**predictors, "grabcut": grabcut}.items():
+            q = measure(predict, few)
+            print(f"{name:8} on {len(few)} images: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)")
+    if args.sheet:
+        sheet(predictors, items[:: max(1, len(items) // 12)][:12], args.sheet)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
