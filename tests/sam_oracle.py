@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from vidseg.sam.build import build_sam
 from vidseg.sam.config import SamConfig, TinyVitConfig, VitConfig
 
 FIXTURES = Path(__file__).parent / "fixtures" / "hqsam"
@@ -69,6 +70,14 @@ def vectors(name: str) -> dict[str, np.ndarray]:
         return {k: data[k] for k in data.files}
 
 
+def rule_image(height: int, width: int) -> np.ndarray:
+    """The RGB image of the fixtures."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    smooth = [127 + 90 * np.sin(x / 17 + c) + 30 * np.cos(y / (9 + c)) for c in range(3)]
+    noise = np.random.RandomState(7).standard_normal((height, width, 3)) * 8
+    return np.clip(np.stack(smooth, -1) + noise, 0, 255).astype(np.uint8)
+
+
 def prompts(size: int) -> dict[str, dict[str, torch.Tensor]]:
     """The prompts of the fixtures, in pixels of the resized image."""
     boxes = torch.tensor([[0.10, 0.15, 0.70, 0.60], [0.3, 0.2, 0.9, 0.7]]) * size
@@ -81,6 +90,13 @@ def prompts(size: int) -> dict[str, dict[str, torch.Tensor]]:
         "mask": {"masks": torch.from_numpy(mask.astype(np.float32))},
         "none_point": {"points": points[:, :1], "labels": torch.tensor([[-1]])},
     }
+
+
+def mini_state() -> dict[str, torch.Tensor]:
+    """A whole small HQ-SAM under official names."""
+    with torch.device("meta"):
+        sam = build_sam(MINI_VIT)
+    return {k: rule_tensor(k, tuple(v.shape)) for k, v in sam.state_dict().items()}
 
 
 def difference(got: torch.Tensor, want: np.ndarray) -> float:

@@ -35,6 +35,6 @@ def split_model(model: str) -> tuple[str, Path | None]:
     if sign and name in CATALOG:
         return name, Path(file)
     path = Path(model)
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    if path.suffix or path.exists() or "/" in model or "\\" in model:
         return "", path
     return model, None

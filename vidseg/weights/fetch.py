@@ -108,7 +108,7 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http(s) only, and never from https down to http."""
+    """Follows redirects (urllib refuses file: itself), but not from https down to something that can be changed."""
 
     def redirect_request(
         self,
@@ -119,8 +119,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        scheme = urlparse(newurl).scheme
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
+        if req.type == "https" and urlparse(newurl).scheme != "https":
             raise WeightsError(f"{req.full_url} redirects to {newurl}, which is not safe: refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -175,7 +174,7 @@ def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: fl
         if entry.size is not None and total is not None and total > entry.size:
             raise WeightsError(f"{entry.url}: the server offers {total:,} bytes instead of {entry.size:,}")
         with part.open("ab" if resumed else "wb") as out:
-            while block := answer.read(CHUNK):
+            while block := answer.read1(CHUNK):  # what is there: a stall loses nothing
                 out.write(block)
                 have += len(block)
                 if entry.size is not None and have > entry.size:
