@@ -92,9 +92,8 @@ def main() -> None:
             began = time.perf_counter()
             q = measure(predict, items, noise)
             seconds = (time.perf_counter() - began) / len(items)
-            print(
-                f"{name:8} noise {noise:g}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks, {seconds:.3f} s/image)"
-            )
+            scores = f"mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f}"
+            print(f"{name:8} noise {noise:g}: {scores} ({q.count} masks, {seconds:.3f} s/image)")
     if args.sources:
         for source in sorted({item.source for item in items}):
             for name, predict in predictors.items():

@@ -51,7 +51,8 @@ class SamConfig:
     ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
     the official networks, 4 in the compact one. ``pad`` "square" fills the input up to ``image_size`` on both sides as
     the official code does; "stride" only up to the next multiple of 32. Coordinates are divided by ``image_size`` in
-    both cases, so the positional code is the same. ``prompt_map`` also draws boxes and points into the mask prompt. ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
+    both cases, so the positional code is the same. ``prompt_map`` also draws boxes and points into the mask prompt.
+    ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
     """
 
     encoder: EncoderKind

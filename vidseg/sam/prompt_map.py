@@ -1,7 +1,7 @@
 """Prompts drawn as a mask, for small networks that cannot learn to find positions from tokens alone.
 
-The official networks know a box only by the Fourier code of its corners. The compact one also gets it as mask logits, in
-the place of the mask prompt: surely background outside the box, likely object inside, sure at the points.
+The official networks know a box only by the Fourier code of its corners. The compact one also gets it as mask logits,
+in the place of the mask prompt: surely background outside the box, likely object inside, sure at the points.
 """
 
 from __future__ import annotations
