@@ -15,8 +15,8 @@ Classes = Literal["auto", "ytvis2019", "ytvis2021", "coco", "numbers"]
 _NAMES = {
     "ytvis2019": (
         "person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat cow fish train"
-        " horse turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger elephant snowboard"
-        " boat shark mouse frog eagle earless_seal tennis_racket"
+        " horse turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger elephant"
+        " snowboard boat shark mouse frog eagle earless_seal tennis_racket"
     ),
     "ytvis2021": (
         "airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox frog giant_panda"

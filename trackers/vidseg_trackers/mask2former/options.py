@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from vidseg.config import from_mapping
 from vidseg.errors import UsageError
 from vidseg_trackers.mask2former.labels import Classes
 
@@ -68,3 +70,12 @@ class Mask2FormerOptions:
             )
         if self.mode == "offline" and self.window != 1:
             raise UsageError("mask2former option window: only for mode=online; offline looks at the whole video")
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, object]) -> Mask2FormerOptions:
+        """Check names and types.
+
+        Raises:
+            UsageError: unknown option (with the closest name) or a value of another type.
+        """
+        return from_mapping(cls, options, where="mask2former tracker")

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vidseg.config import from_mapping
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
@@ -33,7 +32,7 @@ def build(
         UsageError: unknown or wrong options.
         WeightsError: the weights are missing, damaged or no Mask2Former.
     """
-    chosen = from_mapping(Mask2FormerOptions, options, where="mask2former tracker")
+    chosen = Mask2FormerOptions.from_mapping(options)
     network = load_network(chosen.weights, video=chosen.video, device=device, offline=offline)
     return Mask2FormerTracker(network, chosen, dtype=dtype)
 

@@ -1,0 +1,94 @@
+"""Objects of single frames for trackers that want masks: proposals on the first frame, and on later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.types import Frame, Prompt, ShapeRepr
+from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
+from vidseg_trackers.mask2former.frames import fit, full_logits, shrink
+from vidseg_trackers.mask2former.labels import class_set
+from vidseg_trackers.mask2former.network import Mask2Former
+from vidseg_trackers.mask2former.options import Mask2FormerOptions
+from vidseg_trackers.mask2former.tracker import trained_size
+from vidseg_trackers.mask2former.weights import load_network
+
+Mask = npt.NDArray[np.bool_]
+
+MAX_OVERLAP = 0.5
+"""A proposal is new when known objects cover no more than this share of it."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Proposal(ShapeRepr):
+    """An object on one frame: mask (H, W) in pixels of the video, class probability, name of the class."""
+
+    mask: Mask
+    score: float
+    label: str
+
+
+def build_detector(
+    options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool
+) -> Mask2FormerDetector:
+    """A detector from the settings of the tracker (those of identities play no part).
+
+    Raises:
+        UsageError: unknown or wrong options.
+        WeightsError: the weights are missing, damaged or no Mask2Former.
+    """
+    chosen = Mask2FormerOptions.from_mapping(options)
+    network = load_network(chosen.weights, video=chosen.video, device=device, offline=offline)
+    return Mask2FormerDetector(network, chosen, dtype=dtype)
+
+
+class Mask2FormerDetector:
+    """Finds objects on single frames; keeps nothing between calls."""
+
+    def __init__(
+        self, network: Mask2Former, options: Mask2FormerOptions, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """A detector around a network in evaluation mode, on the network's device."""
+        self.network, self.options, self.dtype = network, options, dtype
+        self._names = class_set(options.classes, network.config.classes, options.weights).names
+
+    @torch.inference_mode()
+    def detect(self, frame: Frame) -> list[Proposal]:
+        """The objects with at least ``min_score``, best first, at most ``max_objects``; masks can overlap."""
+        options = self.options
+        sizes = fit(frame.size, options.size or trained_size(self.network), options.max_size)
+        queries, features = run_clip(self.network, [shrink(frame.rgb, sizes)], sizes, self.dtype)
+        best = once_per_query(best_objects(queries, options.max_objects), options.min_score)
+        logits = query_masks(queries, best.queries, features)[:, 0]
+        proposals = []
+        for one, score, label in zip(logits, best.scores.tolist(), best.labels.tolist(), strict=True):
+            mask = (full_logits(one[None], sizes)[0] > 0).cpu().numpy()
+            if mask.any():
+                proposals.append(Proposal(mask, score, self._names[label]))
+        return proposals
+
+
+def new_prompts(
+    proposals: Sequence[Proposal], frame_index: int, *, first_id: int, known: Sequence[Mask] = (), max_objects: int
+) -> list[Prompt]:
+    """Prompts with ids from ``first_id`` on for the proposals that are not among the ``known`` masks of the frame.
+
+    The masks are disjoint, from each other and from the known ones: a pixel belongs to whom it was given first.
+    ``max_objects`` counts the new objects.
+    """
+    prompts: list[Prompt] = []
+    taken: Mask | None = np.any(known, axis=0) if len(known) else None
+    for proposal in proposals:
+        if len(prompts) == max_objects:
+            break
+        mask = proposal.mask if taken is None else proposal.mask & ~taken
+        if not mask.any() or mask.sum() < (1 - MAX_OVERLAP) * proposal.mask.sum():
+            continue
+        prompts.append(Prompt(frame_index, first_id + len(prompts), mask=mask))
+        taken = mask if taken is None else taken | mask
+    return prompts
