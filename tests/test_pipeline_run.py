@@ -298,7 +298,7 @@ def run(count):
     stream(source, segmenter, [journal], batch=4, clock=StageClock())
     journal.close()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-short, long = run(60), run(600)
+short, long = run(40), run(300)
 print(long - short)
 """
     result = subprocess.run(
@@ -308,7 +308,7 @@ print(long - short)
         text=True,
         check=True,
     )
-    assert float(result.stdout) < 20  # MB; 540 frames of 320x240 are 124 MB
+    assert float(result.stdout) < 20  # MB; 260 frames of 320x240 are 60 MB
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:
