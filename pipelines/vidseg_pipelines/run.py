@@ -30,8 +30,9 @@ from vidseg.prompts import parse_prompts
 from vidseg.registry import build_tracker, check_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
+from vidseg.sam.model import Sam
 from vidseg.sam.refiner import RefineOptions, Refiner
-from vidseg.types import Frame, FrameMasks, Sink, Source, VideoInfo
+from vidseg.types import Frame, FrameMasks, Sink, Source, Tracker, VideoInfo
 from vidseg.video import open_source
 from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
@@ -41,7 +42,8 @@ from vidseg_pipelines.streaming import Advance, stream
 
 JOURNAL = "masks.jsonl"
 OVERLAY = "overlay.mp4"
-_OUTPUTS = (
+_OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
+    resume.MANIFEST,
     OVERLAY,
     "davis",
     "ytvis.json",
@@ -50,11 +52,31 @@ _OUTPUTS = (
     "report.html",
     JOURNAL,
     resume.SNAPSHOT,
-    resume.MANIFEST,
 )
 _SAMPLE_BYTES = 1 << 20
 
 Started = Callable[[VideoInfo, int | None], Advance]
+
+
+def _load_sam(config: RunConfig) -> Sam:
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    return load_sam(config.model, device=device, dtype=dtype, offline=config.offline)
+
+
+def _load_tracker(config: RunConfig) -> Tracker:
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    options = config.all_tracker_options()
+    return build_tracker(config.tracker, options, device=device, dtype=dtype, offline=config.offline)
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Where a run gets its models from; a worker that does many videos gives loaders that remember."""
+
+    sam: Callable[[RunConfig], Sam] = _load_sam
+    tracker: Callable[[RunConfig], Tracker] = _load_tracker
 
 
 @dataclass(frozen=True)
@@ -85,11 +107,12 @@ class _Tally:
         pass
 
 
-def run_video(config: RunConfig, *, started: Started | None = None) -> RunSummary:
+def run_video(config: RunConfig, *, started: Started | None = None, loaders: Loaders | None = None) -> RunSummary:
     """Segment one video into its output folder.
 
     ``started(info, total_frames)`` is called once before the first frame and returns the function that is told of
-    progress: ``advance(frames, objects)``.
+    progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names); they are
+    asked only when there is something to do.
 
     Raises:
         UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set.
@@ -114,16 +137,13 @@ def run_video(config: RunConfig, *, started: Started | None = None) -> RunSummar
         manifest = _new_manifest(config, source)
         old = _check_folder(folder, manifest, config)
         if old is not None and old["status"] in ("done", "partial"):
-            return _summary_of(old, folder)  # nothing is left to do
+            (folder / resume.SNAPSHOT).unlink(missing_ok=True)  # when the kill came right after the end
+            return _summary_of(old, folder)
 
         clock = StageClock()
-        device = resolve_device(config.device)
-        dtype = resolve_dtype(config.dtype, device)
+        loaders = loaders or Loaders()
         with clock("load"):
-            sam = load_sam(config.model, device=device, dtype=dtype, offline=config.offline)
-            tracker = build_tracker(
-                config.tracker, config.all_tracker_options(), device=device, dtype=dtype, offline=config.offline
-            )
+            sam, tracker = loaders.sam(config), loaders.tracker(config)
         segmenter = Segmenter(
             tracker,
             sam,
@@ -151,6 +171,8 @@ class _Run:
     ) -> None:
         self.config, self.source, self.segmenter = config, source, segmenter
         self.folder, self.manifest, self.clock = make_folder(folder), manifest, clock
+        self.tally = _Tally()
+        self._manifest("running")  # before any other file: without it a killed run could not be resumed
         self.journal = folder / JOURNAL
         self.first = self.next_frame = config.frame_range[0]
         segmenter.start(source.info)
@@ -162,14 +184,12 @@ class _Run:
         self.append = resuming and self.journal.exists()
         if self.append:
             truncate_journal(self.journal, self.next_frame)
-        self.tally = _Tally()
         self.overlay = OverlaySink(folder / OVERLAY, source.info) if "overlay" in config.saves else None
         self.pictures = ThumbnailSink() if "report" in config.saves else None
 
     def go(self, started: Started | None) -> RunSummary:
         """Stream the video; finish the files however it ends."""
         begun = time.perf_counter()
-        self._manifest("running")
         # Sinks that cannot be appended to see all frames again when a run is resumed.
         replayed: list[Sink] = [s for s in (self.tally, self.overlay, self.pictures) if s is not None]
         davis = [DavisSink(self.folder / "davis")] if "davis" in self.config.saves else []
@@ -213,7 +233,9 @@ class _Run:
         done = read_journal(self.journal) if self.next_frame > self.first else iter(())
         for frame in self.source:
             if frame.index < self.next_frame:
-                masks = next(done)
+                masks = next(done, None)
+                if masks is None or masks.frame_index != frame.index:
+                    raise UsageError(f"--resume: {self.journal} lacks frame {frame.index}; use --overwrite")
                 for sink in replayed:
                     sink.write(frame, masks)
             else:
@@ -284,15 +306,10 @@ def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig) 
     """Refuse, clear or accept what is in the output folder; the old manifest when the run there goes on."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output {folder} is a file; name a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
     if config.overwrite:
-        for name in _OUTPUTS:
-            path = folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        clear_folder(folder)
+        return None
+    if not folder.exists() or all(path.name == f"{resume.MANIFEST}.part" for path in folder.iterdir()):
         return None
     if not config.resume:
         raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
@@ -302,7 +319,19 @@ def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig) 
     if config.input == "-":
         raise UsageError("--resume: standard input cannot be read again; use --overwrite")
     resume.check_same_run(old, manifest)
+    for part in [*(folder / f"{name}.part" for name in _OUTPUTS), *folder.glob("davis/*.png.part")]:
+        part.unlink(missing_ok=True)  # files that the kill cut off
     return old
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what runs write into an output folder; other files stay. Does nothing when there is no such folder."""
+    for name in _OUTPUTS:
+        for path in (folder / name, folder / f"{name}.part"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _summary_of(manifest: Mapping[str, Any], folder: Path) -> RunSummary:
