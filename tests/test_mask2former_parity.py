@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, oracle_network, toy_network, vectors
 
+from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, oracle_network, toy_network, vectors
 from vidseg_trackers.mask2former.clip import best_objects, query_masks, run_clip
 from vidseg_trackers.mask2former.config import ARCHITECTURES, config_from_state_dict
 from vidseg_trackers.mask2former.deformable import sample
@@ -73,7 +73,9 @@ def test_official_numbers(name: str, architecture: str) -> None:
 @pytest.mark.parametrize(("file", "architecture"), [("keys_r50", "r50"), ("keys_swinl", "swin-l")])
 def test_names_and_shapes_are_the_official_ones(file: str, architecture: str) -> None:
     lines = gzip.decompress((FIXTURES / f"{file}.txt.gz").read_bytes()).decode().splitlines()
-    official = {key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape in (x.split("\t") for x in lines)}
+    official = {
+        key: torch.empty(ast.literal_eval(shape), device="meta") for key, shape in (x.split("\t") for x in lines)
+    }
     with torch.device("meta"):
         ours = Mask2Former(ARCHITECTURES[architecture]).state_dict()
     wanted = official_names(official, where=file)
