@@ -105,7 +105,12 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     torch.manual_seed(recipe.loop.seed)
     sam = build_sam(config)
     if recipe.start is not None:
-        result = sam.load_state_dict(read_weights(recipe.start).tensors, strict=False)
+        tensors = read_weights(recipe.start).tensors
+        for name, own in sam.state_dict().items():
+            if name in tensors and tensors[name].shape != own.shape:
+                shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"
+                raise WeightsError(f"{recipe.start}: made for another network ({name} is {shapes})")
+        result = sam.load_state_dict(tensors, strict=False)
         lacking = [k for k in result.missing_keys if not (config.hq and k.startswith(HQ_PARTS))]
         if wrong := result.unexpected_keys + lacking:
             raise WeightsError(f"{recipe.start}: made for another network (first difference: {wrong[0]})")
