@@ -139,6 +139,7 @@ def test_report_is_self_contained(run):
         thumbnails.write(frame(index), result(index % COUNT))
     assert 2 <= len(thumbnails.pictures) <= 4
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in thumbnails.pictures.values())
+    assert min(thumbnails.pictures) == 0
     assert max(thumbnails.pictures) >= 30  # spread over the whole video
     path = write_report(run / "masks.jsonl", run / "report.html", title="a<b>", pictures=thumbnails.pictures)
     page = path.read_text()

@@ -121,5 +121,6 @@ def _why_not(path: str, name: str, error: Exception) -> str:
             head = file.read(64)
     if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(_PLAYLISTS):
         return f"{name}: a playlist, not a video: refused because playlists make other files and addresses be opened"
-    reason = getattr(error, "strerror", None) or str(error)
+    refused = isinstance(error, av.error.ArgumentError)  # what FFmpeg says to a format outside the whitelist
+    reason = "no accepted video format" if refused else getattr(error, "strerror", None) or error
     return f"{name}: not a video that can be read ({reason}); it may be damaged, incomplete or no video at all"

@@ -20,14 +20,14 @@ class Damage:
         """Count one more ``kind`` at the present position."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         places = self._places.setdefault(kind, [])
-        if len(places) < _SHOWN and self.position not in places:
+        if len(places) <= _SHOWN and self.position not in places:
             places.append(self.position)
 
     def report(self) -> None:
         """Write one line per kind and forget what was counted."""
         for kind, count in self._counts.items():
-            places = self._places[kind]
-            more = ", ..." if count > len(places) else ""
-            self._warnings.append(f"{count} {kind} (near frame {', '.join(map(str, places))}{more})")
+            places = [str(place) for place in self._places[kind]]
+            shown = ", ".join(places[:_SHOWN] + ["..."] * (len(places) > _SHOWN))
+            self._warnings.append(f"{count} {kind} (near frame {shown})")
         self._counts.clear()
         self._places.clear()

@@ -12,14 +12,16 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vidseg.errors import InputError
+from vidseg.errors import InputError, UsageError
 from vidseg.types import Array, Frame, VideoInfo
 from vidseg.video.container import PIXEL_LIMIT, frame_count, frame_rate, input_name, open_container
 from vidseg.video.damage import Damage
 from vidseg.video.orientation import display_orientation
 
 MAX_FAILURES = 500
-"""Packets in a row that may fail to decode, and read errors in a row, before reading stops."""
+"""Packets in a row that may fail to decode, and read errors in one file, before reading stops."""
+
+_UNSPECIFIED = 2  # of colour tags, ISO/IEC 23091-2
 
 
 class VideoSource:
@@ -79,7 +81,7 @@ class VideoSource:
                 if decoded.is_corrupt:
                     self._damage.add("damaged frames were repaired by the decoder")
                 if index >= self._start:
-                    rgb = self._orientation.apply(_to_rgb(decoded))
+                    rgb = self._orientation.apply(self._to_rgb(decoded))
                     yield Frame(index, pts, float(pts * self._time_base), rgb)
             else:
                 self._check_end(count, pts)
@@ -106,6 +108,19 @@ class VideoSource:
             return decoded.pts
         self._damage.add("timestamps did not grow and were replaced")
         return previous + 1
+
+    def _to_rgb(self, decoded: VideoFrame) -> Array:
+        """Pixels in RGB. Colour tags that FFmpeg cannot convert from (damaged, or rare ones) are set aside."""
+        try:
+            return np.asarray(decoded.to_ndarray(format="rgb24", threads=1))
+        except (av.FFmpegError, ValueError):
+            self._damage.add("frames with colour tags that were ignored")
+        decoded.colorspace = decoded.color_trc = decoded.color_primaries = _UNSPECIFIED
+        try:
+            return np.asarray(decoded.to_ndarray(format="rgb24", threads=1))
+        except (av.FFmpegError, ValueError) as error:
+            kind = decoded.format.name
+            raise InputError(f"{self._name}: frames of the kind '{kind}' cannot be turned into RGB") from error
 
     def _decode(self) -> Generator[VideoFrame]:
         """All frames of the stream; packets that fail are counted and skipped."""
@@ -135,9 +150,7 @@ class VideoSource:
         failures = 0
         while True:
             try:
-                for packet in self._container.demux(self._stream):
-                    failures = 0
-                    yield packet
+                yield from self._container.demux(self._stream)
                 return
             except (av.FFmpegError, OSError) as error:
                 failures += 1
@@ -164,11 +177,11 @@ def frame_bounds(frames: slice | None) -> tuple[int, float]:
     """First index and end (exclusive, may be infinite) of a ``--frames A:B`` slice.
 
     Raises:
-        InputError: negative or empty range, or a step.
+        UsageError: negative or empty range, or a step.
     """
     start, stop = (frames.start or 0, frames.stop) if frames is not None else (0, None)
     if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
-        raise InputError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
+        raise UsageError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
     return start, float("inf") if stop is None else stop
 
 
@@ -202,11 +215,6 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
     except ValueError:
         alone = len(container.streams) == 1 and container.duration
         return container.duration / av.time_base if alone and container.duration else None
-
-
-def _to_rgb(frame: VideoFrame) -> Array:
-    rgb: Array = np.asarray(frame.to_ndarray(format="rgb24"))
-    return rgb
 
 
 def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
