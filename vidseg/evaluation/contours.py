@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.evaluation.patches import EMPTY, Bits, Patch, cut_out, patch_of
+from vidseg.evaluation.patches import EMPTY, Bits, Patch, as_bits, cut_out, patch_of
 
 TOLERANCE = 0.008
 """Radius of the tolerance disk as a share of the frame's diagonal (values of 1 and more are pixels)."""
@@ -39,7 +39,7 @@ def contour_map(mask: npt.NDArray[Any]) -> Bits:
     The last row is compared with the right neighbour only, the last column with the lower one only, and the last pixel
     never is a contour; so an object cut by the frame has no contour along the frame.
     """
-    bits = np.ascontiguousarray(mask != 0).view(np.uint8)
+    bits = as_bits(mask)
     contour = np.zeros_like(bits)
     contour[:, :-1] = bits[:, :-1] ^ bits[:, 1:]
     contour[:-1] |= bits[:-1] ^ bits[1:]
@@ -64,11 +64,13 @@ def outline(mask: npt.NDArray[Any], radius: int, top: int = 0, left: int = 0) ->
 
     A window that is smaller than the frame must leave one pixel of background where the frame goes on.
     """
+    if not mask.size:
+        return ABSENT
     window = cut_out(mask, margin=1)
     if not window.area:
         return ABSENT
     y, x = window.top + top, window.left + left
-    contour = patch_of(contour_map(window.bits), y, x)
+    contour = patch_of(contour_map(window.bits.view(np.bool_)), y, x)
     padded = cv2.copyMakeBorder(contour.bits, radius, radius, radius, radius, cv2.BORDER_CONSTANT, value=(0.0,))
     reach = np.asarray(cv2.dilate(padded, _disk(radius)), np.uint8)
     return Outline(Patch(y, x, window.bits, window.area), contour, Patch(y - radius, x - radius, reach, contour.area))

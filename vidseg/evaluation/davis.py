@@ -6,18 +6,18 @@ The numbers are those of the official evaluation (Pont-Tuset et al., "The 2017 D
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from vidseg.errors import InputError
 from vidseg.evaluation.contours import TOLERANCE, Outline, compare, contour_radius, outline
 from vidseg.evaluation.label_maps import (
+    FramePair,
     LabelMap,
     find_truth,
     frame_files,
@@ -27,7 +27,7 @@ from vidseg.evaluation.label_maps import (
     read_pair,
 )
 from vidseg.evaluation.parallel import run_all
-from vidseg.evaluation.patches import cut_out
+from vidseg.types import ShapeRepr
 
 Task = Literal["semi-supervised", "unsupervised"]
 Scores = npt.NDArray[np.float64]
@@ -44,8 +44,8 @@ class Statistics:
     decay: float
 
 
-@dataclass(frozen=True, slots=True)
-class SequenceScores:
+@dataclass(frozen=True, slots=True, repr=False)
+class SequenceScores(ShapeRepr):
     """The scores of one sequence.
 
     ``frames``: the names of the T evaluated frames. ``objects``: the N ids of the ground truth. ``proposals``: the
@@ -97,19 +97,22 @@ def evaluate_sequence(gt_dir: Path, pred_dir: Path, task: Task = "semi-supervise
     scores = np.zeros((2, rows, count, len(frames)))
     used = 0
     for t, (gt_file, pred_file) in enumerate(zip(frames, files, strict=True)):
-        gt, pred = read_pair(gt_file, pred_file)
-        largest = int(pred.max(initial=0))
+        pair = read_pair(gt_file, pred_file)
+        largest = int(pair.guess.max(initial=0))
         if largest > (MAX_PROPOSALS if unsupervised else count):
             allowed = f"at most {MAX_PROPOSALS} proposals" if unsupervised else f"the first frame has ids up to {count}"
             raise InputError(f"{pred_file}: object id {largest}: {allowed}, 0 is background")
         used = max(used, largest)
         if unsupervised:
-            scores[..., t] = _all_pairs(*_without_void(gt, pred), rows, count)
+            pair = replace(pair, guess=np.where(pair.truth == VOID, np.uint8(0), pair.guess))
+            scores[..., t] = _all_pairs(pair, rows, count)
         else:
-            scores[:, 0, :, t] = _same_ids(np.where(gt == VOID, 0, gt).astype(np.uint8), pred, count)
+            scores[:, 0, :, t] = _same_ids(pair, count)
     names, objects = tuple(path.stem for path in frames), tuple(range(1, count + 1))
     if not unsupervised:
         return SequenceScores(name, names, objects, objects, scores[0, 0], scores[1, 0])
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only wanted here
+
     j, f = np.ascontiguousarray(scores[:, : max(used, count)])
     proposals, matched = linear_sum_assignment(-(j.mean(axis=2) + f.mean(axis=2)) / 2)
     of_object = np.zeros(count, int)
@@ -119,35 +122,26 @@ def evaluate_sequence(gt_dir: Path, pred_dir: Path, task: Task = "semi-supervise
     return SequenceScores(name, names, objects, given, j[of_object, columns], f[of_object, columns])
 
 
-def _without_void(gt: LabelMap, pred: LabelMap) -> tuple[LabelMap, LabelMap]:
-    void = gt == VOID
-    return np.where(void, 0, gt).astype(np.uint8), np.where(void, 0, pred).astype(np.uint8)
-
-
-def _outlines(gt: LabelMap, pred: LabelMap, gt_count: int, pred_count: int) -> tuple[list[Outline], list[Outline]]:
-    """Outlines of the ids 1..count of both maps."""
-    radius = contour_radius(gt.shape[0], gt.shape[1])
-    window = cut_out(gt | pred, margin=1)
-    rows = slice(window.top, window.top + window.bits.shape[0])
-    columns = slice(window.left, window.left + window.bits.shape[1])
-    gt, pred = gt[rows, columns], pred[rows, columns]
-    return (
-        [outline(gt == k, radius, window.top, window.left) for k in range(1, gt_count + 1)],
-        [outline(pred == k, radius, window.top, window.left) for k in range(1, pred_count + 1)],
-    )
-
-
-def _same_ids(gt: LabelMap, pred: LabelMap, count: int) -> Scores:
+def _same_ids(pair: FramePair, count: int) -> Scores:
     """(2, count): J and F of the objects 1..count."""
-    pairs = [compare(a, b) for a, b in zip(*_outlines(gt, pred, count, count), strict=True)]
-    return np.array(pairs).reshape(count, 2).T
+    scores = [
+        compare(a, b)
+        for a, b in zip(_outlines(pair, pair.truth, count), _outlines(pair, pair.guess, count), strict=True)
+    ]
+    return np.array(scores).reshape(count, 2).T
 
 
-def _all_pairs(gt: LabelMap, pred: LabelMap, proposals: int, count: int) -> Scores:
+def _all_pairs(pair: FramePair, proposals: int, count: int) -> Scores:
     """(2, proposals, count): J and F of every proposal with every object."""
-    objects, guesses = _outlines(gt, pred, count, proposals)
-    pairs = [[compare(a, b) for a in objects] for b in guesses]
-    return np.array(pairs).reshape(proposals, count, 2).transpose(2, 0, 1)
+    objects = _outlines(pair, pair.truth, count)
+    scores = [[compare(a, b) for a in objects] for b in _outlines(pair, pair.guess, proposals)]
+    return np.array(scores).reshape(proposals, count, 2).transpose(2, 0, 1)
+
+
+def _outlines(pair: FramePair, labels: LabelMap, count: int) -> list[Outline]:
+    """Outlines of the objects 1..count of one of the two maps."""
+    radius = contour_radius(pair.height, pair.width)
+    return [outline(labels == k, radius, pair.top, pair.left) for k in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,41 +23,76 @@ class Truth:
     folders: dict[str, Path]
 
 
+@dataclass(frozen=True, slots=True)
+class FramePair:
+    """The label maps of one frame, both cut to the window that holds all their objects and one pixel of background.
+
+    ``truth``, ``guess``: uint8 (h, w), ids; the window's pixel (0, 0) stands at (``top``, ``left``) of a frame of
+    ``height`` x ``width`` pixels. Where the frame ends there is no pixel of background.
+    """
+
+    truth: LabelMap
+    guess: LabelMap
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 def read_label_map(path: Path) -> LabelMap:
     """Read a palette or grey PNG as object ids, uint8 (H, W); palettes are kept as indices, never turned into colours.
 
     Raises:
         InputError: the file is missing, damaged, or has colours instead of ids.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise InputError(
-                    f"{path}: colour mode {image.mode}: a label map must be a palette (P) or 8-bit grey (L) PNG whose "
-                    "pixel value is the object id"
-                )
-            return np.asarray(image).astype(np.uint8, copy=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a readable image ({error})") from None
+    return _pixels(_open(path))
 
 
-def read_pair(truth: Path, guess: Path) -> tuple[LabelMap, LabelMap]:
+def read_pair(truth: Path, guess: Path) -> FramePair:
     """Read the label maps of one frame.
 
     Raises:
-        InputError: the two do not have the same size.
+        InputError: as :func:`read_label_map`, or the two do not have the same size.
     """
-    gt, pred = read_label_map(truth), read_label_map(guess)
-    if gt.shape != pred.shape:
+    images = _open(truth), _open(guess)
+    width, height = images[0].size
+    if images[1].size != images[0].size:
         raise InputError(
-            f"{guess}: {pred.shape[1]}x{pred.shape[0]} pixels, but its ground truth has {gt.shape[1]}x{gt.shape[0]}: "
+            f"{guess}: {images[1].width}x{images[1].height} pixels, but its ground truth has {width}x{height}: "
             "save masks at the original size"
         )
-    return gt, pred
+    boxes = [box for box in (image.getbbox() for image in images) if box]
+    if not boxes:
+        nothing = np.zeros((0, 0), np.uint8)
+        return FramePair(nothing, nothing, 0, 0, height, width)
+    left, top, right, bottom = (
+        max(0, min(box[0] for box in boxes) - 1),
+        max(0, min(box[1] for box in boxes) - 1),
+        min(width, max(box[2] for box in boxes) + 1),
+        min(height, max(box[3] for box in boxes) + 1),
+    )
+    gt, pred = (_pixels(image.crop((left, top, right, bottom))) for image in images)
+    return FramePair(gt, pred, top, left, height, width)
+
+
+def _pixels(image: Image.Image) -> LabelMap:
+    return np.asarray(image).astype(np.uint8, copy=False)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error})") from None
+    if image.mode not in ("P", "L", "1"):
+        raise InputError(
+            f"{path}: colour mode {image.mode}: a label map must be a palette (P) or 8-bit grey (L) PNG whose pixel "
+            "value is the object id"
+        )
+    return image
 
 
 def frame_folder(folder: Path) -> Path:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.types import ShapeRepr
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -34,8 +36,8 @@ class Rules:
     flags: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+@dataclass(frozen=True, slots=True, repr=False)
+class Case(ShapeRepr):
     """D detections, best score first, and G ground truths of class index ``category`` on one image or video.
 
     ``ious``: (D, G). ``unjudged``: detections that are ignored when unmatched (LVIS: class not annotated exhaustively).
@@ -61,8 +63,8 @@ class _Matched:
     positives: npt.NDArray[np.int64]  # (A,): ground truths that count
 
 
-@dataclass(frozen=True, slots=True)
-class Curves:
+@dataclass(frozen=True, slots=True, repr=False)
+class Curves(ShapeRepr):
     """``precision``: (T, R, K, A, M), ``recall``: (T, K, A, M); -1 where a class has no ground truth in the range."""
 
     precision: Floats

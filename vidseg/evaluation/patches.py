@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.types import ShapeRepr
+
 Bits = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Patch:
+@dataclass(frozen=True, slots=True, repr=False)
+class Patch(ShapeRepr):
     """A mask of 0 and 1 whose pixel (0, 0) stands at (``top``, ``left``) of the frame; background everywhere else."""
 
     top: int
@@ -41,9 +43,14 @@ def patch_of(bits: Bits, top: int = 0, left: int = 0) -> Patch:
     return Patch(top, left, bits, int(np.count_nonzero(bits)))
 
 
+def as_bits(mask: npt.NDArray[Any]) -> Bits:
+    """``mask`` (H, W) as uint8 of 0 and 1, contiguous; bool masks are not copied."""
+    return np.ascontiguousarray(mask if mask.dtype == np.bool_ else mask != 0).view(np.uint8)
+
+
 def cut_out(mask: npt.NDArray[Any], margin: int = 0) -> Patch:
     """The tight window of ``mask`` (H, W), widened by ``margin`` pixels on each side but never beyond the frame."""
-    bits = np.ascontiguousarray(mask != 0).view(np.uint8)
+    bits = as_bits(mask)
     left, top, width, height = cv2.boundingRect(bits)
     if not width:
         return EMPTY

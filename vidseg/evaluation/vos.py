@@ -95,12 +95,13 @@ def _evaluate_sequence(job: tuple[str, list[Path], Path]) -> list[VosObject]:
     scores: dict[int, list[tuple[str, float, float]]] = defaultdict(list)
     in_truth: set[int] = set()
     for gt_file, pred_file in zip(truth, predicted_files(truth, folder) if truth else [], strict=True):
-        gt, pred = read_pair(gt_file, pred_file)
-        gt_ids = _ids(gt)
+        pair = read_pair(gt_file, pred_file)
+        gt_ids = _ids(pair.truth)
         in_truth |= gt_ids
-        radius = contour_radius(gt.shape[0], gt.shape[1])
-        for k in sorted(gt_ids | _ids(pred) | set(scores)):
-            scores[k].append((gt_file.stem, *compare(outline(gt == k, radius), outline(pred == k, radius))))
+        radius = contour_radius(pair.height, pair.width)
+        for k in sorted(gt_ids | _ids(pair.guess) | set(scores)):
+            a, b = (outline(labels == k, radius, pair.top, pair.left) for labels in (pair.truth, pair.guess))
+            scores[k].append((gt_file.stem, *compare(a, b)))
     objects = []
     for k in sorted(in_truth):
         frames, j, f = zip(*scores[k], strict=True)
