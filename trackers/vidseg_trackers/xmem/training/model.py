@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidseg.config import from_mapping
@@ -88,5 +88,5 @@ def export(network: XMem, path: Path, provenance: Mapping[str, str]) -> None:
     """Write weights as float16 with the config and ``provenance`` in the metadata; replaces ``path`` at once."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
     partial = path.with_suffix(".part")
-    save_file(tensors, partial, metadata={"config": network.config.to_json(), **provenance})
+    partial.write_bytes(save(tensors, {"config": network.config.to_json(), **provenance}))
     partial.replace(path)
