@@ -7,7 +7,7 @@ area ranges are array operations, and only the pairs of image and class that hav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -70,12 +70,11 @@ class Curves(ShapeRepr):
     precision: Floats
     recall: Floats
     max_dets: tuple[int, ...]
-    thresholds: Floats = field(default_factory=IOU_THRESHOLDS.copy)
 
     def ap(self, iou: float | None = None, area: str = "all", categories: Sequence[int] | None = None) -> float:
         """Mean precision at the largest number of detections, over all thresholds or at ``iou``; -1 without a class."""
         values = self.precision[..., RANGE_NAMES.index(area), -1]
-        values = values if iou is None else values[np.isclose(self.thresholds, iou)]
+        values = values if iou is None else values[np.isclose(IOU_THRESHOLDS, iou)]
         return _mean(values if categories is None else values[:, :, list(categories)])
 
     def ar(self, max_dets: int | None = None, area: str = "all") -> float:
