@@ -73,13 +73,13 @@ class MaskFeature(nn.Sequential):
         The product with the token is folded into the last convolution, which then has one output channel instead of C:
         9 planes <kernel tap, pixel> are computed per prompt and added with their shifts.
         """
-        n, c, h, w = upscaled.shape
+        c, h, w = upscaled.shape[1:]
         first, norm, last = (cast(nn.Conv2d, self[0]), cast(LayerNorm2d, self[1]), cast(nn.Conv2d, self[3]))
-        x = F.gelu(norm.last(first(upscaled).permute(0, 2, 3, 1))).reshape(n, h * w, 2 * c)
-        taps = torch.matmul(weights, last.weight.flatten(1)).reshape(n, 2 * c, 9)
-        planes = torch.matmul(taps.transpose(1, 2), x.transpose(1, 2)).reshape(n, 9, h, w)
+        x = F.gelu(norm.last(first(upscaled).permute(0, 2, 3, 1))).flatten(1, 2)
+        taps = torch.matmul(weights, last.weight.flatten(1)).unflatten(1, (2 * c, 9))
+        planes = torch.matmul(taps.transpose(1, 2), x.transpose(1, 2)).unflatten(2, (h, w)).float()
         planes = F.pad(planes, (1, 1, 1, 1))
-        out = torch.matmul(weights[:, None], fused.flatten(2)).reshape(n, h, w)
+        out = torch.matmul(weights[:, None], fused.flatten(2)).squeeze(1).unflatten(1, (h, w))
         out = out + torch.matmul(weights, cast(Tensor, last.bias))[:, None, None]
         for tap in range(9):
             dy, dx = divmod(tap, 3)

@@ -31,7 +31,7 @@ def neck(dim_in: int, dim_out: int) -> nn.Sequential:
 def to_windows(x: Float[Tensor, "b h w c"], size: int) -> Float[Tensor, "bn s s c"]:
     """Zero-pad right and bottom to a multiple of ``size`` and cut into windows, row by row."""
     b, h, w, c = x.shape
-    x = F.pad(x, (0, 0, 0, -w % size, 0, -h % size))
+    x = F.pad(x, (0, 0, 0, (size - w % size) % size, 0, (size - h % size) % size))
     rows, columns = x.shape[1] // size, x.shape[2] // size
     x = x.view(b, rows, size, columns, size, c).transpose(2, 3)
     return x.reshape(b * rows * columns, size, size, c)
@@ -40,7 +40,7 @@ def to_windows(x: Float[Tensor, "b h w c"], size: int) -> Float[Tensor, "bn s s 
 def from_windows(windows: Float[Tensor, "bn s s c"], height: int, width: int) -> Float[Tensor, "b h w c"]:
     """Undo :func:`to_windows`."""
     size, c = windows.shape[1], windows.shape[3]
-    rows, columns = -(-height // size), -(-width // size)
+    rows, columns = (height + size - 1) // size, (width + size - 1) // size  # ONNX divides towards zero
     x = windows.view(-1, rows, columns, size, size, c).transpose(2, 3)
     return x.reshape(-1, rows * size, columns * size, c)[:, :height, :width]
 

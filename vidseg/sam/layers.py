@@ -86,9 +86,7 @@ def cells_to_image(
 
     ``channels_last`` chooses the memory layout of the result, not its axes.
     """
-    n, c = cells.shape[0], cells.shape[-1]
-    x = cells.reshape(n, height, width, 2, 2, 2, 2, c)
+    x = cells.unflatten(3, (2, 2)).unflatten(2, (2, 2)).unflatten(1, (height, width))
     if channels_last:
-        image = x.permute(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, 4 * height, 4 * width, c)
-        return image.permute(0, 3, 1, 2)
-    return x.permute(0, 7, 1, 3, 5, 2, 4, 6).reshape(n, c, 4 * height, 4 * width)
+        return x.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6).flatten(1, 3).permute(0, 3, 1, 2)
+    return x.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)

@@ -1,0 +1,38 @@
+"""``vidseg export-onnx``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from vidseg.sam.build import load_sam
+from vidseg.sam.onnx_export import export_onnx
+
+
+@dataclass(frozen=True)
+class ExportOnnxCommand:
+    """Write encoder.onnx, decoder.onnx and model.json for runtimes without PyTorch (needs the extra `onnx`).
+
+    Examples:
+      vidseg export-onnx --output onnx
+      vidseg export-onnx --model sam-hq-vit-b --output onnx
+    """
+
+    output: Path
+    """Folder to write to."""
+    model: str = "compact"
+    """Catalogue name (see `vidseg weights list`), checkpoint file, or NAME=FILE."""
+    offline: bool = False
+    """Never use the network: missing weights are an error."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Export; returns 0."""
+        console = Console(file=sys.stdout, soft_wrap=True)
+        for path in export_onnx(load_sam(self.model, offline=self.offline), self.output):
+            console.print(str(path), highlight=False)
+        return 0

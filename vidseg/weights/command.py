@@ -1,0 +1,178 @@
+"""``vidseg weights``: list, fetch, verify and convert."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from vidseg.errors import UsageError, WeightsError
+from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, weights_folder
+from vidseg.weights.fetch import fetch, file_digest, mismatch
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """What can be loaded by name, where it comes from and under which licence.
+
+    Examples:
+      vidseg weights list
+      vidseg weights list --json
+    """
+
+    json: bool = False
+    """The whole catalogue as JSON on standard output."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Print the table; returns 0."""
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
+        if self.json:
+            rows = [{**asdict(e), "here": str(find_local(e.name) or "")} for e in CATALOG.values()]
+            console.file.write(json.dumps(rows, indent=1) + "\n")
+            return 0
+        table = Table("name", "what", "size", "licence", "here", title=f"weights, kept in {weights_folder()}")
+        for e in CATALOG.values():
+            here = "embedded" if e.embedded and find_local(e.name) else "yes" if find_local(e.name) else ""
+            note = f" ({e.note})" if e.note else ""
+            table.add_row(e.name, e.title + note, f"{e.size / 1e6:,.0f} MB" if e.size else "", e.licence, here)
+        console.print(table)
+        return 0
+
+
+@dataclass(frozen=True)
+class FetchCommand:
+    """Download weights, continue interrupted downloads, verify them.
+
+    Examples:
+      vidseg weights fetch sam-hq-vit-l
+      vidseg weights fetch sam-hq-vit-tiny xmem --folder weights
+    """
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Names of the catalogue."""
+    folder: Path | None = None
+    """Where to keep the files (default: $VIDSEG_WEIGHTS, else the cache folder)."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Fetch every name; returns 0.
+
+        Raises:
+            UsageError: unknown name, or an embedded one. WeightsError: a download failed.
+        """
+        entries = [find_entry(name) for name in self.names]
+        if not entries:
+            raise UsageError("which weights? vidseg weights fetch NAME... (see `vidseg weights list`)")
+        console = Console(file=sys.stderr)
+        for entry in entries:
+            if entry.embedded:
+                raise UsageError(f"weights '{entry.name}' come with vidseg: nothing to fetch")
+            if entry.non_commercial:
+                console.print(f"{entry.name}: licence {entry.licence}, no commercial use")
+            path = _fetch(entry, self.folder or weights_folder(), console)
+            Console(file=sys.stdout, soft_wrap=True).print(str(path), highlight=False)
+        return 0
+
+
+def _fetch(entry: Entry, folder: Path, console: Console) -> Path:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(entry.name, total=entry.size)
+        return fetch(entry, folder, progress=lambda have, total: bar.update(task, completed=have, total=total))
+
+
+@dataclass(frozen=True)
+class VerifyCommand:
+    """Check files against the size and checksum of the catalogue. Exit code 4 when one is wrong.
+
+    Examples:
+      vidseg weights verify                     # everything that is here
+      vidseg weights verify sam_hq_vit_l.pth
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME_OR_FILE")] = ()
+    """Catalogue names or files with the published names; default: all that are here."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Print one line per file; 0 when all are right, 4 otherwise."""
+        console = Console(file=sys.stdout, soft_wrap=True)
+        by_file = {e.file: e for e in CATALOG.values()}
+        wrong = False
+        for name in self.files or tuple(n for n in CATALOG if find_local(n)):
+            if name in CATALOG:
+                entry: Entry = CATALOG[name]
+                path = find_local(name) or weights_folder() / entry.file
+            else:
+                path = Path(name)
+                if path.name not in by_file:
+                    raise UsageError(f"{path}: no weights of this name in the catalogue; see `vidseg weights list`")
+                entry = by_file[path.name]
+            problem = mismatch(path, entry) if path.is_file() else "not on this machine"
+            wrong = wrong or bool(problem)
+            known = entry.sha256 or entry.md5_prefix
+            verdict = problem or "ok"
+            if not problem and not known:
+                verdict = f"no published checksum, sha256 {file_digest(path, 'sha256')}"
+            console.print(f"{entry.name}: {path}: {verdict}", highlight=False)
+        return WeightsError.exit_code if wrong else 0
+
+
+@dataclass(frozen=True)
+class ConvertCommand:
+    """Official or Hugging Face SAM files to one safetensors file that loads by its path; joins a trained decoder.
+
+    Examples:
+      vidseg weights convert sam_hq_vit_l.pth
+      vidseg weights convert epoch_11.pth --sam sam_vit_l_0b3195.pth --output my-hq.safetensors
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Official .pth, Hugging Face model.safetensors, or a decoder file of the official HQ-SAM training."""
+    sam: Path | None = None
+    """The SAM file that a decoder file was trained on."""
+    output: Path | None = None
+    """File to write (default: FILE with the suffix .safetensors)."""
+    overwrite: bool = False
+    """Replace an existing file."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Write the file; returns 0.
+
+        Raises:
+            UsageError: the output exists. WeightsError: a file is damaged or the parts do not fit.
+        """
+        from vidseg.sam.build import from_state, save_sam
+        from vidseg.sam.convert import infer_config, is_decoder_only, merge_decoder, official_state
+        from vidseg.weights.read import read_weights
+
+        target = self.output or self.file.with_suffix(".safetensors")
+        if target.exists() and not self.overwrite:
+            raise UsageError(f"{target} exists: name another --output, or add --overwrite")
+        source = read_weights(self.file)
+        if self.sam is not None:
+            if not is_decoder_only(source.tensors):
+                raise UsageError(f"--sam joins a decoder-only file with its SAM, but {self.file} is not decoder-only")
+            state, metadata = merge_decoder(source.tensors, official_state(read_weights(self.sam))), {}
+        else:
+            state, metadata = official_state(source), source.metadata
+        sam = from_state(infer_config(state, str(self.file), metadata), state, str(self.file))
+        try:
+            save_sam(sam, target)
+        except OSError as error:
+            raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
+        Console(file=sys.stdout, soft_wrap=True).print(str(target), highlight=False)
+        return 0
