@@ -16,7 +16,7 @@ from vidseg_trackers.xmem.training.loop import CHECKPOINT, train
 
 
 @dataclass(frozen=True)
-class TrainXMem:
+class TrainXmemCommand:
     """Train XMem with small encoders on stills and clips; writes checkpoints and a weights file the tracker loads."""
 
     config: Path
