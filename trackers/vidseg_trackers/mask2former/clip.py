@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidseg.types import ShapeRepr
 from vidseg_trackers.mask2former.frames import FrameSizes, Rgb, to_input
-from vidseg_trackers.mask2former.network import ClipFeatures, Mask2Former, join_clips, mask_logits
+from vidseg_trackers.mask2former.network import ClipFeatures, Mask2Former, mask_logits
 from vidseg_trackers.mask2former.transformer_decoder import Queries
 
 CHUNK = 4
@@ -42,11 +42,25 @@ def run_clip(
         nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
     )
     with precision:
-        parts: list[ClipFeatures] = [
-            network.encode(to_input(frames[i : i + CHUNK], sizes, device)) for i in range(0, len(frames), CHUNK)
-        ]
-        features = join_clips(parts) if len(parts) > 1 else parts[0]
+        features = network.encode(to_input(frames[:CHUNK], sizes, device))
+        if len(frames) > CHUNK:
+            # Room for the whole clip first: joining parts at the end would need twice the memory.
+            coarse, middle, fine, masks = (
+                x.new_empty(len(frames), *x.shape[1:]) for x in (*features.maps, features.mask_features)
+            )
+            whole = ClipFeatures((coarse, middle, fine), masks)
+            _put(whole, features, 0)
+            for i in range(CHUNK, len(frames), CHUNK):
+                _put(whole, network.encode(to_input(frames[i : i + CHUNK], sizes, device)), i)
+            features = whole
         return network.decode(features), features.mask_features
+
+
+def _put(whole: ClipFeatures, part: ClipFeatures, start: int) -> None:
+    """Copy the features of the frames from ``start`` on into those of the whole clip."""
+    pairs = zip((*whole.maps, whole.mask_features), (*part.maps, part.mask_features), strict=True)
+    for target, source in pairs:
+        target[start : start + len(source)] = source
 
 
 def best_objects(queries: Queries, count: int = 10) -> Best:

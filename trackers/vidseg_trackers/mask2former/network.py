@@ -43,8 +43,8 @@ class Mask2Former(nn.Module):
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__()
         self.config = config
-        swin = isinstance(config.backbone, SwinConfig)
-        self.backbone = Swin(config.backbone) if swin else ResNet(config.backbone)  # type: ignore[arg-type]
+        backbone = config.backbone
+        self.backbone = Swin(backbone) if isinstance(backbone, SwinConfig) else ResNet(backbone)
         self.sem_seg_head = Head(config)
 
     def encode(self, images: Float[Tensor, "T 3 H W"]) -> ClipFeatures:
@@ -57,12 +57,6 @@ class Mask2Former(nn.Module):
     def decode(self, features: ClipFeatures) -> Queries:
         """What the queries find in the clip; the result depends on all its frames."""
         return self.sem_seg_head.predictor(features.maps, features.mask_features)
-
-
-def join_clips(parts: list[ClipFeatures]) -> ClipFeatures:
-    """Several encoded parts of a clip, in order, as one."""
-    coarse, middle, fine = (torch.cat(level) for level in zip(*(part.maps for part in parts), strict=True))
-    return ClipFeatures((coarse, middle, fine), torch.cat([part.mask_features for part in parts]))
 
 
 def mask_logits(
