@@ -29,6 +29,7 @@ from vidseg.sam.model import Sam, stability_score
 from vidseg.sam.prompts import Prompts
 from vidseg.types import Array, FrameMasks, Prompt, VideoInfo
 from vidseg.video.images import read_image
+from vidseg.weights.progress import DownloadBar
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class ImageCommand:
             output=self._masks,
         )
         device = resolve_device(self.device)
-        sam = load_sam(self.model, device=device, dtype=resolve_dtype(self.dtype, device), offline=self.offline)
+        dtype, progress = resolve_dtype(self.dtype, device), DownloadBar(self.model)
+        sam = load_sam(self.model, device=device, dtype=dtype, offline=self.offline, progress=progress)
         folder = make_folder(self.output)
         failed: list[str] = []
         for name, path in zip(_output_names(self.images), map(Path, self.images), strict=True):

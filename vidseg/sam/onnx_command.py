@@ -10,6 +10,7 @@ from rich.console import Console
 
 from vidseg.sam.build import load_sam
 from vidseg.sam.onnx_export import export_onnx
+from vidseg.weights.progress import DownloadBar
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class ExportOnnxCommand:
     def run(self) -> int:
         """Export; returns 0."""
         console = Console(file=sys.stdout, soft_wrap=True)
-        for path in export_onnx(load_sam(self.model, offline=self.offline), self.output):
+        sam = load_sam(self.model, offline=self.offline, progress=DownloadBar(self.model))
+        for path in export_onnx(sam, self.output):
             console.print(str(path), highlight=False)
         return 0

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from vidseg.errors import UsageError, WeightsError
 from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, weights_folder
 from vidseg.weights.fetch import fetch, file_digest, mismatch
+from vidseg.weights.progress import DownloadBar
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,9 @@ class FetchCommand:
                 raise UsageError(f"weights '{entry.name}' come with vidseg: nothing to fetch")
             if entry.non_commercial:
                 console.print(f"{entry.name}: licence {entry.licence}, no commercial use")
-            path = _fetch(entry, self.folder or weights_folder(), console)
+            path = fetch(entry, self.folder or weights_folder(), progress=DownloadBar(entry.name))
             Console(file=sys.stdout, soft_wrap=True).print(str(path), highlight=False)
         return 0
-
-
-def _fetch(entry: Entry, folder: Path, console: Console) -> Path:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(entry.name, total=entry.size)
-        return fetch(entry, folder, progress=lambda have, total: bar.update(task, completed=have, total=total))
 
 
 @dataclass(frozen=True)
