@@ -69,8 +69,6 @@ class VideoSource:
             for index, decoded in enumerate(_chain(first, self._decoded)):
                 self._damage.position = index
                 count = index + 1
-                if index >= self._stop:
-                    break
                 pts = self._timestamp(decoded, pts)
                 if (decoded.width, decoded.height) != size:
                     self.warnings.append(
@@ -83,6 +81,8 @@ class VideoSource:
                 if index >= self._start:
                     rgb = self._orientation.apply(self._to_rgb(decoded))
                     yield Frame(index, pts, float(pts * self._time_base), rgb)
+                if count >= self._stop:
+                    break
             else:
                 self._check_end(count, pts)
         finally:
