@@ -12,7 +12,7 @@ import torch
 from sam_oracle import FIXTURES, MINI_VIT, mini_state, rule_image
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.rle import area, decode
-from vidseg.sam.automatic import AutomaticOptions, Clicks, automatic_masks, frame_masks, generate
+from vidseg.sam.automatic import AutomaticOptions, Clicks, Upsample, automatic_masks, frame_masks, generate
 from vidseg.sam.build import from_state
 
 STUB = json.loads((FIXTURES / "amg_stub.json").read_text())
@@ -28,7 +28,7 @@ def coordinates(height: int, width: int) -> np.ndarray:
 def discs(image: np.ndarray) -> Clicks:
     x, y = image[..., 0].astype(int), image[..., 1].astype(int)
 
-    def answer(points: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def answer(points: np.ndarray) -> tuple[torch.Tensor, Upsample]:
         logits, iou = [], []
         for point in points + image[0, 0, :2]:
             distances = np.hypot(*(DISCS[:, :2] - point).T)
@@ -39,7 +39,8 @@ def discs(image: np.ndarray) -> Clicks:
             logit[(x >= 2 + 6 * k) & (x < 4 + 6 * k) & (y >= 100) & (y < 103)] = 5
             logits.append(logit)
             iou.append(0.95 - 0.001 * distances[k] if distances[k] < r else 0.5)
-        return torch.tensor(np.array(logits), dtype=torch.float32)[:, None], torch.tensor(iou)[:, None]
+        every = torch.tensor(np.array(logits), dtype=torch.float32)
+        return torch.tensor(iou)[:, None], lambda keep: every[keep]
 
     return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from sam_oracle import MINI_VIT, mini_state, prompts, rule_image, vectors
 from toys import EncoderCounter, tiny_sam
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.paste import box_window, upsample_logits, upsample_window
-from vidseg.sam.build import build_sam, from_state
+from vidseg.sam.build import build_sam, from_state, load_sam, save_sam
 from vidseg.sam.config import SamConfig, config_from_mapping, named_config
 from vidseg.sam.geometry import Geometry, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates
@@ -105,6 +107,22 @@ def test_the_encoder_runs_once_per_frame(sam: Sam, count: int) -> None:
     assert counter.images == 1
 
 
+def test_the_first_layer_projects_the_image_once_per_frame(sam: Sam) -> None:
+    seen: list[int] = []
+    layer = sam.mask_decoder.transformer.layers[0]
+    projections = (
+        layer.cross_attn_token_to_image.k_proj,
+        layer.cross_attn_token_to_image.v_proj,
+        layer.cross_attn_image_to_token.q_proj,
+    )
+    hooks = [p.register_forward_hook(lambda m, args, out: seen.append(len(args[0]))) for p in projections]
+    features = sam.encode([rule_image(64, 64), rule_image(50, 64)])
+    sam.decode(features, [Prompts(boxes=boxes(20, 64, 64)), Prompts(boxes=boxes(10, 64, 50))], max_batch=30)
+    for hook in hooks:
+        hook.remove()
+    assert seen == [2, 2, 2]
+
+
 def test_mixed_kinds_in_one_call(sam: Sam) -> None:
     (features,) = sam.encode([rule_image(192, 256)])
     low = np.full((2, 64, 64), -5, np.float32)
@@ -134,10 +152,9 @@ def test_the_compact_network_pads_only_to_the_stride() -> None:
         assert_same(answer, tiny.decode(tiny.encode([image]), [Prompts(boxes=boxes(n, 60, 60))])[0])
 
 
-def test_bfloat16_is_close(sam: Sam) -> None:
-    from vidseg.sam.build import _place
-
-    half = _place(from_state(MINI_VIT, mini_state(), "test"), torch.device("cpu"), torch.bfloat16)
+def test_bfloat16_is_close(sam: Sam, tmp_path: Path) -> None:
+    save_sam(sam, tmp_path / "mini.safetensors")
+    half = load_sam(tmp_path / "mini.safetensors", dtype=torch.bfloat16)
     prompt = [Prompts(boxes=boxes(4))]
     (a,) = sam.decode(sam.encode([rule_image(192, 256)]), prompt)
     (b,) = half.decode(half.encode([rule_image(192, 256)]), prompt)

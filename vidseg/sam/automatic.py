@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidseg.errors import UsageError
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.boxes import mask_box
+from vidseg.masks.paste import upsample_logits
 from vidseg.sam.config import Output
 from vidseg.sam.geometry import check_image
 from vidseg.sam.mask_decoder import Candidates
@@ -32,8 +33,10 @@ Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Crop = tuple[int, int, int, int]
 
-Clicks = Callable[[Floats], tuple[Float[Tensor, "k m h w"], Float[Tensor, "k m"]]]
-"""Logits at the size of the crop, and qualities, for K clicks (x, y) in pixels of the crop."""
+Upsample = Callable[[Int[Tensor, " n"]], Float[Tensor, "n h w"]]
+Clicks = Callable[[Floats], tuple[Float[Tensor, "k m"], Upsample]]
+"""For K clicks (x, y) in pixels of the crop: M qualities each, and a function that gives the logits at the size of the
+crop for some of the K * M masks, so that masks of low quality are never upsampled."""
 Encode = Callable[[Image], Clicks]
 
 EDGE_PX = 20.0
@@ -177,10 +180,11 @@ def generate(image: Image, encode: Encode, options: AutomaticOptions) -> list[Au
 def _clicks(sam: Sam, features: FrameFeatures, options: AutomaticOptions) -> Clicks:
     candidates: Candidates = options.candidates or ("best" if sam.config.hq else "all")
 
-    def answer(points: Floats) -> tuple[Tensor, Tensor]:
+    def answer(points: Floats) -> tuple[Tensor, Upsample]:
         prompts = Prompts(points=points[:, None], labels=np.ones((len(points), 1), np.int64))
         (masks,) = sam.decode([features], [prompts], options.output, candidates)
-        return masks.upsampled(), masks.iou
+        low, g = masks.logits.flatten(0, 1), features.geometry
+        return masks.iou, lambda keep: upsample_logits(low[keep], g.padded, g.resized, g.original)
 
     return answer
 
@@ -214,21 +218,22 @@ def _from_crop(image: Image, crop: Crop, grid: Floats, encode: Encode, options: 
 
 
 def _filtered(
-    logits: Tensor, iou: Tensor, points: Floats, crop: Crop, size: tuple[int, int], options: AutomaticOptions
+    iou: Tensor, upsample: Upsample, points: Floats, crop: Crop, size: tuple[int, int], options: AutomaticOptions
 ) -> _Found:
     """The masks of a batch that are good, stable and not cut off by the crop."""
     x1, y1 = crop[:2]
-    candidates = logits.shape[1]
-    point_of = torch.arange(len(points), device=iou.device).repeat_interleave(candidates)
-    logits, iou = logits.flatten(0, 1), iou.flatten()
+    candidates, iou = iou.shape[1], iou.flatten()
+    keep = torch.arange(len(iou), device=iou.device)
     if options.pred_iou_thresh > 0:
-        good = iou > options.pred_iou_thresh
-        logits, iou, point_of = logits[good], iou[good], point_of[good]
+        keep = keep[iou > options.pred_iou_thresh]
+    found = _Found()
+    if not len(keep):
+        return found
+    logits, iou = upsample(keep), iou[keep]
     stability = stability_score(logits, options.stability_score_offset)
     if options.stability_score_thresh > 0:
         good = stability >= options.stability_score_thresh
-        logits, iou, point_of, stability = logits[good], iou[good], point_of[good], stability[good]
-    found = _Found()
+        logits, iou, keep, stability = logits[good], iou[good], keep[good], stability[good]
     for i, mask in enumerate((logits > 0).cpu().numpy()):
         box = _inclusive_box(mask) + np.array([x1, y1, x1, y1])
         near_crop = np.abs(box - np.array(crop)) <= EDGE_PX
@@ -238,7 +243,7 @@ def _filtered(
         found.rles.append(run_lengths.encode_window(mask, y1, x1, *size))
         found.boxes.append(box)
         found.iou.append(float(iou[i]))
-        found.points.append(points[int(point_of[i])] + np.array([x1, y1]))
+        found.points.append(points[int(keep[i]) // candidates] + np.array([x1, y1]))
         found.stability.append(float(stability[i]))
         found.crops.append(crop)
     return found
