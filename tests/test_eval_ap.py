@@ -377,3 +377,19 @@ def test_more_processes_give_the_same(oracles: Path) -> None:
     one, two = (evaluate_coco(folder / "gt.json", folder / "results.json", ratio=0.02, workers=w) for w in (1, 2))
     assert one.boundary is not None and two.boundary is not None
     assert np.array_equal(one.boundary.curves.precision, two.boundary.curves.precision)
+
+
+@pytest.mark.parametrize("classes", [(1, 2), (2, 1)])
+def test_ties_of_overlaps_go_to_the_last_object_in_the_order_of_classes(
+    tmp_path: Path, classes: tuple[int, int]
+) -> None:
+    """The first result overlaps both objects equally, the second one only the left object."""
+    left, between, right = (square((100, 100), 0, x, 20) for x in (0, 5, 10))
+    truth = image_truth(
+        [{"segmentation": rle(m), "category_id": c} for m, c in zip((left, right), classes, strict=True)]
+    )
+    results = [image_result(between, 0.9), image_result(left, 0.5)]
+    ours = _coco(tmp_path, truth, results, class_agnostic=True).mask.curves
+    other = _pycocotools(tmp_path / "gt.json", tmp_path / "pred.json", True, [1, 10, 100])
+    assert np.array_equal(ours.precision, other.precision)
+    assert ours.recall[0, 0, 0, -1] == (1.0 if classes == (1, 2) else 0.5)

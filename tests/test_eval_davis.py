@@ -336,3 +336,15 @@ def test_vos_with_sparse_ground_truth(tmp_path: Path) -> None:
     (tmp_path / "pred" / "s" / "00005.png").unlink()
     with pytest.raises(InputError, match=r"00005\.png"):
         evaluate_vos(tmp_path / "gt", tmp_path / "pred")
+
+
+def test_proposals_are_assigned_by_j_and_f_together(tmp_path: Path) -> None:
+    """Proposal 1 has the better J, proposal 2 the better F and the better sum."""
+    truth = square((100, 130), 30, 30, 40)
+    comb = truth.copy()
+    comb[22:30, 30:70:2] = 1  # teeth outside: little area, much contour
+    moved = square((100, 130), 32, 31, 40, 2)
+    gt, pred = _sequence(tmp_path, [truth] * 2, [comb, moved])
+    (j1, f1), (j2, f2) = region_and_contour(truth, comb), region_and_contour(truth, moved)
+    assert j1 > j2 and j1 + f1 < j2 + f2
+    assert evaluate_sequence(gt / "s", pred / "s", "unsupervised").proposals == (2,)
