@@ -1,4 +1,4 @@
-"""SIGKILL at many moments, also inside a line and inside a file: nothing half is under a final name, nothing is lost."""
+"""SIGKILL at many moments, also inside a line or a file: final names never hold half of a file, nothing is lost."""
 
 from __future__ import annotations
 

@@ -87,6 +87,10 @@ class KeepMasks(BoxesEverywhere):
         self.masks: dict[int, np.ndarray] = {}
         self.steps = 0
 
+    def start(self, video: VideoInfo) -> None:
+        super().start(video)
+        self.masks, self.steps = {}, 0
+
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
         self.steps += 1
         for prompt in prompts:

@@ -20,6 +20,8 @@ from vidseg.errors import VidsegError, did_you_mean
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("vidseg_pipelines.command:RunCommand", "segment the objects of a video"),
     "image": ("vidseg.sam.command:ImageCommand", "segment images from boxes, points or automatically"),
+    "batch": ("vidseg_pipelines.batch.command:BatchCommand", "segment many videos; goes on where it was stopped"),
+    "batch status": ("vidseg_pipelines.batch.command:StatusCommand", "where a batch stands"),
     "eval davis": ("vidseg.evaluation.command:DavisCommand", "J&F of DAVIS 2017"),
     "eval ytvis": ("vidseg.evaluation.command:YtvisCommand", "tube AP of YouTube-VIS"),
     "eval hq-ytvis": ("vidseg.evaluation.command:HqYtvisCommand", "tube mask AP and boundary AP of HQ-YTVIS"),
@@ -49,11 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] in ("-V", "--version"):
         print(f"vidseg {__version__}")
         return 0
-    group = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
+    group = [name for name in COMMANDS if name.startswith(f"{args[0]} ") and args[0] not in COMMANDS]
     if group and (len(args) == 1 or args[1] in ("-h", "--help")):
         print(_overview(group))
         return 0
-    name = " ".join(args[:2]) if group else args[0]
+    pair = " ".join(args[:2])
+    name = pair if group or pair in COMMANDS else args[0]  # 'batch' is a command and begins one, 'eval' begins some
     if name not in COMMANDS:
         print(f"vidseg: unknown command '{name}'{did_you_mean(name, COMMANDS)}; see vidseg --help", file=sys.stderr)
         return 2

@@ -80,13 +80,18 @@ def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names the first differences, old and new.
     """
-    differences = [
+    found = differences(old, new)
+    if found:
+        raise UsageError(f"--resume: the run in the output folder was made differently ({found}); use --overwrite")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first three differences of two manifests that decide the result, or an empty text."""
+    found = [
         f"{section}.{key}: {old_part.get(key)!r} -> {new_part.get(key)!r}"
         for section in ("config", "input", "weights")
         for old_part, new_part in [(old.get(section) or {}, new.get(section) or {})]
         for key in sorted({*old_part, *new_part})
         if old_part.get(key) != new_part.get(key)
     ]
-    if differences:
-        shown = "; ".join(differences[:3])
-        raise UsageError(f"--resume: the run in the output folder was made differently ({shown}); use --overwrite")
+    return "; ".join(found[:3])

@@ -279,7 +279,7 @@ def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     return {
         "version": __version__,
         "status": "running",
-        "input": {"path": config.input, **_fingerprint(Path(config.input))},
+        "input": {"path": config.input, **fingerprint(Path(config.input))},
         "video": info,
         "config": config.content(),
         "config_sha256": config.digest(),
@@ -287,7 +287,7 @@ def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     }
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
     """Enough to notice that an input changed, without reading all of it."""
     if path.is_dir():
         files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())

@@ -1,0 +1,59 @@
+"""Workers as SLURM jobs, through submitit (the extra ``slurm``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vidseg.errors import UsageError
+from vidseg_pipelines.batch.worker import WorkerSpec, work
+
+_DAY_MIN = 24 * 60
+
+
+class SlurmEngine:
+    """Submits each worker as one job.
+
+    Options: those of submitit's AutoExecutor, such as ``slurm_partition``, ``gpus_per_node``, ``cpus_per_task``,
+    ``mem_gb`` and ``timeout_min`` (default: one day), and ``cluster=local``, which needs no SLURM.
+    """
+
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        """Prepare; submitit's logs go to ``folder``.
+
+        Raises:
+            UsageError: submitit is not installed, there is no SLURM here, or an option is unknown.
+        """
+        try:
+            import submitit
+        except ImportError as error:
+            raise UsageError("--engine slurm needs the extra 'slurm': pip install 'vidseg[slurm]'") from error
+        cluster = options.pop("cluster", "slurm")
+        try:
+            self._executor = submitit.AutoExecutor(folder=str(folder), cluster=cluster)
+            self._executor.update_parameters(**{"name": "vidseg", "timeout_min": _DAY_MIN, **options})
+        except (RuntimeError, ValueError, TypeError, NameError) as error:
+            raise UsageError(f"--engine slurm: {error}") from error
+
+    def start(self, spec: WorkerSpec, number: int) -> SlurmWorker:
+        """Submit a job."""
+        return SlurmWorker(self._executor.submit(work, spec, number))
+
+
+class SlurmWorker:
+    """A submitted job."""
+
+    def __init__(self, job: Any) -> None:
+        """``job`` is what submitit gave."""
+        self._job = job
+
+    def alive(self) -> bool:
+        """Is it waiting or running?"""
+        return not self._job.done()
+
+    def stop(self) -> None:
+        """Cancel it."""
+        self._job.cancel()
+
+    def join(self) -> None:
+        """SLURM sees to it."""

@@ -1,0 +1,140 @@
+"""From requests to jobs: safe, unique, stable names of output folders; what is done already is left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidseg.errors import UsageError
+from vidseg.outputs.files import output_error
+from vidseg_pipelines.batch.inputs import Request
+from vidseg_pipelines.batch.leases import Leases, end_attempts
+from vidseg_pipelines.batch.store import Job, Store
+from vidseg_pipelines.resume import differences, read_manifest
+from vidseg_pipelines.run import clear_folder, fingerprint
+
+_UNSAFE = re.compile(r"[^\w.\- ]+")
+_MAX_BYTES = 120
+
+
+def safe_name(text: str) -> str:
+    """One folder name that is safe on every file system: letters, digits, ``._-`` and spaces, at most 120 bytes."""
+    name = _UNSAFE.sub("_", text)
+    name = name.encode()[:_MAX_BYTES].decode(errors="ignore")
+    return name.lstrip(".- ").rstrip(". ") or "video"
+
+
+def plan_jobs(
+    store: Store, leases: Leases, requests: Sequence[Request], *, overwrite: bool = False, retry_failed: bool = False
+) -> list[Job]:
+    """The jobs of a call of ``vidseg batch``, recorded in ``store`` with a folder for each.
+
+    A request that was made before gets the same folder again; a new one gets a name that no folder has. The same
+    request twice is one job. ``overwrite`` makes all of them again, ``retry_failed`` those that failed.
+
+    Raises:
+        UsageError: without ``overwrite``, results that were made with other settings or of another input; results that
+            are just being made and are to be made again.
+        OutputError: the folder cannot be written.
+    """
+    store.create()
+    return _Plan(store, leases, overwrite, retry_failed).jobs(requests)
+
+
+class _Plan:
+    def __init__(self, store: Store, leases: Leases, overwrite: bool, retry_failed: bool) -> None:
+        self.store, self.leases, self.overwrite, self.retry_failed = store, leases, overwrite, retry_failed
+        self.attempts = leases.attempts()
+        self.by_digest: dict[str, list[Job]] = {}  # jobs that no request has claimed yet
+        self.by_input: dict[str, list[Job]] = {}
+        for job in store.jobs():
+            self.by_digest.setdefault(job.config.digest(), []).append(job)
+            self.by_input.setdefault(job.config.input, []).append(job)
+
+    def jobs(self, requests: Sequence[Request]) -> list[Job]:
+        wanted = {(r.config.digest(), _base(r)): r for r in requests}
+        chosen: dict[tuple[str, str], Job] = {}
+        for digest, base in wanted:  # first all that are known, so that no other request takes their folder
+            known = self._claim(self.by_digest.get(digest, []), base)
+            if known is not None:
+                self._reuse(known)
+                chosen[digest, base] = known
+        for (digest, base), request in wanted.items():
+            if (digest, base) not in chosen:
+                other = self._claim(self.by_input.get(request.config.input, []), base)
+                if other is not None:
+                    self._replace(other, request)
+                name = other.name if other is not None else _new_folder(self.store.folder, base)
+                job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name))
+                self.store.add(job)
+                chosen[digest, base] = job
+        return [chosen[identity] for identity in wanted]
+
+    def _claim(self, jobs: list[Job], base: str) -> Job | None:
+        fitting = [job for job in jobs if re.fullmatch(re.escape(base) + r"(-\d+)?", job.name)]
+        if not fitting:
+            return None
+        job = fitting[0]
+        self.by_digest[job.config.digest()].remove(job)
+        self.by_input[job.config.input].remove(job)
+        return job
+
+    def _reuse(self, job: Job) -> None:
+        """The same job again: forget its result if it is to be made again."""
+        result = self.store.result(job.key)
+        folder = self.store.folder / job.name
+        if self.overwrite:
+            self._reset(job)
+            clear_folder(folder)
+        elif result is not None and result.status == "failed":
+            if self.retry_failed:
+                self._reset(job)
+        elif result is not None:
+            manifest = read_manifest(folder)
+            now = {"path": job.config.input, **fingerprint(Path(job.config.input))}
+            if manifest is None:
+                self._reset(job)
+            elif len(now) > 1 and (found := differences({"input": manifest["input"]}, {"input": now})):
+                raise UsageError(
+                    f"{folder} was made of another file of that name ({found}): use --overwrite or another --output"
+                )
+
+    def _replace(self, old: Job, request: Request) -> None:
+        """The same input with other settings."""
+        folder = self.store.folder / old.name
+        if not self.overwrite and (self.store.result(old.key) or read_manifest(folder)):
+            found = differences({"config": old.config.content()}, {"config": request.config.content()})
+            raise UsageError(f"{folder} was made with other settings ({found}): use --overwrite or another --output")
+        self._reset(old)
+        clear_folder(folder)
+        self.store.remove(old.key)
+
+    def _reset(self, job: Job) -> None:
+        """Forget the result of a job and the deaths of its workers."""
+        attempts = self.attempts.get(job.key, [])
+        if attempts and self.leases.is_live(attempts[-1]):
+            raise UsageError(f"{self.store.folder / job.name} is being made by another vidseg batch: stop that first")
+        end_attempts(attempt.path for attempt in attempts if not attempt.ended)
+        self.store.forget_result(job.key)
+
+
+def _base(request: Request) -> str:
+    path = Path(request.config.input)
+    return safe_name(request.name or (path.name if path.is_dir() else path.stem))
+
+
+def _new_folder(folder: Path, base: str) -> str:
+    """Create ``base`` or ``base-2``, ``base-3``...; creating it is what makes the name ours."""
+    for number in itertools.count(1):
+        name = base if number == 1 else f"{base}-{number}"
+        try:
+            (folder / name).mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise output_error(folder / name, error) from error
+        return name
+    raise AssertionError

@@ -1,0 +1,158 @@
+"""A worker: takes jobs until none is left. It loads the models once."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import cv2
+import torch
+
+from vidseg.config import RunConfig
+from vidseg.errors import VidsegError, WeightsError
+from vidseg.types import VideoInfo
+from vidseg_pipelines.batch.leases import Lease, Leases, Owner
+from vidseg_pipelines.batch.store import Job, Result, Store
+from vidseg_pipelines.run import Loaders, run_video
+from vidseg_pipelines.streaming import Advance
+
+MAX_DEATHS = 3
+"""A job that was under way when so many workers died is not tried again."""
+
+T = TypeVar("T")
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker needs to know; it is pickled on its way to another process or machine."""
+
+    folder: Path
+    """Output folder of the batch."""
+    keys: tuple[str, ...]
+    """The jobs of this call, in order."""
+    call: str
+    """Names the call of ``vidseg batch``."""
+    lease_timeout_s: float = 60.0
+    threads: int | None = None
+    """CPU threads of the networks (None: PyTorch's choice)."""
+    device: str | None = None
+    """Replaces the jobs' own device."""
+    loaders: Loaders = field(default_factory=Loaders)
+
+
+def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
+    """Do jobs until all are done or in other hands, or until ``stop()``.
+
+    A job that fails is recorded with its reason. A model that cannot be loaded ends all work: see :meth:`Store.abort`.
+    """
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+        cv2.setNumThreads(spec.threads)
+    store = Store(spec.folder)
+    leases = Leases(store.attempts, spec.lease_timeout_s)
+    owner = Owner.this_process(spec.call, number)
+    loaders = Loaders(_Last(spec.loaders.sam, spec.device), _Last(spec.loaders.tracker, spec.device, tracker=True))
+    while not stop():
+        taken = _take(store, leases, spec.keys, owner)
+        if taken is None:
+            return
+        key, lease, deaths = taken
+        with lease:
+            if key in store.finished():  # by a worker that was faster
+                continue
+            job = store.job(key)
+            try:
+                result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, job, loaders, stop)
+            except _NoModelError as error:
+                store.abort(spec.call, str(error), error.exit_code)
+                return
+            store.finish(key, dataclasses.replace(result, attempts=lease.attempt, worker=str(owner)))
+        _free_memory()
+
+
+def _take(store: Store, leases: Leases, keys: Sequence[str], owner: Owner) -> tuple[str, Lease, int] | None:
+    """The first job that has not ended and that nobody is at: its key, its lease, how many workers died at it."""
+    finished, attempts = store.finished(), leases.attempts()
+    for key in keys:
+        earlier = attempts.get(key, [])
+        if key not in finished and not (earlier and leases.is_live(earlier[-1])):
+            lease = leases.take(key, earlier[-1].number if earlier else 0, owner)
+            if lease is not None:
+                return key, lease, sum(not attempt.ended for attempt in earlier)
+    return None
+
+
+class _NoModelError(Exception):
+    """No job can be done; the cause is the :class:`VidsegError`."""
+
+    def __init__(self, cause: VidsegError) -> None:
+        super().__init__(str(cause))
+        self.exit_code = cause.exit_code
+
+
+def _do(store: Store, job: Job, loaders: Loaders, stop: Stop) -> Result:
+    """One attempt at a job; continues what an earlier attempt left."""
+    config = dataclasses.replace(job.config, resume=True)
+    begun = time.perf_counter()
+    try:
+        loaders.sam(config)
+    except VidsegError as error:
+        raise _NoModelError(error) from error
+    try:
+        summary = run_video(config, started=_stopper(stop), loaders=loaders)
+    except WeightsError as error:  # of the tracker
+        raise _NoModelError(error) from error
+    except VidsegError as error:
+        return _failed(str(error), time.perf_counter() - begun)
+    except Exception as error:
+        path = store.save_traceback(job.key, traceback.format_exc())
+        reason = f"internal error: {type(error).__name__}: {error} (traceback: {path})"
+        return _failed(reason, time.perf_counter() - begun)
+    seconds = round(time.perf_counter() - begun, 3)
+    return Result(summary.status, "; ".join(summary.warnings), seconds, summary.frames, len(summary.objects))
+
+
+def _failed(reason: str, seconds: float = 0.0) -> Result:
+    return Result("failed", " ".join(reason.split()), round(seconds, 3))
+
+
+def _poisoned(deaths: int) -> str:
+    return f"{deaths} workers died while they were at it (killed, out of memory?)"
+
+
+def _stopper(stop: Stop) -> Callable[[VideoInfo, int | None], Advance]:
+    def advance(frames: int, objects: int) -> None:
+        if stop():
+            raise KeyboardInterrupt
+
+    return lambda info, total: advance
+
+
+class _Last(Generic[T]):
+    """A loader that remembers what it gave last."""
+
+    def __init__(self, load: Callable[[RunConfig], T], device: str | None, *, tracker: bool = False) -> None:
+        self._load, self._device, self._tracker = load, device, tracker
+        self._last: tuple[object, T] | None = None
+
+    def __call__(self, config: RunConfig) -> T:
+        config = dataclasses.replace(config, device=self._device or config.device)
+        own = (config.tracker, repr(config.all_tracker_options())) if self._tracker else (config.model,)
+        key = (*own, config.device, config.dtype)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # free the old one first
+            self._last = key, self._load(config)
+        return self._last[1]
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
