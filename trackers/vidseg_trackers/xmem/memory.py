@@ -1,9 +1,9 @@
 """Working and long-term memory (XMem sections 3.3 and 3.4), indexed per object, for streams without end.
 
 One table holds all memory elements, sorted by the time of the memory frame they come from: a key, shrinkage and
-selection per row, shared by all objects, and one table of values per object. An object that was born at time t has values
-for exactly the rows with ``time >= t``, which are the last rows; so every value stands beside its own key, whatever was
-consolidated, evicted or removed before. Objects may be added and removed at any time.
+selection per row, shared by all objects, and one table of values per object. An object that was born at time t has
+values for exactly the rows with ``time >= t``, which are the last rows; so every value stands beside its own key,
+whatever was consolidated, evicted or removed before. Objects may be added and removed at any time.
 
 The number of rows is bounded: long-term elements by ``max_long_term_elements``, working frames by
 ``max_mid_term_frames``, and as many reference frames. The reference frame of an object is the one it was last prompted

@@ -190,5 +190,16 @@ def aggregate(
     p = probabilities.float()
     if valid is not None:
         p = p * valid[:, :, None, None]
+    return _odds(p).log()
+
+
+def aggregate_probabilities(probabilities: Float[Tensor, "B N H W"]) -> Float[Tensor, "B N+1 H W"]:
+    """``softmax(aggregate(p), 1)`` without logarithm and exponential: the softmax of log-odds is the share of the odds."""
+    odds = _odds(probabilities)
+    return odds.div_(odds.sum(1, keepdim=True))
+
+
+def _odds(p: Tensor) -> Tensor:
+    """p / (1 - p) of the background and the objects; clamped, so that they stay between 1e-7 and 1e7."""
     p = torch.cat([torch.prod(1 - p, 1, keepdim=True), p], 1).clamp(1e-7, 1 - 1e-7)
-    return torch.log(p / (1 - p))
+    return p / (1 - p)

@@ -1,0 +1,73 @@
+"""From frames and masks of a video to the network's input, and back.
+
+The shorter side becomes ``size``, the longer one ``int(size * long / short)``; then ImageNet normalisation; then zeros on
+all sides up to multiples of 16, the odd pixel right and at the bottom (XMem's evaluation code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes (height, width) of the video's frames, of the network's view of them, and its padding left and top."""
+
+    original: tuple[int, int]
+    inner: tuple[int, int]
+    top: int
+    left: int
+    padded: tuple[int, int]
+
+    @classmethod
+    def of(cls, original: tuple[int, int], size: int) -> Geometry:
+        """For frames of ``original`` (height, width) with the shorter side resized to ``size``; -1 = not resized."""
+        short = min(original)
+        height, width = original if size == -1 else (int(size * side / short) for side in original)
+        padded = (-(-height // 16) * 16, -(-width // 16) * 16)
+        return cls(original, (height, width), (padded[0] - height) // 2, (padded[1] - width) // 2, padded)
+
+    def pad(self, x: Float[Tensor, "*c h w"]) -> Float[Tensor, "*c H W"]:
+        """Zeros around the inner image."""
+        bottom, right = self.padded[0] - self.inner[0] - self.top, self.padded[1] - self.inner[1] - self.left
+        return F.pad(x, (self.left, right, self.top, bottom)) if self.padded != self.inner else x
+
+    def unpad(self, x: Float[Tensor, "*c H W"]) -> Float[Tensor, "*c h w"]:
+        """The inner image."""
+        return x[..., self.top : self.top + self.inner[0], self.left : self.left + self.inner[1]]
+
+
+def prepare_frame(
+    rgb: npt.NDArray[np.uint8], geometry: Geometry, antialias: bool, device: torch.device
+) -> Float[Tensor, "1 3 h w"]:
+    """uint8 RGB (H, W, 3) -> normalised float32 at the inner size, channels last, not padded yet.
+
+    Without ``antialias`` the resize works in float32, as the published numbers did. With it, a CPU resizes bytes, which is
+    several times faster and rounds every pixel to 1/255.
+    """
+    image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None]
+    if geometry.inner != geometry.original:
+        if not antialias or device.type != "cpu":
+            image = image.float()
+        image = F.interpolate(image, geometry.inner, mode="bilinear", align_corners=False, antialias=antialias)
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (_MEAN, _STD))
+    return image.float().sub_(mean * 255).mul_(1 / (std * 255)).contiguous(memory_format=torch.channels_last)
+
+
+def prepare_mask(mask: npt.NDArray[np.bool_], geometry: Geometry, device: torch.device) -> Float[Tensor, "H W"]:
+    """A bool mask (H, W) -> 0/1 at the padded size, nearest pixel; objects that nearest would lose keep every pixel."""
+    image = torch.from_numpy(np.ascontiguousarray(mask)).to(device)[None, None].float()
+    small = F.interpolate(image, geometry.inner, mode="nearest")
+    if not small.any() and mask.any():
+        small = F.adaptive_max_pool2d(image, geometry.inner)
+    return geometry.pad(small)[0, 0]

@@ -1,0 +1,160 @@
+"""The ``xmem`` tracker: follows masks from the frames where they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg.errors import InputError, UsageError
+from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
+from vidseg_trackers.xmem.labels import find_objects
+from vidseg_trackers.xmem.network import XMem
+from vidseg_trackers.xmem.online import Online
+from vidseg_trackers.xmem.options import XMemOptions
+from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame, prepare_mask
+from vidseg_trackers.xmem.weights import load_network
+
+_THUMBNAIL = 16  # pixels of the longer side of what scene cuts are seen on
+
+
+def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> XMemTracker:
+    """Entry point ``xmem``.
+
+    Raises:
+        UsageError: unknown or wrong options.
+        WeightsError: the weights are missing, damaged or no XMem.
+    """
+    chosen = XMemOptions.from_mapping(options)
+    return XMemTracker(load_network(chosen.weights, device=device, offline=offline), chosen, dtype=dtype)
+
+
+class XMemTracker:
+    """One video at a time, one step per frame, strictly causal.
+
+    A prompt is a mask (H, W) of a new object, or of a known one, which it corrects. Ids are the prompts' own.
+    """
+
+    lookahead = 0
+    wants_masks = True
+    finds_objects = False
+
+    def __init__(
+        self, network: XMem, options: XMemOptions | None = None, *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """A tracker around a network in evaluation mode, on the network's device. Similarities stay float32."""
+        self.options = options or XMemOptions()
+        self.dtype = dtype
+        self.device = next(network.parameters()).device
+        self.online = Online(network, self.options)
+        self._size = network.config.size if self.options.size is None else self.options.size
+        self._geometry: Geometry | None = None
+        self._thumbnail: Tensor | None = None
+        self._absent: dict[int, int] = {}
+
+    def start(self, video: VideoInfo) -> None:
+        """Forget everything and prepare for a video."""
+        self.online.clear()
+        self._geometry = Geometry.of((video.height, video.width), self._size)
+        self._thumbnail = None
+        self._absent = {}
+
+    @torch.inference_mode()
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        """The objects on the next frame; those that are not seen are left out.
+
+        Raises:
+            InputError: the frame's size is not the video's.
+            UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice.
+        """
+        geometry = self._check(frame, prompts)
+        if not self.online.ids and not prompts:
+            return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner))]
+        masks = {p.object_id: prepare_mask(p.mask, geometry, self.device) for p in prompts if p.mask is not None}
+        image = geometry.pad(prepare_frame(frame.rgb, geometry, self.options.antialias, self.device))
+        if self.options.scene_cut and self._is_cut(image):
+            self.online.forget_motion()
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            probabilities = geometry.unpad(self.online.step(image, masks).float())
+        seen = find_objects(probabilities, frame.size)
+        ids = [self.online.ids[one.row] for one in seen]
+        rows = probabilities[[1 + one.row for one in seen]]
+        tracks = _tracks(frame.index, ids, [one.box for one in seen], [one.score for one in seen], rows)
+        if self.options.forget_after:
+            self._forget_absent(set(ids))
+        return [tracks]
+
+    def finish(self) -> list[Tracks]:
+        """Nothing is held back."""
+        return []
+
+    def state_dict(self) -> State:
+        """All state; a tracker of the same options and video that loads it continues bit-identically."""
+        state: State = {f"online.{name}": value for name, value in self.online.state_dict().items()}
+        if self._thumbnail is not None:
+            state["thumbnail"] = self._thumbnail.clone()
+        state["absent"] = torch.tensor(list(self._absent.items()), dtype=torch.int64).reshape(-1, 2)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+        """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
+        inner = {name.removeprefix("online."): v for name, v in state.items() if name.startswith("online.")}
+        self.online.load_state_dict(inner, self.device)
+        thumbnail, absent = state.get("thumbnail"), state["absent"]
+        self._thumbnail = thumbnail.to(self.device, copy=True) if isinstance(thumbnail, Tensor) else None
+        self._absent = dict(absent.tolist()) if isinstance(absent, Tensor) else {}
+
+    def _check(self, frame: Frame, prompts: Sequence[Prompt]) -> Geometry:
+        geometry = self._geometry
+        if geometry is None:
+            raise UsageError("xmem: start(video) comes before the first step")
+        (height, width), (wanted_height, wanted_width) = frame.size, geometry.original
+        if frame.size != geometry.original:
+            raise InputError(
+                f"frame {frame.index} has {width}x{height} pixels, the video {wanted_width}x{wanted_height}: "
+                "one size per run"
+            )
+        seen: set[int] = set()
+        for prompt in prompts:
+            where = f"object {prompt.object_id} on frame {frame.index}"
+            if prompt.mask is None:
+                raise UsageError(f"{where}: xmem follows masks; draw boxes and points with HQ-SAM first")
+            if prompt.mask.shape != frame.size:
+                got = f"{prompt.mask.shape[1]}x{prompt.mask.shape[0]}"
+                raise UsageError(f"{where}: the mask has {got} pixels, the frame {width}x{height}")
+            if not prompt.mask.any():
+                raise UsageError(f"{where}: the mask is empty")
+            if prompt.object_id in seen:
+                raise UsageError(f"{where} is given twice")
+            seen.add(prompt.object_id)
+        return geometry
+
+    def _is_cut(self, image: Tensor) -> bool:
+        """Does this frame differ from the last by more than the option allows? Remembers the frame."""
+        thumbnail = torch.nn.functional.adaptive_avg_pool2d(image, _THUMBNAIL)
+        last, self._thumbnail = self._thumbnail, thumbnail
+        # Images are normalised; a mean standard deviation of 0.226 brings differences back to the 0..1 scale.
+        return last is not None and float((thumbnail - last).abs().mean()) * 0.226 > self.options.scene_cut
+
+    def _forget_absent(self, present: set[int]) -> None:
+        for i in self.online.ids:
+            self._absent[i] = 0 if i in present else self._absent.get(i, 0) + 1
+        gone = [i for i in self.online.ids if self._absent[i] >= self.options.forget_after]
+        if gone:
+            self.online.remove(gone)
+            for i in gone:
+                del self._absent[i]
+
+
+def _tracks(
+    index: int, ids: Sequence[int], boxes: Sequence[Sequence[int]], scores: Sequence[float], masks: Tensor
+) -> Tracks:
+    return Tracks(
+        index,
+        np.array(ids, np.int64),
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(scores, np.float32),
+        masks=masks.cpu().numpy(),
+    )
