@@ -1,9 +1,9 @@
 """Boxes and scores of a label map at the original resolution, computed only where an object can be.
 
-The label of a pixel is the largest of the probabilities resized (bilinear, corners not aligned) to the original size, the
-rule of XMem's evaluation code. A winner among n probabilities that sum to one has at least 1/n, and a resized value is a
-mean of its neighbours: so an object's pixels lie inside the window around its probabilities of at least 1/n, and only
-channels that reach 1/n in the window compete there.
+The label of a pixel is the largest of the probabilities resized (bilinear, corners not aligned) to the original size,
+the rule of XMem's evaluation code. A winner among n probabilities that sum to one has at least 1/n, and a resized value
+is a mean of its neighbours: so an object's pixels lie inside the window around its probabilities of at least 1/n, and
+only channels that reach 1/n in the window compete there.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def aggregate(
 
 
 def aggregate_probabilities(probabilities: Float[Tensor, "B N H W"]) -> Float[Tensor, "B N+1 H W"]:
-    """``softmax(aggregate(p), 1)`` without logarithm and exponential: the softmax of log-odds is the share of the odds."""
+    """``softmax(aggregate(p), 1)`` without logarithm and exponential: the shares of the odds."""
     odds = _odds(probabilities)
     return odds.div_(odds.sum(1, keepdim=True))
 

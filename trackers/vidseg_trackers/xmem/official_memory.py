@@ -2,8 +2,8 @@
 
 Objects introduced on the same frame are a group; a group's values cover the LAST rows of a store. Two faults follow:
 prototype values of a late group are read with the keys of other prototypes, and its first-appearance values with the
-keys of frame 0, because consolidation keeps the group's first values but the first frame's keys. A long-term memory with
-two groups cannot evict. :class:`~vidseg_trackers.xmem.memory.Memory` has none of this and is otherwise equal.
+keys of frame 0, because consolidation keeps the group's first values but the first frame's keys. A long-term memory
+with two groups cannot evict. :class:`~vidseg_trackers.xmem.memory.Memory` has none of this and is otherwise equal.
 """
 
 from __future__ import annotations

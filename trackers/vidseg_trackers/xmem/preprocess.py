@@ -1,11 +1,12 @@
 """From frames and masks of a video to the network's input, and back.
 
-The shorter side becomes ``size``, the longer one ``int(size * long / short)``; then ImageNet normalisation; then zeros on
-all sides up to multiples of 16, the odd pixel right and at the bottom (XMem's evaluation code).
+The shorter side becomes ``size``, the longer one ``int(size * long / short)``; then ImageNet normalisation; then zeros
+on all sides up to multiples of 16, the odd pixel right and at the bottom (XMem's evaluation code).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,8 @@ def prepare_frame(
 ) -> Float[Tensor, "1 3 h w"]:
     """uint8 RGB (H, W, 3) -> normalised float32 at the inner size, channels last, not padded yet.
 
-    Without ``antialias`` the resize works in float32, as the published numbers did. With it, a CPU resizes bytes, which is
-    several times faster and rounds every pixel to 1/255.
+    Without ``antialias`` the resize works in float32, as the published numbers did. With it, a CPU resizes bytes, which
+    is several times faster and rounds every pixel to 1/255.
     """
     image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None]
     if geometry.inner != geometry.original:
@@ -64,10 +65,23 @@ def prepare_frame(
     return image.float().sub_(mean * 255).mul_(1 / (std * 255)).contiguous(memory_format=torch.channels_last)
 
 
-def prepare_mask(mask: npt.NDArray[np.bool_], geometry: Geometry, device: torch.device) -> Float[Tensor, "H W"]:
-    """A bool mask (H, W) -> 0/1 at the padded size, nearest pixel; objects that nearest would lose keep every pixel."""
-    image = torch.from_numpy(np.ascontiguousarray(mask)).to(device)[None, None].float()
-    small = F.interpolate(image, geometry.inner, mode="nearest")
-    if not small.any() and mask.any():
-        small = F.adaptive_max_pool2d(image, geometry.inner)
-    return geometry.pad(small)[0, 0]
+def prepare_masks(
+    masks: Mapping[int, npt.NDArray[np.bool_]], geometry: Geometry, device: torch.device
+) -> dict[int, Float[Tensor, "H W"]]:
+    """Bool masks (H, W) by object id -> disjoint 0/1 masks at the padded size, sorted by id.
+
+    Nearest pixel, as the official code; a mask so small that nearest loses it keeps every pixel it touches. Where masks
+    overlap the smaller one wins.
+    """
+    result: dict[int, Tensor] = {}
+    taken: Tensor | None = None
+    for i in sorted(masks, key=lambda i: (int(masks[i].sum()), i)):
+        image = torch.from_numpy(np.ascontiguousarray(masks[i])).to(device)[None, None].float()
+        small = F.interpolate(image, geometry.inner, mode="nearest")
+        if not small.any():
+            small = F.adaptive_max_pool2d(image, geometry.inner)
+        if taken is None:
+            taken = torch.zeros_like(small)
+        result[i] = geometry.pad(small * (1 - taken))[0, 0]
+        taken = torch.maximum(taken, small)
+    return {i: result[i] for i in sorted(result)}

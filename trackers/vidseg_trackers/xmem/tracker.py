@@ -14,10 +14,12 @@ from vidseg_trackers.xmem.labels import find_objects
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.online import Online
 from vidseg_trackers.xmem.options import XMemOptions
-from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame, prepare_mask
+from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame, prepare_masks
 from vidseg_trackers.xmem.weights import load_network
 
-_THUMBNAIL = 16  # pixels of the longer side of what scene cuts are seen on
+MAX_ID = 255
+_THUMBNAIL = (16, 16)  # what scene cuts are seen on
+_MEAN_STD = 0.226  # of the normalisation: brings differences of normalised images back to the scale 0..1
 
 
 def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> XMemTracker:
@@ -28,26 +30,27 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
         WeightsError: the weights are missing, damaged or no XMem.
     """
     chosen = XMemOptions.from_mapping(options)
-    return XMemTracker(load_network(chosen.weights, device=device, offline=offline), chosen, dtype=dtype)
+    return XMemTracker(load_network(chosen.weights, device=device, dtype=dtype, offline=offline), chosen)
 
 
 class XMemTracker:
     """One video at a time, one step per frame, strictly causal.
 
-    A prompt is a mask (H, W) of a new object, or of a known one, which it corrects. Ids are the prompts' own.
+    A prompt is a mask (H, W) of a new object, or of a known one, which it corrects: that frame then shows the given mask
+    and becomes the object's reference frame in memory. Other objects keep their prediction outside the given masks. Where
+    given masks overlap, the smaller one is in front. Ids (1..255) are the prompts' own; the tracker never makes up or
+    reuses one, and an object that left keeps its id when it comes back.
     """
 
     lookahead = 0
     wants_masks = True
     finds_objects = False
 
-    def __init__(
-        self, network: XMem, options: XMemOptions | None = None, *, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """A tracker around a network in evaluation mode, on the network's device. Similarities stay float32."""
+    def __init__(self, network: XMem, options: XMemOptions | None = None) -> None:
+        """A tracker around a network in evaluation mode, on its device and in its dtype; similarities are float32."""
         self.options = options or XMemOptions()
-        self.dtype = dtype
-        self.device = next(network.parameters()).device
+        parameter = network.decoder.pred.weight
+        self.device, self.dtype = parameter.device, parameter.dtype
         self.online = Online(network, self.options)
         self._size = network.config.size if self.options.size is None else self.options.size
         self._geometry: Geometry | None = None
@@ -67,17 +70,17 @@ class XMemTracker:
 
         Raises:
             InputError: the frame's size is not the video's.
-            UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice.
+            UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice or not by 1..255.
         """
         geometry = self._check(frame, prompts)
         if not self.online.ids and not prompts:
             return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner))]
-        masks = {p.object_id: prepare_mask(p.mask, geometry, self.device) for p in prompts if p.mask is not None}
-        image = geometry.pad(prepare_frame(frame.rgb, geometry, self.options.antialias, self.device))
+        given = {p.object_id: p.mask for p in prompts if p.mask is not None}
+        masks = prepare_masks(given, geometry, self.device)
+        image = prepare_frame(frame.rgb, geometry, self.options.antialias, self.device)
         if self.options.scene_cut and self._is_cut(image):
             self.online.forget_motion()
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            probabilities = geometry.unpad(self.online.step(image, masks).float())
+        probabilities = geometry.unpad(self.online.step(geometry.pad(image).to(self.dtype), masks))
         seen = find_objects(probabilities, frame.size)
         ids = [self.online.ids[one.row] for one in seen]
         rows = probabilities[[1 + one.row for one in seen]]
@@ -119,6 +122,8 @@ class XMemTracker:
         seen: set[int] = set()
         for prompt in prompts:
             where = f"object {prompt.object_id} on frame {frame.index}"
+            if not 1 <= prompt.object_id <= MAX_ID:
+                raise UsageError(f"{where}: ids from 1 to {MAX_ID} wanted, as in indexed mask files")
             if prompt.mask is None:
                 raise UsageError(f"{where}: xmem follows masks; draw boxes and points with HQ-SAM first")
             if prompt.mask.shape != frame.size:
@@ -135,8 +140,7 @@ class XMemTracker:
         """Does this frame differ from the last by more than the option allows? Remembers the frame."""
         thumbnail = torch.nn.functional.adaptive_avg_pool2d(image, _THUMBNAIL)
         last, self._thumbnail = self._thumbnail, thumbnail
-        # Images are normalised; a mean standard deviation of 0.226 brings differences back to the 0..1 scale.
-        return last is not None and float((thumbnail - last).abs().mean()) * 0.226 > self.options.scene_cut
+        return last is not None and float((thumbnail - last).abs().mean()) * _MEAN_STD > self.options.scene_cut
 
     def _forget_absent(self, present: set[int]) -> None:
         for i in self.online.ids:

@@ -17,8 +17,8 @@ from vidseg_trackers.xmem.network import XMem
 _MASK_CONV = "value_encoder.conv1.weight"
 
 
-def load_network(weights: str, *, device: torch.device, offline: bool) -> XMem:
-    """A network in evaluation mode from a name of the catalogue or a file.
+def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = torch.float32, offline: bool) -> XMem:
+    """A network in evaluation mode, without gradients, from a name of the catalogue or a file.
 
     Official files (``XMem.pth``, ``XMem-s012.pth``, ``XMem-no-sensory.pth``, single-object files) load unchanged; files
     of ours carry their :class:`XMemConfig` as json.
@@ -34,11 +34,10 @@ def load_network(weights: str, *, device: torch.device, offline: bool) -> XMem:
         config = XMemConfig.from_json(text) if text is not None else XMemConfig.from_state_dict(file.tensors)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    with torch.device("meta"):
-        network = XMem(config)
+    network = XMem(config)
     state = _complete(file.tensors, network.state_dict())
     _check(path, state, network.state_dict())
-    network.load_state_dict(state, assign=True)
+    network.load_state_dict(state)
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
