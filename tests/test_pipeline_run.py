@@ -98,6 +98,8 @@ def test_all_outputs_speak_of_the_same_run(config: RunConfig) -> None:
     assert manifest["status"] == "done"
     assert manifest["frames"] == COUNT
     assert manifest["config"]["refine"] == "box"
+    assert manifest["weights"]["tracker"]["name"] == "compact-xmem"
+    assert len(manifest["weights"]["tracker"]["sha256"]) == 64
     assert {"encode", "decode", "track", "paste", "write"} <= manifest["seconds"].keys()
     assert not list(folder.rglob("*.part"))
     assert not (folder / "snapshot.safetensors").exists()

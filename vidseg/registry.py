@@ -6,6 +6,7 @@ of the tracker's own settings; unknown settings are a :class:`~vidseg.errors.Usa
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
@@ -27,6 +28,14 @@ def check_tracker(name: str) -> None:
     names = tracker_names()
     if name not in names:
         raise UsageError(f"unknown tracker '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
+
+
+def tracker_weights(name: str, options: Mapping[str, object]) -> str | None:
+    """Which weights the tracker ``name`` would use: its option ``weights`` or its module's ``DEFAULT_WEIGHTS``."""
+    check_tracker(name)
+    (entry,) = entry_points(group=GROUP, name=name)
+    chosen = options.get("weights") or getattr(importlib.import_module(entry.module), "DEFAULT_WEIGHTS", None)
+    return None if chosen is None else str(chosen)
 
 
 def build_tracker(

@@ -27,7 +27,7 @@ from vidseg.outputs import (
 )
 from vidseg.outputs.files import make_folder
 from vidseg.prompts import parse_prompts
-from vidseg.registry import build_tracker, check_tracker
+from vidseg.registry import build_tracker, check_tracker, tracker_weights
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
 from vidseg.sam.model import Sam
@@ -276,6 +276,9 @@ class _Run:
 def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(source.info).items()}
     weights = {"model": weights_identity(config.model)}
+    tracker = tracker_weights(config.tracker, config.all_tracker_options())
+    if tracker is not None:
+        weights["tracker"] = weights_identity(tracker)
     return {
         "version": __version__,
         "status": "running",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -64,8 +65,16 @@ def find_objects(
         mask = (one > 0) & free
         free &= ~mask
         if mask.any():
-            found.append(mask.cpu().numpy())
+            found.append(_without_specks(mask.cpu().numpy()))
     return found
+
+
+def _without_specks(mask: npt.NDArray[np.bool_], share: float = 0.1) -> npt.NDArray[np.bool_]:
+    """The mask (H, W) without connected parts that are smaller than ``share`` of its largest part."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # the background
+    return (areas >= share * areas.max())[labels] & mask
 
 
 def _candidates(sam: Sam, features: FrameFeatures, points_per_side: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame, prepare_masks
 from vidseg_trackers.xmem.weights import load_network
 
+DEFAULT_WEIGHTS = XMemOptions().weights
 MAX_ID = 255
 _THUMBNAIL = (16, 16)  # what scene cuts are seen on
 _MEAN_STD = 0.226  # of the normalisation: brings differences of normalised images back to the scale 0..1
