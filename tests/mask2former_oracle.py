@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from vidseg_trackers.mask2former.config import ARCHITECTURES, Mask2FormerConfig, ResNetConfig, SwinConfig
@@ -20,6 +22,15 @@ TOY = Mask2FormerConfig(
     ResNetConfig((1, 1, 1, 1), 8), classes=5, queries=6, dim=32, encoder_layers=1, encoder_ffn=32, decoder_ffn=32
 )
 TOY_SWIN = replace(TOY, backbone=SwinConfig(16, (2, 2, 2, 1), (1, 2, 2, 4), 4))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors need no more: threads that wait for each other cost ten times the work on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def rule_tensor(key: str, shape: tuple[int, ...], overrides: list[tuple[str, float]]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, oracle_network, toy_network, vectors
+from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, one_thread, oracle_network, toy_network, vectors  # noqa: F401
 from vidseg_trackers.mask2former.clip import best_objects, query_masks, run_clip
 from vidseg_trackers.mask2former.config import ARCHITECTURES, config_from_state_dict
 from vidseg_trackers.mask2former.deformable import sample
@@ -145,6 +145,7 @@ def test_time_counts_only_between_frames() -> None:
     ("original", "short", "longest", "resized", "padded"),
     [
         ((720, 1280), 360, 1333, (360, 640), (384, 640)),
+        ((480, 853), 360, 1333, (360, 640), (384, 640)),
         ((1280, 720), 480, 1333, (853, 480), (864, 480)),
         ((200, 1600), 480, 1333, (167, 1333), (192, 1344)),
     ],

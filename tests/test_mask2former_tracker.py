@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former_oracle import TOY, moving_waves, toy_network
+from mask2former_oracle import TOY, moving_waves, one_thread, toy_network  # noqa: F401
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.registry import build_tracker
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
@@ -21,6 +21,7 @@ from vidseg_trackers.mask2former.clip import best_objects, query_masks, run_clip
 from vidseg_trackers.mask2former.detect import Mask2FormerDetector, Proposal, new_prompts
 from vidseg_trackers.mask2former.frames import fit, full_logits, shrink
 from vidseg_trackers.mask2former.network import ClipFeatures
+from vidseg_trackers.mask2former.online import OnlineMatcher
 from vidseg_trackers.mask2former.options import Mask2FormerOptions
 from vidseg_trackers.mask2former.tracker import Mask2FormerTracker
 from vidseg_trackers.mask2former.transformer_decoder import Queries
@@ -198,6 +199,27 @@ def test_most_objects() -> None:
     results = follow(GivenQueries(crowd), 4, max_objects=2)
     assert [tracks.ids.tolist() for tracks in results] == [[1, 2]] * 4
     assert id_at(results[3], (80, 0, 96, 16)) == 1  # the surest
+
+
+def test_most_objects_also_when_hidden_ones_come_back() -> None:
+    def shift(t: int) -> list[Seen]:
+        everybody = [Seen(i, (16 * i, 0, 16 * i + 16, 16), 0.6 + 0.1 * i) for i in range(4)]
+        return everybody[:2] if t < 3 else everybody[2:] if t < 6 else everybody
+
+    results = follow(GivenQueries(shift), 9, max_objects=2)
+    assert [sorted(tracks.ids.tolist()) for tracks in results] == [[1, 2]] * 3 + [[3, 4]] * 6
+
+
+def test_only_the_last_sure_embeddings_are_remembered() -> None:
+    matcher = OnlineMatcher(Mask2FormerOptions(memory=3))
+    place = torch.ones(1, 4, dtype=torch.bool)
+    embeddings = torch.nn.functional.normalize(torch.tensor([[10.0, float(t)] for t in range(6)]), dim=1)
+    for t in range(6):
+        doubtful = t == 4
+        logits = torch.tensor([[0.0, 2.0]]) if doubtful else torch.tensor([[3.0, 0.0]])
+        match = matcher.step(t, t, logits, embeddings[t : t + 1], place)
+        assert match.ids.tolist() == [1]
+    torch.testing.assert_close(matcher.state_dict()["memory"], embeddings[[2, 3, 5]])
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mask2former_oracle import TOY, TOY_SWIN, moving_waves, toy_network
+from mask2former_oracle import TOY, TOY_SWIN, moving_waves, one_thread, toy_network  # noqa: F401
 from vidseg_trackers.mask2former.clip import query_masks, run_clip
 from vidseg_trackers.mask2former.config import Mask2FormerConfig, ResNetConfig
 from vidseg_trackers.mask2former.frames import fit, to_input

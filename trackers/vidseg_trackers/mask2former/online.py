@@ -74,8 +74,7 @@ class OnlineMatcher:
         self._tracks = [t for t in self._tracks if first_frame - t.seen <= options.max_gap + 1]
         similarity = self._similarity(embeddings)
         lost = torch.tensor([first_frame - t.seen > 1 for t in self._tracks], dtype=torch.bool)
-        possible = (similarity >= options.min_similarity) & (sure | ~lost[:, None])
-        gain = torch.where(possible, similarity - options.min_similarity + 1e-3, 0.0)
+        gain = torch.where(sure | ~lost[:, None], similarity - options.min_similarity, 0.0).clamp(min=0)
         found: dict[int, _Track] = {}
         for row, candidate in zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True):
             if gain[row, candidate] > 0:
