@@ -8,6 +8,7 @@ DATA holds images/ and masks/. Base is SAM's own mask, HQ the HQ mask, sum both:
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -16,11 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidseg.evaluation.region import mask_scores
 from vidseg.sam.build import build_sam
 from vidseg.sam.config import config_from_mapping
+from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam
+from vidseg.sam.prompts import Prompts
 from vidseg.training.items import Item, find_pairs, load
-from vidseg.training.prompts import tight_box
+from vidseg.training.prompts import click, noisy_logits, tight_box
 from vidseg.training.quality import Predictor, measure, sam_predictor
 from vidseg.weights.read import read_weights
 
@@ -29,8 +33,6 @@ DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / 
 
 def read_sam(path: Path) -> Sam:
     """The network of a safetensors file that carries its configuration."""
-    import json
-
     file = read_weights(path)
     sam = build_sam(config_from_mapping(json.loads(file.metadata["config"]), str(path)))
     sam.load_state_dict({k: v.float() for k, v in file.tensors.items()})
@@ -50,6 +52,41 @@ def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt
             label[y1:y2, x1:x2] = 1
         found.append((label & 1) == 1)
     return np.stack(found)
+
+
+def other_prompts(sam: Sam, items: list[Item]) -> None:
+    """Print the quality for a click, a click with the best of three masks, a tracker-like mask, and box with mask."""
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for index, item in enumerate(items):
+        sample, rng = load(item), np.random.default_rng(index)
+        features = sam.encode([sample.image])
+        geometry = features[0].geometry
+        for mask in (m for m in sample.masks if (m > 128).any()):
+            resized = cv2.resize(mask, geometry.resized[::-1], interpolation=cv2.INTER_AREA)
+            canvas = np.zeros(geometry.padded, np.uint8)
+            canvas[: geometry.resized[0], : geometry.resized[1]] = resized
+            logits, box = noisy_logits(rng, canvas)[None], tight_box(mask)[None]
+            points, labels = click(rng, mask)[None, None], np.ones((1, 1), np.int64)
+            kinds: dict[str, tuple[Prompts, Candidates]] = {
+                "box": (Prompts(boxes=box), "single"),
+                "click": (Prompts(points=points, labels=labels), "single"),
+                "click, best": (Prompts(points=points, labels=labels), "best"),
+                "mask": (Prompts(masks=logits), "single"),
+                "box + mask": (Prompts(boxes=box, masks=logits), "single"),
+            }
+            found = {
+                name: sam.decode(features, [prompts], candidates=candidates)[0].upsampled()[0, 0].numpy() > 0
+                for name, (prompts, candidates) in kinds.items()
+            }
+            given = cv2.resize(logits[0], geometry.padded[::-1])[: geometry.resized[0], : geometry.resized[1]]
+            found["(the mask itself)"] = cv2.resize(given, mask.shape[::-1]) > 0
+            for name, answer in found.items():
+                pair = mask_scores(mask > 128, answer)
+                if pair is not None:
+                    scores.setdefault(name, []).append(pair)
+    for name, pairs in scores.items():
+        iou, boundary = np.mean(pairs, axis=0)
+        print(f"{name:18}: mIoU {iou:.4f} mBIoU {boundary:.4f} ({len(pairs)} masks)")
 
 
 def sheet(predictors: dict[str, Predictor], items: list[Item], path: Path) -> None:
@@ -82,6 +119,7 @@ def main() -> None:
     )
     parser.add_argument("--every", type=int, default=1, help="only every n-th image")
     parser.add_argument("--sources", action="store_true", help="one line per source too")
+    parser.add_argument("--prompts", action="store_true", help="also clicks, masks, and box with mask")
     parser.add_argument("--sheet", type=Path)
     args = parser.parse_args()
     items = find_pairs(args.data / "images", args.data / "masks")[:: args.every]
@@ -104,6 +142,8 @@ def main() -> None:
         for name, predict in {**predictors, "grabcut": grabcut}.items():
             q = measure(predict, few)
             print(f"{name:8} on {len(few)} images: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)")
+    if args.prompts:
+        other_prompts(sam, items)
     if args.sheet:
         sheet(predictors, items[:: max(1, len(items) // 12)][:12], args.sheet)
 

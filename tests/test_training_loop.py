@@ -117,6 +117,12 @@ def test_rates() -> None:
     assert (step.steps, step.rate(49), step.rate(50)) == (60, 1e-3, pytest.approx(1e-4))
 
 
+def test_tensorboard_log(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run_line(tmp_path, LoopConfig(steps=2, lr=0.1, log_every=1, tensorboard=True))
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="steps 0"):
         LoopConfig(steps=0, lr=1.0)

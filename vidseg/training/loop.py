@@ -44,6 +44,8 @@ class LoopConfig:
     save_every: int = 500
     validate_every: int = 0
     log_every: int = 20
+    tensorboard: bool = False
+    """Also write the log for TensorBoard (pip install 'vidseg[train]')."""
 
     def __post_init__(self) -> None:
         """Refuse numbers no run can have."""
@@ -129,6 +131,7 @@ class Loop:
         )
         self.average = {k: p.detach().clone() for k, p in self.trained.items()} if config.ema else {}
         self.step = 0
+        self.writer: Any = None
 
     @property
     def checkpoint(self) -> Path:
@@ -230,10 +233,25 @@ class Loop:
         return Averaged(self.model, self.trained, self.average)
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """One JSON line to ``log.jsonl`` of the run's folder."""
-        if self.rank == 0:
-            with (self.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        """One JSON line to ``log.jsonl`` of the run's folder; ``record`` has a ``step``."""
+        if self.rank != 0:
+            return
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self.config.tensorboard:
+            if self.writer is None:
+                self.writer = _tensorboard(self.folder)
+            for name, value in record.items():
+                self.writer.add_scalar(name, value, record["step"])
+            self.writer.flush()
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("loop.tensorboard needs the package tensorboard: pip install 'vidseg[train]'") from error
+    return SummaryWriter(str(folder / "tensorboard"))
 
 
 class Averaged:
