@@ -42,7 +42,7 @@ class RunConfig:
     tracker: str = "xmem"
     """Who follows the objects: xmem, boxes, or another installed tracker (see `vidseg doctor`)."""
     model: str = "compact"
-    """HQ-SAM weights: a catalogue name (see `vidseg weights list`) or a checkpoint file."""
+    """HQ-SAM weights: a name of `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g. sam-vit-b=x.pth)."""
     box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
     point: _Repeat = ()

@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from vidseg.config import RunConfig
 from vidseg.types import VideoInfo
+from vidseg.weights.catalog import CATALOG
+from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.progress import RunProgress
-from vidseg_pipelines.run import OVERLAY, RunSummary, run_video
+from vidseg_pipelines.run import OVERLAY, Loaders, RunSummary, load_run_sam, run_video
 from vidseg_pipelines.streaming import Advance
 
 
@@ -33,9 +35,12 @@ class RunCommand(RunConfig):  # noqa: D101
             with ExitStack() as stack:
 
                 def started(info: VideoInfo, total: int | None) -> Advance:
+                    if self.model in CATALOG and CATALOG[self.model].embedded:
+                        sys.stderr.write(f"model: {self.model}, small and embedded; `vidseg weights list` has better\n")
                     return stack.enter_context(RunProgress(info.name, total, json_log=self.json_log)).advance
 
-                summary = run_video(self, started=started)
+                loaders = Loaders(sam=lambda config: load_run_sam(config, DownloadBar(config.model)))
+                summary = run_video(self, started=started, loaders=loaders)
         finally:
             signal.signal(signal.SIGTERM, previous)
         _report(summary)

@@ -58,10 +58,11 @@ _SAMPLE_BYTES = 1 << 20
 Started = Callable[[VideoInfo, int | None], Advance]
 
 
-def _load_sam(config: RunConfig) -> Sam:
+def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> Sam:
+    """The HQ-SAM of a run; ``progress`` is told of a download."""
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    return load_sam(config.model, device=device, dtype=dtype, offline=config.offline)
+    return load_sam(config.model, device=device, dtype=dtype, offline=config.offline, progress=progress)
 
 
 def _load_tracker(config: RunConfig) -> Tracker:
@@ -75,7 +76,7 @@ def _load_tracker(config: RunConfig) -> Tracker:
 class Loaders:
     """Where a run gets its models from; a worker that does many videos gives loaders that remember."""
 
-    sam: Callable[[RunConfig], Sam] = _load_sam
+    sam: Callable[[RunConfig], Sam] = load_run_sam
     tracker: Callable[[RunConfig], Tracker] = _load_tracker
 
 
