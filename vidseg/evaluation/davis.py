@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.errors import InputError
-from vidseg.evaluation.contours import TOLERANCE, Outline, compare, contour_radius, outline
+from vidseg.evaluation.contours import TOLERANCE, Outline, compare, contour_radius, outlines
 from vidseg.evaluation.label_maps import (
     FramePair,
     LabelMap,
@@ -141,7 +141,7 @@ def _all_pairs(pair: FramePair, proposals: int, count: int) -> Scores:
 def _outlines(pair: FramePair, labels: LabelMap, count: int) -> list[Outline]:
     """Outlines of the objects 1..count of one of the two maps."""
     radius = contour_radius(pair.height, pair.width)
-    return [outline(labels == k, radius, pair.top, pair.left) for k in range(1, count + 1)]
+    return outlines(labels, range(1, count + 1), radius, pair.top, pair.left)
 
 
 @dataclass(frozen=True, slots=True)

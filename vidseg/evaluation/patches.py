@@ -49,10 +49,10 @@ def as_bits(mask: npt.NDArray[Any]) -> Bits:
 
 
 def cut_out(mask: npt.NDArray[Any], margin: int = 0) -> Patch:
-    """The tight window of ``mask`` (H, W), widened by ``margin`` pixels on each side but never beyond the frame."""
+    """A copy of the tight window of ``mask`` (H, W), widened by ``margin`` pixels on each side within the frame."""
     bits = as_bits(mask)
     left, top, width, height = cv2.boundingRect(bits)
     if not width:
         return EMPTY
     y, x = max(0, top - margin), max(0, left - margin)
-    return patch_of(bits[y : top + height + margin, x : left + width + margin], y, x)
+    return patch_of(bits[y : top + height + margin, x : left + width + margin].copy(), y, x)

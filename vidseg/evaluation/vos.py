@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.errors import InputError
-from vidseg.evaluation.contours import TOLERANCE, compare, contour_radius, outline
+from vidseg.evaluation.contours import TOLERANCE, compare, contour_radius, outlines
 from vidseg.evaluation.davis import check_sequences
 from vidseg.evaluation.label_maps import LabelMap, find_truth, frame_files, predicted_files, read_pair
 from vidseg.evaluation.parallel import run_all
@@ -99,9 +99,10 @@ def _evaluate_sequence(job: tuple[str, list[Path], Path]) -> list[VosObject]:
         gt_ids = _ids(pair.truth)
         in_truth |= gt_ids
         radius = contour_radius(pair.height, pair.width)
-        for k in sorted(gt_ids | _ids(pair.guess) | set(scores)):
-            a, b = (outline(labels == k, radius, pair.top, pair.left) for labels in (pair.truth, pair.guess))
-            scores[k].append((gt_file.stem, *compare(a, b)))
+        seen = sorted(gt_ids | _ids(pair.guess) | set(scores))
+        a, b = (outlines(labels, seen, radius, pair.top, pair.left) for labels in (pair.truth, pair.guess))
+        for k, one, other in zip(seen, a, b, strict=True):
+            scores[k].append((gt_file.stem, *compare(one, other)))
     objects = []
     for k in sorted(in_truth):
         frames, j, f = zip(*scores[k], strict=True)
