@@ -37,10 +37,10 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
 class XMemTracker:
     """One video at a time, one step per frame, strictly causal.
 
-    A prompt is a mask (H, W) of a new object, or of a known one, which it corrects: that frame then shows the given mask
-    and becomes the object's reference frame in memory. Other objects keep their prediction outside the given masks. Where
-    given masks overlap, the smaller one is in front. Ids (1..255) are the prompts' own; the tracker never makes up or
-    reuses one, and an object that left keeps its id when it comes back.
+    A prompt is a mask (H, W) of a new object, or of a known one, which it corrects: that frame then shows the given
+    mask and becomes the object's reference frame in memory. Other objects keep their prediction outside the given
+    masks. Where given masks overlap, the smaller one is in front. Ids (1..255) are the prompts' own; the tracker never
+    makes up or reuses one, and an object that left keeps its id when it comes back.
     """
 
     lookahead = 0
@@ -71,7 +71,7 @@ class XMemTracker:
 
         Raises:
             InputError: the frame's size is not the video's.
-            UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice or not by 1..255.
+            UsageError: a prompt that is no mask of the frame's size, is empty, names an object twice or not by 1..255.
         """
         geometry = self._check(frame, prompts)
         if not self.online.ids and not prompts:

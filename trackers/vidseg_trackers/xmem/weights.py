@@ -38,7 +38,17 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
     state = _complete(file.tensors, network.state_dict())
     _check(path, state, network.state_dict())
     network.load_state_dict(state)
-    return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    _cast(network.eval().requires_grad_(False), dtype)
+    channels_last: XMem = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last.to(device)
+
+
+def _cast(network: XMem, dtype: torch.dtype) -> None:
+    """Parameters and buffers to ``dtype``; the statistics of normalisations stay float32."""
+    for module in network.modules():
+        if not isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                tensor.data = tensor.data.to(dtype)
 
 
 def _find(weights: str, offline: bool) -> Path:
