@@ -325,8 +325,10 @@ def test_masks_cover_the_frame_without_padding() -> None:
 def test_objects_in_the_padding_only_are_not_there() -> None:
     network = GivenQueries(lambda t: [Seen(0, (104, 0, 128, 96))])
     frame = Frame(0, 0, 0.0, np.zeros((68, 100, 3), np.uint8))
-    (tracks,) = tracker(network, size=68).step(frame)
+    made = tracker(network, size=68)
+    (tracks,) = made.step(frame)
     assert len(tracks.ids) == 0 and tracks.boxes.shape == (0, 4)
+    assert made.state_dict()["matcher.next_id"] == 1  # nor do they use up ids
 
 
 def test_window_gives_results_when_it_is_full() -> None:
