@@ -46,6 +46,7 @@ def child(video: str, folder: str) -> None:
 
 
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, nargs=2, default=[200, 2000])
     parser.add_argument("--size", default="854x480")

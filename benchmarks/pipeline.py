@@ -46,6 +46,7 @@ def flops_per_frame(video: str, frames: int = 8) -> float:
 
 
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
     parser.add_argument("--prompt-box", action="append", default=[])

@@ -40,6 +40,7 @@ def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float
 
 
 def main() -> None:
+    """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--clips", nargs="+", default=["dev"])
