@@ -18,7 +18,7 @@ from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.registry import build_tracker
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
 from vidseg_trackers.mask2former.clip import best_objects, query_masks, run_clip
-from vidseg_trackers.mask2former.detect import Mask2FormerDetector, Proposal, new_prompts
+from vidseg_trackers.mask2former.detect import Mask2FormerDetector
 from vidseg_trackers.mask2former.frames import fit, full_logits, shrink
 from vidseg_trackers.mask2former.network import ClipFeatures
 from vidseg_trackers.mask2former.online import OnlineMatcher
@@ -418,19 +418,3 @@ def test_proposals_of_a_frame() -> None:
     assert first.score == pytest.approx(0.9, abs=1e-3)
     assert first.mask.shape == (HEIGHT, WIDTH) and not first.mask[32:].any() and not first.mask[:, :40].any()
     assert first.mask[:32, 40:72].sum() >= 32 * 32 - 4  # interpolation rounds the corners
-
-
-def test_prompts_for_new_objects_only() -> None:
-    def box(x1: int, x2: int) -> np.ndarray:
-        mask = np.zeros((10, 100), bool)
-        mask[:, x1:x2] = True
-        return mask
-
-    found = [Proposal(box(x, x + 20), 0.9, "cat") for x in (0, 8, 16, 50, 75)]
-    prompts = new_prompts(found, 7, first_id=4, known=[box(70, 100)], max_objects=3)
-    assert [(p.frame_index, p.object_id) for p in prompts] == [(7, 4), (7, 5), (7, 6)]
-    masks = [p.mask for p in prompts]
-    assert np.array_equal(masks[0], box(0, 20))
-    assert np.array_equal(masks[1], box(20, 36))  # (8, 28) is mostly taken, (16, 36) loses what is
-    assert np.array_equal(masks[2], box(50, 70))
-    assert len(new_prompts(found, 7, first_id=1, max_objects=2)) == 2

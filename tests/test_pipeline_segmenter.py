@@ -9,8 +9,9 @@ from toys import BoxesEverywhere, EncoderCounter, KeepMasks, frames, tiny_sam
 from vidseg.errors import UsageError
 from vidseg.masks.rle import decode
 from vidseg.sam.refiner import Mode, RefineOptions, Refiner
-from vidseg.types import FrameMasks, Prompt, Tracker, VideoInfo
+from vidseg.types import Frame, FrameMasks, Prompt, Proposal, Tracker, VideoInfo
 from vidseg_pipelines.api import segment_frames
+from vidseg_pipelines.proposals import new_prompts
 from vidseg_pipelines.segmenter import Segmenter
 
 INFO = VideoInfo(128, 72, Fraction(24))
@@ -118,3 +119,76 @@ def test_state_is_none_while_frames_are_held_back() -> None:
     segmenter.start(INFO)
     segmenter.step(frames(1))
     assert segmenter.state_dict() is None
+
+
+def test_prompts_for_new_objects_only() -> None:
+    def box(x1: int, x2: int) -> np.ndarray:
+        mask = np.zeros((10, 100), bool)
+        mask[:, x1:x2] = True
+        return mask
+
+    found = [Proposal(box(x, x + 20), 0.9, "cat") for x in (0, 8, 16, 50, 75)]
+    prompts = [p for p, _ in new_prompts(found, 7, first_id=4, known=[box(70, 100)], max_objects=3)]
+    assert [(p.frame_index, p.object_id) for p in prompts] == [(7, 4), (7, 5), (7, 6)]
+    masks = [p.mask for p in prompts]
+    assert np.array_equal(masks[0], box(0, 20))
+    assert np.array_equal(masks[1], box(20, 36))  # (8, 28) is mostly taken, (16, 36) loses what is
+    assert np.array_equal(masks[2], box(50, 70))
+    assert len(new_prompts(found, 7, first_id=1, max_objects=2)) == 2
+
+
+class Sees:
+    """A detector that reports a fixed list of proposals per frame."""
+
+    def __init__(self, frames: dict[int, list[Proposal]]) -> None:
+        self.frames, self.asked = frames, list[int]()
+
+    def detect(self, frame: Frame) -> list[Proposal]:
+        self.asked.append(frame.index)
+        return self.frames.get(frame.index, [])
+
+
+def test_a_detector_finds_the_objects_and_their_classes() -> None:
+    detector = Sees({0: [Proposal(square(10, 10), 0.9, "cat"), Proposal(square(40, 80), 0.8, "dog")]})
+    results = run(KeepMasks(), 3, batch=2, mode="none", detector=detector)
+    assert [r.ids for r in results] == [(1, 2)] * 3
+    assert results[2].labels == ("cat", "dog")
+    assert detector.asked == [0]
+
+
+def test_new_objects_get_new_ids_every_n_frames_and_known_ones_stay() -> None:
+    both = [Proposal(square(10, 10), 0.9, "cat"), Proposal(square(40, 80), 0.8, "dog")]
+    detector = Sees({0: both[:1], 4: both, 8: both})
+    results = run(KeepMasks(), 10, batch=3, mode="none", detector=detector, detect_every=4)
+    assert detector.asked == [0, 4, 8]
+    assert [r.ids for r in results] == [(1,)] * 4 + [(1, 2)] * 6
+    assert results[9].labels == ("cat", "dog")
+
+
+def test_at_most_max_objects_are_followed() -> None:
+    detector = Sees({0: [Proposal(square(10, 10), 0.9), Proposal(square(40, 80), 0.8)]})
+    assert run(KeepMasks(), 1, batch=1, mode="none", detector=detector, max_objects=1)[0].ids == (1,)
+
+
+def test_detection_goes_on_after_a_resume_as_without_it() -> None:
+    both = [Proposal(square(10, 10), 0.9, "cat"), Proposal(square(40, 80), 0.8, "dog")]
+    sam, seen = tiny_sam(), {0: both[:1], 4: both, 8: both}
+
+    def fresh() -> Segmenter:
+        segmenter = Segmenter(
+            KeepMasks(), sam, Refiner(sam, RefineOptions("none")), detector=Sees(seen), detect_every=4
+        )
+        segmenter.start(INFO)
+        return segmenter
+
+    inputs = frames(10)
+    whole = fresh()
+    expected = whole.step(inputs)
+    first = fresh()
+    first.step(inputs[:4])
+    state = first.state_dict()
+    assert state is not None
+    second = fresh()
+    second.load_state_dict(state, 4)
+    assert [m.labels for _, m in second.step(inputs[4:])] == [m.labels for _, m in expected[4:]]
+    assert second.state_dict() is not None

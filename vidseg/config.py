@@ -57,7 +57,14 @@ class RunConfig:
     """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
     tracker knows and kept only where both agree. none: the tracker's own masks."""
     max_objects: int = 5
-    """Most objects to find when no prompt is given."""
+    """Most objects to follow when they are found automatically."""
+    detect_with: str = ""
+    """What finds objects when no prompt is given: mask2former or another installed detector; default: HQ-SAM's
+    automatic masks."""
+    detect_every: int = 0
+    """Look for new objects every N frames; 0: only at the start."""
+    detector_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Settings of the detector (in YAML)."""
     frames: str = ":"
     """A:B - only frames A (included) to B (excluded), counted from 0."""
     batch: int = 4
@@ -93,6 +100,8 @@ class RunConfig:
         for name in ("max_objects", "batch", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if self.detect_every < 0:
+            raise UsageError(f"--detect-every {self.detect_every}: must be at least 0")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.boxes is not None and self.tracker == "xmem":

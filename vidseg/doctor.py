@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidseg import __version__
-from vidseg.registry import tracker_names
+from vidseg.registry import installed
 from vidseg.weights.catalog import CATALOG, find_local
 
 
@@ -44,7 +44,8 @@ def _rows() -> list[tuple[str, str]]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows.append(("cuda", ", ".join(gpus) or "no device"))
     rows.append(("mps", "yes" if torch.backends.mps.is_available() else "no"))
-    rows.append(("trackers", ", ".join(tracker_names())))
+    rows.append(("trackers", ", ".join(installed("tracker"))))
+    rows.append(("detectors", ", ".join(installed("detector"))))
     found = [name for name in CATALOG if find_local(name)]
     rows.append(("weights here", ", ".join(found) or "none"))
     return rows

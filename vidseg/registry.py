@@ -1,40 +1,42 @@
-"""Trackers by name. A package adds one with an entry point in the group ``vidseg.trackers``; no fork needed.
+"""Trackers and detectors by name. A package adds one with an entry point; no fork needed.
 
-The entry point names a function ``build(options, *, device, dtype, offline) -> Tracker`` where ``options`` is a mapping
-of the tracker's own settings; unknown settings are a :class:`~vidseg.errors.UsageError`.
+In the groups ``vidseg.trackers`` and ``vidseg.detectors`` an entry point names a function
+``build(options, *, device, dtype, offline)`` that gives a :class:`~vidseg.types.Tracker` or a
+:class:`~vidseg.types.Detector`. ``options`` is a mapping of its own settings; unknown settings are a
+:class:`~vidseg.errors.UsageError`. A module may name the weights that it uses by default as ``DEFAULT_WEIGHTS``.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import torch
 
 from vidseg.errors import UsageError, did_you_mean
-from vidseg.types import Tracker
+from vidseg.types import Detector, Tracker
 
-GROUP = "vidseg.trackers"
-
-
-def tracker_names() -> list[str]:
-    """Names of all installed trackers, sorted."""
-    return sorted(entry_points(group=GROUP).names)
+_GROUPS = {"tracker": "vidseg.trackers", "detector": "vidseg.detectors"}
 
 
-def check_tracker(name: str) -> None:
-    """Raise a UsageError, with the allowed names and the closest, when there is no tracker called ``name``."""
-    names = tracker_names()
+def installed(kind: str) -> list[str]:
+    """Names of all installed trackers or detectors (``kind``), sorted."""
+    return sorted(entry_points(group=_GROUPS[kind]).names)
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise a UsageError, with the allowed names and the closest, when ``kind`` has none called ``name``."""
+    names = installed(kind)
     if name not in names:
-        raise UsageError(f"unknown tracker '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
+        raise UsageError(f"unknown {kind} '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
 
 
-def tracker_weights(name: str, options: Mapping[str, object]) -> str | None:
-    """Which weights the tracker ``name`` would use: its option ``weights`` or its module's ``DEFAULT_WEIGHTS``."""
-    check_tracker(name)
-    (entry,) = entry_points(group=GROUP, name=name)
-    chosen = options.get("weights") or getattr(importlib.import_module(entry.module), "DEFAULT_WEIGHTS", None)
+def weights_used(kind: str, name: str, options: Mapping[str, object]) -> str | None:
+    """Name or file of the weights that a tracker or detector would use, if it uses any."""
+    module = importlib.import_module(_entry(kind, name).module)
+    chosen = options.get("weights") or getattr(module, "DEFAULT_WEIGHTS", None)
     return None if chosen is None else str(chosen)
 
 
@@ -51,7 +53,36 @@ def build_tracker(
     Raises:
         UsageError: unknown name or unknown option.
     """
-    check_tracker(name)
-    (entry,) = entry_points(group=GROUP, name=name)
-    tracker: Tracker = entry.load()(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
+    tracker: Tracker = _build("tracker", name, options, device, dtype, offline)
     return tracker
+
+
+def build_detector(
+    name: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+) -> Detector:
+    """Build the detector called ``name``; errors as :func:`build_tracker`."""
+    detector: Detector = _build("detector", name, options, device, dtype, offline)
+    return detector
+
+
+def _entry(kind: str, name: str) -> EntryPoint:
+    check_name(kind, name)
+    (entry,) = entry_points(group=_GROUPS[kind], name=name)
+    return entry
+
+
+def _build(
+    kind: str,
+    name: str,
+    options: Mapping[str, object] | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    offline: bool,
+) -> Any:
+    build = _entry(kind, name).load()
+    return build(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)

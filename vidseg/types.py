@@ -145,6 +145,15 @@ class Tracks(ShapeRepr):
             raise UsageError(f"tracks of frame {self.frame_index}: ids must be positive, distinct: {self.ids.tolist()}")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Proposal(ShapeRepr):
+    """An object that a detector sees on one frame: bool mask (H, W), score in 0..1, name of its class if it has one."""
+
+    mask: npt.NDArray[np.bool_]
+    score: float
+    label: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Rle:
     """A binary mask as COCO compressed run-lengths: ``counts`` as pycocotools writes them."""
@@ -220,6 +229,14 @@ class Tracker(Protocol):
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
         """Restore what :meth:`state_dict` gave."""
+        ...
+
+
+class Detector(Protocol):
+    """Finds objects on single frames, for trackers that only follow what they are given."""
+
+    def detect(self, frame: Frame) -> list[Proposal]:
+        """Objects, best first; their masks may overlap."""
         ...
 
 

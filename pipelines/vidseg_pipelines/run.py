@@ -27,12 +27,12 @@ from vidseg.outputs import (
 )
 from vidseg.outputs.files import make_folder
 from vidseg.prompts import parse_prompts
-from vidseg.registry import build_tracker, check_tracker, tracker_weights
+from vidseg.registry import build_detector, build_tracker, check_name, weights_used
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
 from vidseg.sam.model import Sam
 from vidseg.sam.refiner import RefineOptions, Refiner
-from vidseg.types import Frame, FrameMasks, Sink, Source, Tracker, VideoInfo
+from vidseg.types import Detector, Frame, FrameMasks, Sink, Source, Tracker, VideoInfo
 from vidseg.video import open_source
 from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
@@ -72,12 +72,22 @@ def _load_tracker(config: RunConfig) -> Tracker:
     return build_tracker(config.tracker, options, device=device, dtype=dtype, offline=config.offline)
 
 
+def _load_detector(config: RunConfig) -> Detector | None:
+    if not config.detect_with:
+        return None
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    options = config.detector_options
+    return build_detector(config.detect_with, options, device=device, dtype=dtype, offline=config.offline)
+
+
 @dataclass(frozen=True)
 class Loaders:
     """Where a run gets its models from; a worker that does many videos gives loaders that remember."""
 
     sam: Callable[[RunConfig], Sam] = load_run_sam
     tracker: Callable[[RunConfig], Tracker] = _load_tracker
+    detector: Callable[[RunConfig], Detector | None] = _load_detector
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,9 @@ def run_video(config: RunConfig, *, started: Started | None = None, loaders: Loa
     if not config.input:
         raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, or - for standard input)")
     config.check()
-    check_tracker(config.tracker)
+    check_name("tracker", config.tracker)
+    if config.detect_with:
+        check_name("detector", config.detect_with)
     first, end = config.frame_range
     source = open_source(config.input, frames=slice(first, end))
     with contextlib.closing(source):
@@ -144,13 +156,15 @@ def run_video(config: RunConfig, *, started: Started | None = None, loaders: Loa
         clock = StageClock()
         loaders = loaders or Loaders()
         with clock("load"):
-            sam, tracker = loaders.sam(config), loaders.tracker(config)
+            sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
         segmenter = Segmenter(
             tracker,
             sam,
             Refiner(sam, RefineOptions(config.refine)),
             prompts=prompts,
             max_objects=config.max_objects,
+            detector=detector,
+            detect_every=config.detect_every,
             clock=clock,
         )
         return _Run(config, source, segmenter, folder, manifest, clock, resuming=old is not None).go(started)
@@ -277,9 +291,10 @@ class _Run:
 def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(source.info).items()}
     weights = {"model": weights_identity(config.model)}
-    tracker = tracker_weights(config.tracker, config.all_tracker_options())
-    if tracker is not None:
-        weights["tracker"] = weights_identity(tracker)
+    used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options())}
+    if config.detect_with:
+        used["detector"] = weights_used("detector", config.detect_with, config.detector_options)
+    weights |= {part: weights_identity(name) for part, name in used.items() if name is not None}
     return {
         "version": __version__,
         "status": "running",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,8 +16,9 @@ from vidseg.errors import UsageError
 from vidseg.sam.discovery import find_objects
 from vidseg.sam.model import FrameFeatures, Sam
 from vidseg.sam.refiner import Refiner
-from vidseg.types import Frame, FrameMasks, Prompt, State, Tracker, Tracks, VideoInfo
+from vidseg.types import Detector, Frame, FrameMasks, Prompt, Proposal, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.proposals import new_prompts
 
 RETRY_EVERY = 10
 """Frames between attempts to find objects while none has been found."""
@@ -31,7 +34,8 @@ class _Pending:
 class Segmenter:
     """The heart of every pipeline. Encodes each frame once and draws the boxes of a micro-batch in one decoder batch.
 
-    Without ``prompts`` a tracker that wants masks gets objects found by HQ-SAM on the first frame that shows any.
+    Without ``prompts`` a tracker that wants masks gets the objects that ``detector`` (default: HQ-SAM)
+    finds on the first frame that shows any, and with ``detect_every`` = N > 0 new objects every N frames.
     """
 
     def __init__(
@@ -42,18 +46,24 @@ class Segmenter:
         *,
         prompts: Sequence[Prompt] = (),
         max_objects: int = 5,
+        detector: Detector | None = None,
+        detect_every: int = 0,
         clock: StageClock | None = None,
     ) -> None:
         if prompts and tracker.finds_objects:
             raise UsageError("this tracker finds the objects by itself: leave out the prompts")
         self.tracker, self.sam, self.refiner = tracker, sam, refiner
         self.max_objects = max_objects
+        self.detector, self.detect_every = detector, detect_every
         self.clock = clock or StageClock()
         self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)
         for prompt in prompts:
             self._prompts[prompt.frame_index].append(prompt)
         self._searching = not prompts and not tracker.finds_objects
         self._next_search = 0
+        self._highest_id = max((p.object_id for p in prompts), default=0)
+        self._labels: dict[int, str] = {}
+        self._last_masks: npt.NDArray[np.float32] | None = None
         self._pending: dict[int, _Pending] = {}
 
     def start(self, video: VideoInfo) -> None:
@@ -67,13 +77,14 @@ class Segmenter:
         for frame in frames:
             pending = self._pending[frame.index] = _Pending(frame)
             prompts = self._prompts.pop(frame.index, [])
-            if self._searching and frame.index >= self._next_search:
-                prompts = self._find(pending)
-            elif self.tracker.wants_masks and any(p.mask is None for p in prompts):
+            if self.tracker.wants_masks and any(p.mask is None for p in prompts):
                 prompts = self._draw(pending, prompts)
+            if frame.index >= self._next_search and (self._searching or self.detect_every):
+                prompts = prompts + self._find(pending, prompts)
             pending.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
             with self.clock("track"):
-                tracks += self.tracker.step(frame, prompts)
+                tracks += [self._labelled(t) for t in self.tracker.step(frame, prompts)]
+            self._last_masks = tracks[-1].masks if tracks else self._last_masks
         return self._refine(tracks)
 
     def finish(self) -> list[tuple[Frame, FrameMasks]]:
@@ -91,7 +102,14 @@ class Segmenter:
         """The state after the frames so far, or None while frames are held back (a tracker with lookahead)."""
         if self._pending:
             return None
-        own: State = {"segmenter.searching": int(self._searching), "segmenter.next_search": self._next_search}
+        own: State = {
+            "segmenter.searching": int(self._searching),
+            "segmenter.next_search": self._next_search,
+            "segmenter.highest_id": self._highest_id,
+            "segmenter.labels": json.dumps(self._labels),
+        }
+        if self.detect_every and self._last_masks is not None:
+            own["segmenter.last_masks"] = torch.from_numpy(self._last_masks)
         for key, value in self.tracker.state_dict().items():
             own[f"tracker.{key}"] = value.clone() if isinstance(value, torch.Tensor) else value
         return own
@@ -100,6 +118,10 @@ class Segmenter:
         """Continue after the frames before ``next_frame``."""
         self._searching = bool(state["segmenter.searching"])
         self._next_search = int(state["segmenter.next_search"])
+        self._highest_id = int(state["segmenter.highest_id"])
+        self._labels = {int(k): v for k, v in json.loads(str(state["segmenter.labels"])).items()}
+        masks = state.get("segmenter.last_masks")
+        self._last_masks = masks.numpy() if isinstance(masks, torch.Tensor) else None
         for index in [i for i in self._prompts if i < next_frame]:
             del self._prompts[index]
         self.tracker.load_state_dict(
@@ -118,12 +140,35 @@ class Segmenter:
         assert pending.features is not None
         return pending.features
 
-    def _find(self, pending: _Pending) -> list[Prompt]:
-        features = self._features(pending)
+    def _find(self, pending: _Pending, given: Sequence[Prompt]) -> list[Prompt]:
+        """New objects on a frame: those that neither the prompts nor the tracker's last masks cover."""
+        frame, known = pending.frame, [p.mask for p in given if p.mask is not None]
+        if self._last_masks is not None:
+            size = (frame.size[1], frame.size[0])
+            known += [cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5 for m in self._last_masks]
+        features = None if self.detector else self._features(pending)
         with self.clock("find"):
-            masks = find_objects(self.sam, features, max_objects=self.max_objects)
-        self._searching, self._next_search = not masks, pending.frame.index + RETRY_EVERY
-        return [Prompt(pending.frame.index, i, mask=mask) for i, mask in enumerate(masks, start=1)]
+            if self.detector is not None:
+                proposals = self.detector.detect(frame)
+            else:
+                assert features is not None
+                found = find_objects(self.sam, features, max_objects=self.max_objects)
+                proposals = [Proposal(mask, 1.0) for mask in found]
+        free = max(0, self.max_objects - len(known))
+        prompts = new_prompts(proposals, frame.index, first_id=self._highest_id + 1, known=known, max_objects=free)
+        for prompt, label in prompts:
+            self._highest_id = prompt.object_id
+            if label is not None:
+                self._labels[prompt.object_id] = label
+        self._searching = self._searching and not prompts
+        self._next_search = frame.index + (RETRY_EVERY if self._searching else self.detect_every)
+        return [prompt for prompt, _ in prompts]
+
+    def _labelled(self, tracks: Tracks) -> Tracks:
+        """Tracks with the classes that the detector gave their objects."""
+        if not self._labels or tracks.labels is not None:
+            return tracks
+        return replace(tracks, labels=tuple(self._labels.get(int(i)) for i in tracks.ids))
 
     def _draw(self, pending: _Pending, prompts: Sequence[Prompt]) -> list[Prompt]:
         features = self._features(pending)

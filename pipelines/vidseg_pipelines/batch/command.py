@@ -18,7 +18,7 @@ import yaml
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError
-from vidseg.registry import check_tracker
+from vidseg.registry import check_name
 from vidseg.runtime import resolve_device
 from vidseg_pipelines.batch.executors import make_engine
 from vidseg_pipelines.batch.inputs import expand
@@ -125,7 +125,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     """
     command.check()
     assert command.output is not None
-    check_tracker(command.tracker)
+    check_name("tracker", command.tracker)
     if command.engine == "local":
         resolve_device(command.device)
     folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)

@@ -1,15 +1,12 @@
-"""Objects of single frames for trackers that want masks: proposals on the first frame, and on later ones."""
+"""The ``mask2former`` detector: objects of single frames for trackers that want masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from vidseg.types import Frame, Prompt, ShapeRepr
+from vidseg.types import Frame, Proposal
 from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
 from vidseg_trackers.mask2former.frames import fit, full_logits, shrink
 from vidseg_trackers.mask2former.labels import class_set
@@ -18,25 +15,11 @@ from vidseg_trackers.mask2former.options import Mask2FormerOptions
 from vidseg_trackers.mask2former.tracker import trained_size
 from vidseg_trackers.mask2former.weights import load_network
 
-Mask = npt.NDArray[np.bool_]
 
-MAX_OVERLAP = 0.5
-"""A proposal is new when known objects cover no more than this share of it."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Proposal(ShapeRepr):
-    """An object on one frame: mask (H, W) in pixels of the video, class probability, name of the class."""
-
-    mask: Mask
-    score: float
-    label: str
-
-
-def build_detector(
+def build(
     options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool
 ) -> Mask2FormerDetector:
-    """A detector from the settings of the tracker (those of identities play no part).
+    """Entry point ``mask2former``; the settings are the tracker's, those of identities play no part.
 
     Raises:
         UsageError: unknown or wrong options.
@@ -71,24 +54,3 @@ class Mask2FormerDetector:
             if mask.any():
                 proposals.append(Proposal(mask, score, self._names[label]))
         return proposals
-
-
-def new_prompts(
-    proposals: Sequence[Proposal], frame_index: int, *, first_id: int, known: Sequence[Mask] = (), max_objects: int
-) -> list[Prompt]:
-    """Prompts with ids from ``first_id`` on for the proposals that are not among the ``known`` masks of the frame.
-
-    The masks are disjoint, from each other and from the known ones: a pixel belongs to whom it was given first.
-    ``max_objects`` counts the new objects.
-    """
-    prompts: list[Prompt] = []
-    taken: Mask | None = np.any(known, axis=0) if len(known) else None
-    for proposal in proposals:
-        if len(prompts) == max_objects:
-            break
-        mask = proposal.mask if taken is None else proposal.mask & ~taken
-        if not mask.any() or mask.sum() < (1 - MAX_OVERLAP) * proposal.mask.sum():
-            continue
-        prompts.append(Prompt(frame_index, first_id + len(prompts), mask=mask))
-        taken = mask if taken is None else taken | mask
-    return prompts
