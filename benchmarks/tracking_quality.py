@@ -43,10 +43,10 @@ def by_tracker(name: str, options: dict[str, object]) -> Callable[[Clip], U8]:
         ids = [int(i) for i in np.unique(first) if i not in (0, VOID)]
         height, width = first.shape
         prompts = [Prompt(0, i, mask=first == i) for i in ids]
-        tracker.start(VideoInfo(width, height, Fraction(24), len(clip.frames), name=clip.name), prompts)
+        tracker.start(VideoInfo(width, height, Fraction(24), len(clip.frames), name=clip.name))
         tracks: list[Tracks] = []
         for index, rgb in enumerate(clip.frames):
-            tracks += tracker.step(Frame(index, index, index / 24, rgb))
+            tracks += tracker.step(Frame(index, index, index / 24, rgb), prompts if index == 0 else ())
         tracks += tracker.finish()
         return np.stack([first, *(label_map(t, height, width) for t in tracks[1:])])
 

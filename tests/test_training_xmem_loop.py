@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from test_training_xmem_data import tiny_bank
+from vidseg.config import load_yaml
 from vidseg.errors import UsageError, WeightsError
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.config import Stage, TrainConfig
 from vidseg_trackers.xmem.training.loop import Trainer
 from vidseg_trackers.xmem.training.losses import bootstrapped_cross_entropy, dice_loss
-from vidseg_trackers.xmem.training.model import export
+from vidseg_trackers.xmem.training.model import compact_config, export
 from vidseg_trackers.xmem.training.unroll import unroll
+from vidseg_trackers.xmem.weights import load_network
 
 NETWORK = {
     "key_dim": 16, "value_dim": 16, "hidden_dim": 8, "f16_dim": 128, "f8_dim": 40, "f4_dim": 24, "mask_dim": 16,
@@ -108,3 +111,16 @@ def test_recipe_values_are_checked() -> None:
         recipe(object_chances=(0.5, 0.1))
     stages = (Stage(2, size=32), Stage(3, size=64))
     assert [recipe(stages=stages).stage_at(i).size for i in (0, 1, 2, 4)] == [32, 32, 64, 64]
+
+
+def test_the_recipe_in_the_repository_is_valid() -> None:
+    path = Path(__file__).parents[1] / "configs" / "training" / "xmem-compact.yaml"
+    config = load_yaml(TrainConfig, path)
+    assert config.iterations == sum(stage.iterations for stage in config.stages)
+    assert compact_config(config.network).encoder == "compact"
+
+
+def test_the_embedded_file_is_the_network_of_the_recipe() -> None:
+    path = Path(__file__).parents[1] / "configs" / "training" / "xmem-compact.yaml"
+    network = load_network("compact-xmem", device=torch.device("cpu"), dtype=torch.float32, offline=True)
+    assert network.config == compact_config(load_yaml(TrainConfig, path).network)
