@@ -1,15 +1,14 @@
 """mIoU and mBIoU of the compact model on a folder of images and masks, boxes from the ground truth.
 
-    python benchmarks/compact_quality.py DATA [--weights FILE] [--noise 0 0.4] [--grabcut 60] [--sheet FILE.png]
+    python benchmarks/compact_quality.py DATA [--weights FILE] [--noise 0 0.4] [--grabcut 60] [--prompts] [--sheet PNG]
 
-DATA holds images/ and masks/. Base is SAM's own mask, HQ the HQ mask, sum both: what `output` in the file chooses.
+DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ mask, sum both added.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import cv2
@@ -19,13 +18,13 @@ import torch
 
 from vidseg.evaluation.region import mask_scores
 from vidseg.sam.build import build_sam
-from vidseg.sam.config import config_from_mapping
+from vidseg.sam.config import Output, config_from_mapping
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam
 from vidseg.sam.prompts import Prompts
 from vidseg.training.items import Item, find_pairs, load
 from vidseg.training.prompts import click, noisy_logits, tight_box
-from vidseg.training.quality import Predictor, measure, sam_predictor
+from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor
 from vidseg.weights.read import read_weights
 
 DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
@@ -39,7 +38,7 @@ def read_sam(path: Path) -> Sam:
     return sam.eval()
 
 
-def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
     """GrabCut (Rother et al. 2004) from the same boxes, five rounds."""
     found = []
     for box in boxes:
@@ -51,7 +50,7 @@ def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt
         except cv2.error:  # a box without background around it
             label[y1:y2, x1:x2] = 1
         found.append((label & 1) == 1)
-    return np.stack(found)
+    return {"grabcut": np.stack(found)}
 
 
 def other_prompts(sam: Sam, items: list[Item]) -> None:
@@ -89,16 +88,14 @@ def other_prompts(sam: Sam, items: list[Item]) -> None:
         print(f"{name:18}: mIoU {iou:.4f} mBIoU {boundary:.4f} ({len(pairs)} masks)")
 
 
-def sheet(predictors: dict[str, Predictor], items: list[Item], path: Path) -> None:
-    """A picture of images, ground truth and masks side by side."""
+def sheet(predict: Predictor, items: list[Item], path: Path) -> None:
+    """A picture of ground truth and masks side by side, one row per image."""
     rows = []
     for item in items:
         sample = load(item)
         boxes = np.stack([tight_box(m) for m in sample.masks])
-        masks = {"gt": np.stack(sample.masks) > 128}
-        masks |= {name: predict(sample.image, boxes) for name, predict in predictors.items()}
         tiles = []
-        for found in masks.values():
+        for found in (np.stack(sample.masks) > 128, *predict(sample.image, boxes).values()):
             picture = sample.image.copy()
             for i, mask in enumerate(found):
                 colour = np.array([(255, 40, 40), (40, 255, 40), (60, 90, 255)][i % 3])
@@ -108,44 +105,40 @@ def sheet(predictors: dict[str, Predictor], items: list[Item], path: Path) -> No
     cv2.imwrite(str(path), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))
 
 
+def report(label: str, scores: dict[str, list[Score]]) -> None:
+    """One line per name."""
+    for name, parts in scores.items():
+        q = Quality.of(parts)
+        print(f"{label:18} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)", flush=True)
+
+
 def main() -> None:
-    """Measure and print one line per output."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path, default=DEFAULT)
     parser.add_argument("--noise", type=float, nargs="*", default=[0.0])
-    parser.add_argument(
-        "--grabcut", type=int, default=0, help="also GrabCut on this many images, all outputs on the same"
-    )
+    parser.add_argument("--grabcut", type=int, default=0, help="GrabCut too, everything on this many images")
     parser.add_argument("--every", type=int, default=1, help="only every n-th image")
-    parser.add_argument("--sources", action="store_true", help="one line per source too")
     parser.add_argument("--prompts", action="store_true", help="also clicks, masks, and box with mask")
-    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--sheet", type=Path, help="a picture of 12 images, masks side by side")
     args = parser.parse_args()
     items = find_pairs(args.data / "images", args.data / "masks")[:: args.every]
     sam = read_sam(args.weights)
-    predictors = {o: sam_predictor(sam, o) for o in (("sam", "hq", "sum") if sam.config.hq else ("sam",))}
+    outputs: tuple[Output, ...] = ("sam", "hq", "sum") if sam.config.hq else ("sam",)
+    predict = sam_predictor(sam, outputs)
     for noise in args.noise:
-        for name, predict in predictors.items():
-            began = time.perf_counter()
-            q = measure(predict, items, noise)
-            seconds = (time.perf_counter() - began) / len(items)
-            scores = f"mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f}"
-            print(f"{name:8} noise {noise:g}: {scores} ({q.count} masks, {seconds:.3f} s/image)")
-    if args.sources:
+        scores = measure(predict, items, noise)
+        report(f"noise {noise:g}", scores)
         for source in sorted({item.source for item in items}):
-            for name, predict in predictors.items():
-                q = measure(predict, [item for item in items if item.source == source])
-                print(f"{source:8} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)")
+            report(f"  {source}", {name: [s for s in parts if s.source == source] for name, parts in scores.items()})
     if args.grabcut:
         few = items[:: max(1, len(items) // args.grabcut)][: args.grabcut]
-        for name, predict in {**predictors, "grabcut": grabcut}.items():
-            q = measure(predict, few)
-            print(f"{name:8} on {len(few)} images: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)")
+        report(f"{len(few)} images", measure(predict, few) | measure(grabcut, few))
     if args.prompts:
         other_prompts(sam, items)
     if args.sheet:
-        sheet(predictors, items[:: max(1, len(items) // 12)][:12], args.sheet)
+        sheet(predict, items[:: max(1, len(items) // 12)][:12], args.sheet)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,17 @@ from vidseg.sam.prompts import Prompts
 from vidseg.training.items import Item, load
 from vidseg.training.prompts import tight_box
 
-Predictor = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], npt.NDArray[np.bool_]]
+Predictor = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], Mapping[str, npt.NDArray[np.bool_]]]
+"""Masks (N, H, W) by name (of an output, of a method) for the boxes (N, 4) on an image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """IoU and boundary IoU of one mask, and the source of its image."""
+
+    source: str
+    iou: float
+    boundary: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +38,31 @@ class Quality:
     mbiou: float
     count: int
 
+    @classmethod
+    def of(cls, scores: Sequence[Score]) -> Quality:
+        """Mean of ``scores``. Raises ``InputError`` when there are none."""
+        if not scores:
+            raise InputError("no image with a mask to measure on")
+        return cls(float(np.mean([s.iou for s in scores])), float(np.mean([s.boundary for s in scores])), len(scores))
 
-def sam_predictor(sam: Sam, output: Output) -> Predictor:
-    """Masks (N, H, W) of ``sam`` for the boxes (N, 4) on an image."""
 
-    def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def sam_predictor(sam: Sam, outputs: Sequence[Output]) -> Predictor:
+    """The masks of every one of ``outputs``; the image is encoded once."""
+
+    def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
         features = sam.encode([image])
-        masks = sam.decode(features, [Prompts(boxes=boxes)], output=output)
-        return (masks[0].upsampled()[:, 0] > 0).numpy()
+        answers = {o: sam.decode(features, [Prompts(boxes=boxes)], output=o)[0] for o in outputs}
+        return {o: (masks.upsampled()[:, 0] > 0).cpu().numpy() for o, masks in answers.items()}
 
     return predict
 
 
-def measure(predict: Predictor, items: Sequence[Item], noise: float = 0.0, seed: int = 0) -> Quality:
-    """Mean IoU and boundary IoU of ``predict`` over all masks of ``items``, boxes from the ground truth.
+def measure(predict: Predictor, items: Sequence[Item], noise: float = 0.0, seed: int = 0) -> dict[str, list[Score]]:
+    """IoU and boundary IoU of all masks of ``items``, boxes from the ground truth, by name of the prediction.
 
     With ``noise`` the boxes are disturbed (HQ-SAM, table 13); the same seed gives the same boxes.
     """
-    scores = []
+    scores: dict[str, list[Score]] = {}
     for index, item in enumerate(items):
         sample = load(item)
         wanted = [m for m in sample.masks if (m > 128).any()]
@@ -55,11 +72,9 @@ def measure(predict: Predictor, items: Sequence[Item], noise: float = 0.0, seed:
         if noise:
             rng = np.random.default_rng((seed, index))
             boxes = noisy_boxes(boxes, noise, rng, canvas=float(max(sample.image.shape))).astype(np.float32)
-        for found, mask in zip(predict(sample.image, boxes), wanted, strict=True):
-            pair = mask_scores(mask > 128, found)
-            if pair is not None:
-                scores.append(pair)
-    if not scores:
-        raise InputError("no image with a mask to measure on")
-    means = np.mean(scores, axis=0)
-    return Quality(float(means[0]), float(means[1]), len(scores))
+        for name, found in predict(sample.image, boxes).items():
+            for mask, answer in zip(wanted, found, strict=True):
+                pair = mask_scores(mask > 128, answer)
+                if pair is not None:
+                    scores.setdefault(name, []).append(Score(item.source, *pair))
+    return scores

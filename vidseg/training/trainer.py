@@ -21,7 +21,7 @@ from vidseg.training.items import Image, Item, Mask, Sample, find_clips, find_pa
 from vidseg.training.loop import Draw, Loop, matching, set_trainable
 from vidseg.training.objectives import base_loss, hq_loss
 from vidseg.training.pretrained import load_imagenet
-from vidseg.training.quality import measure, sam_predictor
+from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
 from vidseg.training.scenes import SceneMaker
 from vidseg.training.splits import dev_clips, held_out, shows_clip
@@ -179,9 +179,12 @@ def train(
 
     def validate(step: int) -> dict[str, float]:
         write_weights(sam, result)
+        if not choosing:
+            return {}
+        outputs = get_args(Output) if hq else ("sam",)
         scores: dict[str, float] = {}
-        for output in get_args(Output) if hq and choosing else ("sam",) if choosing else ():
-            quality = measure(sam_predictor(sam, output), choosing)
+        for output, parts in measure(sam_predictor(sam, outputs), choosing).items():
+            quality = Quality.of(parts)
             scores |= {f"{output}_miou": quality.miou, f"{output}_mbiou": quality.mbiou}
         return scores
 
