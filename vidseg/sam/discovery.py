@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from vidseg.masks.paste import upsample_logits
-from vidseg.sam.model import FrameFeatures, Sam, stability_score
+from vidseg.masks.boxes import mask_box
+from vidseg.sam.model import FrameFeatures, Masks, Sam, stability_score
 from vidseg.sam.prompts import Prompts
 
 
@@ -19,15 +19,17 @@ from vidseg.sam.prompts import Prompts
 class DiscoveryOptions:
     """What counts as an object worth following.
 
-    ``points_per_side``: the grid of clicks. ``min_iou``, ``min_stability`` (0..1): predicted quality and stability
-    score (Segment Anything, appendix B). ``min_area``, ``max_area``: share of the frame. ``max_overlap``: share of the
+    ``points_per_side``: the grid of clicks. ``min_stability`` (0..1): stability score (Segment Anything, appendix B).
+    ``min_quality``: predicted quality, and ``min_share`` of the best one on the frame; networks differ in what they
+    call good. ``min_area``, ``max_area``: share of the frame. ``max_overlap``: share of the
     smaller of two masks that the other may cover. ``max_border``: share of the frame's border that it may touch, which
     tells objects from walls, floors and skies.
     """
 
-    points_per_side: int = 16
-    min_iou: float = 0.75
-    min_stability: float = 0.85
+    points_per_side: int = 12
+    min_quality: float = 0.3
+    min_share: float = 0.6
+    min_stability: float = 0.6
     min_area: float = 0.004
     max_area: float = 0.5
     max_overlap: float = 0.2
@@ -37,74 +39,92 @@ class DiscoveryOptions:
 def find_objects(
     sam: Sam, features: FrameFeatures, *, max_objects: int, options: DiscoveryOptions | None = None
 ) -> list[npt.NDArray[np.bool_]]:
-    """Up to ``max_objects`` disjoint masks (H, W) of a frame, the most prominent first; none is a possible answer."""
+    """Up to ``max_objects`` disjoint masks (H, W) of a frame, the most prominent first; none is a possible answer.
+
+    A grid of clicks gives candidates; the good ones that do not overlap are drawn again from their boxes, which says
+    better than a click what is meant.
+    """
     options = options or DiscoveryOptions()
-    logits, iou = _candidates(sam, features, options.points_per_side)
-    masks = logits > 0
-    stability = stability_score(logits)
-    area = masks.flatten(1).float().mean(1)
-    good = (
-        (iou >= options.min_iou)
-        & (stability >= options.min_stability)
-        & (area >= options.min_area)
-        & (area <= options.max_area)
-        & (_border_share(masks) <= options.max_border)
-    )
-    # Large masks first, but a doubtful large one does not beat a sure smaller one.
-    prominence = iou * stability * area.sqrt()
-    order = prominence[good].argsort(descending=True, stable=True)
-    chosen = _without_overlaps(masks[good][order], options.max_overlap, max_objects)
-    picked = logits[good][order][chosen]
-    g = features.geometry
-    # The logits were cropped to the image, so one step to the original remains.
-    size = (picked.shape[1], picked.shape[2])
-    full = upsample_logits(picked, size, size, g.original) if len(picked) else picked
-    free = torch.ones(g.original, dtype=torch.bool, device=full.device)
+    clicks = _grid(options.points_per_side, features)
+    prompts = Prompts(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
+    (answer,) = sam.decode([features], [prompts], candidates="all")
+    logits = _without_padding(answer).flatten(0, 1)
+    scale = np.array(logits.shape[:0:-1]) / np.array(features.geometry.original[::-1])
+    places = np.repeat((clicks * scale).astype(int), answer.iou.shape[1], axis=0)
+    stability = stability_score(logits).cpu().numpy()
+    iou = answer.iou.flatten().cpu().numpy()
+    least = max(options.min_quality, options.min_share * float(iou.max()))
+    good = np.flatnonzero((iou >= least) & (stability >= options.min_stability))
+    masks = [_part_at(mask, place) for mask, place in zip(logits[good].cpu().numpy() > 0, places[good], strict=True)]
+    area = np.array([mask.mean() for mask in masks])
+    prominent = [
+        i
+        for i in (-iou[good] * stability[good] * np.sqrt(area)).argsort(kind="stable")
+        if options.min_area <= area[i] <= options.max_area and _border_share(masks[i]) <= options.max_border
+    ]
+    chosen = _without_overlaps([masks[i] for i in prominent], options.max_overlap, max_objects)
+    return _draw_again(sam, features, [mask_box(mask) / np.tile(scale, 2) for mask in chosen])
+
+
+def _draw_again(sam: Sam, features: FrameFeatures, boxes: list[npt.NDArray[Any]]) -> list[npt.NDArray[np.bool_]]:
+    """Masks (H, W) of boxes in original pixels, disjoint (a pixel belongs to whom it was given first), none empty."""
+    if not boxes:
+        return []
+    (answer,) = sam.decode([features], [Prompts(boxes=np.stack(boxes))])
+    free = np.ones(features.geometry.original, np.bool_)
     found: list[npt.NDArray[np.bool_]] = []
-    for one in full:
-        mask = (one > 0) & free
-        free &= ~mask
+    for logits in answer.upsampled()[:, 0].cpu().numpy():
+        mask = (logits > 0) & free
         if mask.any():
-            found.append(_without_specks(mask.cpu().numpy()))
+            mask = _large_parts(mask)
+            free &= ~mask
+            found.append(mask)
     return found
 
 
-def _without_specks(mask: npt.NDArray[np.bool_], share: float = 0.1) -> npt.NDArray[np.bool_]:
-    """The mask (H, W) without connected parts that are smaller than ``share`` of its largest part."""
+def _grid(points_per_side: int, features: FrameFeatures) -> npt.NDArray[np.float64]:
+    """Clicks (K, 2) at the centres of a grid of cells over the frame, in original pixels (x, y)."""
+    height, width = features.geometry.original
+    steps = (np.arange(points_per_side) + 0.5) / points_per_side
+    return np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)
+
+
+def _without_padding(answer: Masks) -> Tensor:
+    """Low-resolution logits (N, M, h, w) of the image alone."""
+    g = answer.geometry
+    rows = max(1, round(g.resized[0] * g.low_res[0] / g.padded[0]))
+    columns = max(1, round(g.resized[1] * g.low_res[1] / g.padded[1]))
+    return answer.logits[..., :rows, :columns]
+
+
+def _part_at(mask: npt.NDArray[np.bool_], place: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """The connected part of a mask that the click (x, y) hit; empty when it hit none."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    hit = labels[min(place[1], len(mask) - 1), min(place[0], mask.shape[1] - 1)]
+    return (labels == hit) & mask
+
+
+def _large_parts(mask: npt.NDArray[np.bool_], share: float = 0.1) -> npt.NDArray[np.bool_]:
+    """The mask without connected parts that are smaller than ``share`` of its largest part."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # the background
-    return (areas >= share * areas.max())[labels] & mask
+    return np.asarray((areas >= share * areas.max())[labels] & mask)
 
 
-def _candidates(sam: Sam, features: FrameFeatures, points_per_side: int) -> tuple[Tensor, Tensor]:
-    """All three candidates of every click on a grid: logits (K, h, w) without the padding, predicted quality (K,)."""
-    g = features.geometry
-    height, width = g.original
-    steps = (np.arange(points_per_side) + 0.5) / points_per_side
-    points = np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 1, 2)
-    prompts = Prompts(points=points, labels=np.ones(points.shape[:2], np.int64))
-    (answer,) = sam.decode([features], [prompts], candidates="all")
-    rows = max(1, round(g.resized[0] * g.low_res[0] / g.padded[0]))
-    columns = max(1, round(g.resized[1] * g.low_res[1] / g.padded[1]))
-    return answer.logits.flatten(0, 1)[:, :rows, :columns], answer.iou.flatten()
+def _border_share(mask: npt.NDArray[np.bool_]) -> float:
+    """Share of the frame's outermost pixels that belong to a mask."""
+    return float(np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean())
 
 
-def _border_share(masks: Tensor) -> Tensor:
-    """Share of the frame's outermost pixels that belong to each mask (K, h, w)."""
-    edge = torch.cat([masks[:, 0], masks[:, -1], masks[:, 1:-1, 0], masks[:, 1:-1, -1]], dim=1)
-    return edge.float().mean(1)
-
-
-def _without_overlaps(masks: Tensor, max_overlap: float, count: int) -> list[int]:
-    """Indices of the first ``count`` masks that do not overlap with an earlier one."""
-    flat = masks.flatten(1).float()
-    area = flat.sum(1)
-    chosen: list[int] = []
-    for i in range(len(flat)):
+def _without_overlaps(
+    masks: list[npt.NDArray[np.bool_]], max_overlap: float, count: int
+) -> list[npt.NDArray[np.bool_]]:
+    """The first ``count`` masks that do not overlap with an earlier one."""
+    chosen: list[npt.NDArray[np.bool_]] = []
+    for mask in masks:
         if len(chosen) == count:
             break
-        inter = flat[chosen] @ flat[i]
-        if not (inter > max_overlap * torch.minimum(area[chosen], area[i])).any():
-            chosen.append(i)
+        if all((mask & other).sum() <= max_overlap * min(mask.sum(), other.sum()) for other in chosen):
+            chosen.append(mask)
     return chosen
