@@ -126,6 +126,8 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     command.check()
     assert command.output is not None
     check_name("tracker", command.tracker)
+    if command.detect_with:
+        check_name("detector", command.detect_with)
     if command.engine == "local":
         resolve_device(command.device)
     folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
@@ -150,7 +152,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
             jobs,
             engine,
             workers=workers,
-            threads=max(1, _cpus() // workers) if local else None,
+            threads=max(1, torch.get_num_threads() // workers) if local else None,
             device=command.device if local else None,
             loaders=loaders,
             ended=log.ended,
@@ -198,7 +200,3 @@ def _options(texts: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--engine-option {text}: KEY=VALUE wanted")
         options[key.strip()] = yaml.safe_load(value)
     return options
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

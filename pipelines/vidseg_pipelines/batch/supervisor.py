@@ -71,9 +71,11 @@ def supervise(
                 running.append(engine.start(spec, started))
                 started += 1
             time.sleep(POLL_S)
-    finally:
+    except BaseException:
         for handle in running:
             handle.stop()
+        raise
+    finally:
         for handle in running:
             handle.join()
 

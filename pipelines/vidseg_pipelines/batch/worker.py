@@ -58,7 +58,7 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
     store = Store(spec.folder)
     leases = Leases(store.attempts, spec.lease_timeout_s)
     owner = Owner.this_process(spec.call, number)
-    loaders = Loaders(_Last(spec.loaders.sam, spec.device), _Last(spec.loaders.tracker, spec.device, tracker=True))
+    loaders = _remembering(spec.loaders, spec.device)
     while not stop():
         taken = _take(store, leases, spec.keys, owner)
         if taken is None:
@@ -107,7 +107,7 @@ def _do(store: Store, job: Job, loaders: Loaders, stop: Stop) -> Result:
         raise _NoModelError(error) from error
     try:
         summary = run_video(config, started=_stopper(stop), loaders=loaders)
-    except WeightsError as error:  # of the tracker
+    except WeightsError as error:  # of the tracker or detector
         raise _NoModelError(error) from error
     except VidsegError as error:
         return _failed(str(error), time.perf_counter() - begun)
@@ -136,20 +136,29 @@ def _stopper(stop: Stop) -> Callable[[VideoInfo, int | None], Advance]:
 
 
 class _Last(Generic[T]):
-    """A loader that remembers what it gave last."""
+    """A loader that remembers what it gave last. ``asked`` is what of a configuration decides what it gives."""
 
-    def __init__(self, load: Callable[[RunConfig], T], device: str | None, *, tracker: bool = False) -> None:
-        self._load, self._device, self._tracker = load, device, tracker
-        self._last: tuple[object, T] | None = None
+    def __init__(
+        self, load: Callable[[RunConfig], T], asked: Callable[[RunConfig], tuple[object, ...]], device: str | None
+    ) -> None:
+        self._load, self._asked, self._device = load, asked, device
+        self._last: tuple[tuple[object, ...], T] | None = None
 
     def __call__(self, config: RunConfig) -> T:
         config = dataclasses.replace(config, device=self._device or config.device)
-        own = (config.tracker, repr(config.all_tracker_options())) if self._tracker else (config.model,)
-        key = (*own, config.device, config.dtype)
+        key = (*self._asked(config), config.device, config.dtype)
         if self._last is None or self._last[0] != key:
             self._last = None  # free the old one first
             self._last = key, self._load(config)
         return self._last[1]
+
+
+def _remembering(loaders: Loaders, device: str | None) -> Loaders:
+    return Loaders(
+        _Last(loaders.sam, lambda config: (config.model,), device),
+        _Last(loaders.tracker, lambda config: (config.tracker, repr(config.all_tracker_options())), device),
+        _Last(loaders.detector, lambda config: (config.detect_with, repr(config.detector_options)), device),
+    )
 
 
 def _free_memory() -> None:

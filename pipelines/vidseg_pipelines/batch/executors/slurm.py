@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from vidseg.errors import UsageError
 from vidseg_pipelines.batch.worker import WorkerSpec, work
 
 _DAY_MIN = 24 * 60
+_STOP_S = 30.0
+_POLL_S = 0.2
 
 
 class SlurmEngine:
@@ -56,4 +59,7 @@ class SlurmWorker:
         self._job.cancel()
 
     def join(self) -> None:
-        """SLURM sees to it."""
+        """Wait a while."""
+        deadline = time.monotonic() + _STOP_S
+        while self.alive() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)

@@ -1,0 +1,110 @@
+"""Models for the workers of a batch: importable, so that worker processes find them by name.
+
+The tracker's options say what shall happen. ``log``: a file that gets a line per loaded model and per frame. While the
+file ``once`` does not exist: ``slow``: seconds per frame; ``die_at``: the process creates ``once`` and dies by SIGKILL
+at that frame, when the file ``after`` is there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from media import write_video
+from toys import KeepMasks, frames, tiny_sam
+from vidseg.config import RunConfig
+from vidseg.errors import WeightsError
+from vidseg.sam.model import Sam
+from vidseg.types import Frame, Prompt, Tracks, VideoInfo
+from vidseg_pipelines.batch.worker import WorkerSpec, work
+from vidseg_pipelines.run import Loaders
+
+HEIGHT, WIDTH = 48, 64
+
+
+class ToldTracker(KeepMasks):
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+
+    def start(self, video: VideoInfo) -> None:
+        super().start(video)
+        self.name = video.name
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        note(self.options, f"{os.getpid()} {self.name} {frame.index}")
+        once = Path(self.options.get("once", ""))
+        if not once.exists():
+            if frame.index == self.options.get("die_at"):
+                while not Path(self.options["after"]).exists():
+                    time.sleep(0.01)
+                once.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(self.options.get("slow", 0))
+        return super().step(frame, prompts)
+
+
+def note(options: dict[str, Any], line: str) -> None:
+    if "log" in options:
+        with Path(options["log"]).open("a") as file:
+            file.write(line + "\n")
+
+
+def load_sam(config: RunConfig) -> Sam:
+    note(config.tracker_options, f"{os.getpid()} loads")
+    return tiny_sam()
+
+
+def load_tracker(config: RunConfig) -> ToldTracker:
+    return ToldTracker(config.tracker_options)
+
+
+def no_weights(config: RunConfig) -> Sam:
+    raise WeightsError("compact: the file is damaged")
+
+
+LOADERS = Loaders(load_sam, load_tracker)
+
+
+class ThreadEngine:
+    """Workers as threads of this process: for tests that are not about processes, which take seconds to begin."""
+
+    def start(self, spec: WorkerSpec, number: int) -> ThreadWorker:
+        return ThreadWorker(spec, number)
+
+
+class ThreadWorker:
+    def __init__(self, spec: WorkerSpec, number: int) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=work, args=(spec, number, self._stop.is_set))
+        self._thread.start()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def join(self) -> None:
+        self._thread.join()
+
+
+def make_clip(path: Path, count: int = 6) -> Path:
+    return write_video(path, [frame.rgb for frame in frames(count, HEIGHT, WIDTH)])
+
+
+def make_mask(path: Path) -> Path:
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[5:25, 6:30], labels[28:44, 30:60] = 1, 2
+    image = Image.fromarray(labels, "P")
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(path)
+    return path

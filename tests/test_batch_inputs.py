@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vidseg.config import RunConfig
+from vidseg.errors import UsageError
+from vidseg_pipelines.batch.inputs import expand
+from vidseg_pipelines.batch.jobs import plan_jobs, safe_name
+from vidseg_pipelines.batch.leases import Leases
+from vidseg_pipelines.batch.store import Job, Result, Store
+
+BASE = RunConfig()
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    for name in ("b10.mp4", "b2.MP4", "notes.txt", ".hidden.mp4", "frames/1.png", "empty/x.txt", "deep/er/c.mov"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def names(inputs: list[str]) -> list[str]:
+    return [Path(request.config.input).name for request in expand(inputs, BASE)]
+
+
+def test_files_folders_and_globs(videos: Path) -> None:
+    assert names([str(videos)]) == ["b2.MP4", "b10.mp4", "frames"]
+    assert names([str(videos / "frames")]) == ["frames"]
+    assert names([str(videos / "b*"), str(videos / "missing.mp4")]) == ["b2.MP4", "b10.mp4", "missing.mp4"]
+    assert names([str(videos / "**" / "*.mov")]) == ["c.mov"]
+    assert names([str(videos / "notes.txt")]) == ["notes.txt"]  # named itself: FFmpeg decides what it is
+
+
+def test_names_with_glob_characters_are_files_when_they_exist(videos: Path) -> None:
+    (videos / "[1].mp4").touch()
+    assert names([str(videos / "[1].mp4")]) == ["[1].mp4"]
+
+
+def test_inputs_are_absolute_whatever_the_current_folder(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(videos)
+    (request,) = expand(["b10.mp4"], RunConfig(mask=("3:m.png", "n.png"), boxes=Path("d.txt"), tracker="boxes"))
+    assert request.config.input == str(videos / "b10.mp4")
+    assert request.config.mask == (f"3:{videos / 'm.png'}", str(videos / "n.png"))
+    assert request.config.boxes == videos / "d.txt"
+
+
+def test_manifests_set_prompts_per_video(videos: Path) -> None:
+    table = videos / "jobs.csv"
+    table.write_text('input,output,box,mask,max_objects\nb2.MP4,one,"1,2,3,4;7@5:1,2,3,4",,\nb10.mp4,,,2:m.png,3\n')
+    one, two = expand([str(table)], RunConfig(refine="box"))
+    assert (one.name, one.config.box, one.config.refine) == ("one", ("1,2,3,4", "7@5:1,2,3,4"), "box")
+    assert (two.name, two.config.mask, two.config.max_objects) == (None, (f"2:{videos / 'm.png'}",), 3)
+    lines = videos / "jobs.jsonl"
+    lines.write_text(json.dumps({"input": "b2.MP4", "point": ["1,2", "3,4"], "frames": "2:9"}) + "\n\n")
+    (three,) = expand([str(lines)], BASE)
+    assert (three.config.point, three.config.frames) == (("1,2", "3,4"), "2:9")
+    assert three.config.input == one.config.input == str(videos / "b2.MP4")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("j.csv", "input,bxo\na.mp4,1", r"j\.csv, line 2: unknown column 'bxo' \(did you mean 'box'\?\)"),
+        ("j.csv", "input,max_objects\na.mp4,many", r"line 2: max_objects: an int wanted, got 'many'"),
+        ("j.csv", "box\n1", r"line 2: 'input'"),
+        ("j.csv", "input\na.mp4,1", r"line 2: unknown column"),
+        ("j.csv", "", "without videos"),
+        ("j.jsonl", '{"input": 3}', r"line 1: 'input'"),
+        ("j.jsonl", "[1]", "line 1: a json object"),
+        ("j.jsonl", "{", "not a valid .jsonl"),
+        ("j.jsonl", '{"input": "a", "device": "cuda"}', "unknown column 'device'"),
+    ],
+)
+def test_wrong_manifests_name_the_line(tmp_path: Path, file: str, text: str, message: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        expand([str(tmp_path / file)], BASE)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [([], "which videos"), (["-"], "standard input"), (["no*such"], "no file"), (["EMPTY"], "without videos")],
+)
+def test_wrong_inputs(videos: Path, inputs: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        expand([text.replace("EMPTY", str(videos / "empty")) for text in inputs], BASE)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("clip", "clip"),
+        ("../../etc/passwd", "_.._etc_passwd"),
+        ("..", "video"),
+        ("/", "_"),
+        ("-rf", "rf"),
+        (".batch", "batch"),
+        ("a\nb\0c", "a_b_c"),
+        ("=1+1", "_1_1"),
+        ("Ödön 3.", "Ödön 3"),
+        ("x" * 300, "x" * 120),
+        ("é" * 300, "é" * 60),
+        ("\udcff", "_"),
+    ],
+)
+def test_names_of_outputs_are_safe(text: str, name: str) -> None:
+    assert safe_name(text) == name
+
+
+def plan(folder: Path, inputs: list[str], base: RunConfig = BASE, **how: bool) -> list[Job]:
+    store = Store(folder)
+    return plan_jobs(store, Leases(store.attempts, 60), expand(inputs, base), **how)
+
+
+def test_names_of_outputs_are_unique_and_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "clip-2").mkdir(parents=True)  # somebody else's
+    inputs = [str(tmp_path / place / "clip.mp4") for place in "abc"]
+    assert [job.name for job in plan(out, inputs[:2])] == ["clip", "clip-3"]
+    assert [job.name for job in plan(out, inputs[::-1] + inputs)] == ["clip-4", "clip-3", "clip"]
+    assert all(job.config.output == out / job.name for job in Store(out).jobs())
+
+
+def test_same_video_with_other_prompts_is_another_job(tmp_path: Path) -> None:
+    rows = [
+        {"input": "v.mp4", "box": "1,1,9,9"},
+        {"input": "v.mp4", "box": "2,2,9,9"},
+        {"input": "v.mp4", "output": "w"},
+    ]
+    (tmp_path / "j.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    jobs = plan(tmp_path / "out", [str(tmp_path / "j.jsonl")])
+    assert [job.name for job in jobs] == ["v", "v-2", "w"]
+    (tmp_path / "j.jsonl").write_text("\n".join(map(json.dumps, rows[::-1])))
+    assert plan(tmp_path / "out", [str(tmp_path / "j.jsonl")]) == jobs[::-1]
+
+
+def test_other_settings_are_refused_once_there_are_results(tmp_path: Path) -> None:
+    out, video = tmp_path / "out", str(tmp_path / "v.mp4")
+    plan(out, [video])
+    (job,) = plan(out, [video], RunConfig(refine="none"))  # nothing was made yet
+    assert (job.name, len(Store(out).jobs())) == ("v", 1)
+    Store(out).finish(job.key, Result("failed", "why"))
+    with pytest.raises(UsageError, match=r"out/v was made with other settings \(config.refine: 'none' -> 'auto'\)"):
+        plan(out, [video])
+    (job,) = plan(out, [video], overwrite=True)
+    assert job.name == "v"
+    assert Store(out).finished() == set()
+
+
+def test_failed_jobs_wait_for_retry_failed(tmp_path: Path) -> None:
+    out, video = tmp_path / "out", str(tmp_path / "v.mp4")
+    (job,) = plan(out, [video])
+    Store(out).finish(job.key, Result("failed", "why"))
+    plan(out, [video])
+    assert Store(out).finished() == {job.key}
+    plan(out, [video], retry_failed=True)
+    assert Store(out).finished() == set()
+
+
+def test_the_output_folder_can_be_moved(tmp_path: Path) -> None:
+    (job,) = plan(tmp_path / "out", [str(tmp_path / "v.mp4")])
+    (tmp_path / "out").rename(tmp_path / "moved")
+    (moved,) = Store(tmp_path / "moved").jobs()
+    assert (moved.key, moved.config.output) == (job.key, tmp_path / "moved" / "v")
