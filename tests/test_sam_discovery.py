@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from toys import TINY
+from vidseg.sam.discovery import DiscoveryOptions, find_objects
+from vidseg.sam.geometry import frame_geometry
+from vidseg.sam.model import FrameFeatures, Masks
+from vidseg.sam.prompts import Prompts
+
+SIZE = (72, 128)
+GEOMETRY = frame_geometry(SIZE, TINY)
+FEATURES = FrameFeatures(torch.zeros(1, 1, 1), None, torch.zeros(1, 1, 1), GEOMETRY)
+DISCS = [(30, 30, 14, 0.9), (90, 40, 20, 0.8), (112, 14, 6, 0.9)]  # x, y, radius, quality
+
+
+class Discs:
+    """Answers a click or the box around a disc with the disc; other clicks with a faint mask of the whole frame."""
+
+    def __init__(self, quality: float = 1.0) -> None:
+        self.quality = quality
+
+    def decode(self, features: Sequence[FrameFeatures], prompts: Sequence[Prompts], candidates: str = "single"):
+        (prompt,) = prompts
+        if prompt.points is not None:
+            places = prompt.points[:, 0]
+        else:
+            assert prompt.boxes is not None
+            places = (prompt.boxes[:, :2] + prompt.boxes[:, 2:]) / 2
+        y, x = np.mgrid[: GEOMETRY.low_res[0], : GEOMETRY.low_res[1]]
+        cell = GEOMETRY.padded[1] / GEOMETRY.low_res[1] * SIZE[1] / GEOMETRY.resized[1]
+        y, x = (y + 0.5) * cell, (x + 0.5) * cell
+        logits, iou = [], []
+        for px, py in places:
+            inside = [(d, q) for *d, q in DISCS if np.hypot(px - d[0], py - d[1]) < d[2]]
+            if inside:
+                (cx, cy, r), quality = inside[0]
+                mask = 8 * (r - np.hypot(x - cx, y - cy))
+                speck = (np.abs(x - 4) < 2) & (np.abs(y - 66) < 2)  # elsewhere: no part of what was clicked
+                logits.append(np.where(speck, 5, mask))
+                iou.append(quality * self.quality)
+            else:
+                logits.append(np.full_like(x, 0.5))
+                iou.append(0.2)
+        count = 3 if candidates == "all" else 1
+        stacked = torch.from_numpy(np.array(logits, np.float32))[:, None].expand(-1, count, -1, -1)
+        return [Masks(stacked, torch.tensor(iou)[:, None].expand(-1, count), GEOMETRY)]
+
+
+def test_each_large_object_is_found_once_the_most_prominent_first() -> None:
+    found = find_objects(Discs(), FEATURES, max_objects=5)  # type: ignore[arg-type]
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    assert len(found) == 3
+    for mask, (cx, cy, r, _) in zip(found, [DISCS[1], DISCS[0], DISCS[2]], strict=True):
+        disc = np.hypot(x + 0.5 - cx, y + 0.5 - cy) < r
+        assert (mask & disc).sum() / (mask | disc).sum() > 0.9
+        assert not mask[60:, :8].any()  # the speck
+    assert np.sum(found, axis=0).max() == 1
+
+
+def test_limits_hold() -> None:
+    assert len(find_objects(Discs(), FEATURES, max_objects=1)) == 1  # type: ignore[arg-type]
+    large = DiscoveryOptions(min_area=0.05)
+    assert len(find_objects(Discs(), FEATURES, max_objects=5, options=large)) == 2  # type: ignore[arg-type]
+
+
+def test_nothing_good_enough_is_no_object() -> None:
+    assert find_objects(Discs(quality=0.3), FEATURES, max_objects=5) == []  # type: ignore[arg-type]
