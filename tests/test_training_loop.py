@@ -314,6 +314,17 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_candidates_differ_although_hq_alone_is_the_default() -> None:
+    torch.manual_seed(0)
+    sam = build_sam(replace(TOY, output="hq")).eval()
+    features = sam.encode([np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)])
+    prompts = [Prompts(boxes=np.array([[16.0, 8.0, 48.0, 40.0]]))]
+    (three,) = sam.decode(features, prompts, candidates="all")
+    assert not torch.equal(three.logits[0, 0], three.logits[0, 1])
+    (one,), (hq,) = sam.decode(features, prompts), sam.decode(features, prompts, output="hq")
+    assert torch.equal(one.logits, hq.logits)
+
+
 def test_drawn_prompts_reach_the_decoder() -> None:
     torch.manual_seed(0)
     config = SamConfig(

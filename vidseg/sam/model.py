@@ -129,7 +129,9 @@ class Sam(nn.Module):
         """
         if len(features) != len(prompts):
             raise UsageError(f"decode: {len(features)} frames but {len(prompts)} sets of prompts")
-        output = output or self.config.output
+        if output is None:  # the HQ mask alone is one mask: several candidates need SAM's part
+            several = self.config.output == "hq" and candidates != "single"
+            output = "sum" if several else self.config.output
         if output != "sam" and not self.config.hq:
             raise UsageError(f"output {output!r}: this is a plain SAM without the HQ branch, only 'sam' is possible")
         groups: dict[object, list[int]] = {}
