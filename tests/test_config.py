@@ -59,7 +59,7 @@ def test_tracker_options_from_flags_win() -> None:
 
 def test_digest_tells_results_apart_not_places() -> None:
     base = RunConfig(input="a.mp4")
-    assert base.digest() == RunConfig(input="a.mp4", output=Path("x"), resume=True, debug=True).digest()
+    assert base.digest() == RunConfig(input="a.mp4", output=Path("x"), resume=True).digest()
     assert base.digest() != RunConfig(input="a.mp4", model="sam-hq-vit-l").digest()
 
 

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 internal error or output not writable, 2 usage, 3 input un
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -61,8 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vidseg: unknown command '{name}'{did_you_mean(name, COMMANDS)}; see vidseg --help", file=sys.stderr)
         return 2
     debug = "--debug" in args
+    rest = [a for a in args[len(name.split()) :] if a != "--debug"]
     try:
-        return _run(name, args[len(name.split()) :])
+        return _run(name, rest)
     except VidsegError as error:
         return _fail(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
@@ -86,7 +88,7 @@ def _overview(names: Sequence[str] = tuple(COMMANDS)) -> str:
     width = max(len(name) for name in names)
     rows = "\n".join(f"  vidseg {name:<{width}}  {COMMANDS[name][1]}" for name in names)
     return f"vidseg {__version__}: video in, accurate and identity-stable object masks out\n\n{rows}\n\n" + (
-        "Each command explains its options and shows examples with --help."
+        "Each command explains its options and shows examples with --help; --debug shows where an error comes from."
     )
 
 
@@ -101,7 +103,14 @@ def _run(name: str, args: list[str]) -> int:
     path = _flag_value(args, "--config")
     if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
         extra["default"] = load_yaml(command, Path(path))
-    parsed = tyro.cli(command, args=args, prog=f"vidseg {name}", config=(tyro.conf.FlagCreatePairsOff,), **extra)
+    parsed = tyro.cli(
+        command,
+        args=args,
+        prog=f"vidseg {name}",
+        description=inspect.getdoc(command),  # whole: without this, examples are left out
+        config=(tyro.conf.FlagCreatePairsOff,),
+        **extra,
+    )
     return int(parsed.run())
 
 

@@ -28,9 +28,9 @@ class RunConfig:
     """Segment the objects of one video: masks with stable ids, as DAVIS PNGs, YTVIS json and an overlay video.
 
     Examples:
-      vidseg run video.mp4                                  # finds the objects by itself
-      vidseg run video.mp4 --box 100,80,400,360             # one object, from a box on frame 0
-      vidseg run video.mp4 --point 640,360 --point 25:90,40 # two clicks, the second on frame 25
+      vidseg run video.mp4                                   # finds the objects by itself
+      vidseg run video.mp4 --box 100,80,400,360              # one object, from a box on frame 0
+      vidseg run video.mp4 --point 640,360 --point 25:90,40  # two clicks, the second on frame 25
       vidseg run frames/ --mask first.png --save davis,ytvis
       vidseg run video.mp4 --tracker boxes --boxes detections.json
     """
@@ -89,8 +89,6 @@ class RunConfig:
     """Progress as one json object per line on standard error."""
     config: Path | None = None
     """YAML file with any of these settings; flags win over it."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def check(self) -> None:
         """Refuse values that cannot be right, before any file or device is touched (UsageError)."""
@@ -139,7 +137,7 @@ class RunConfig:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide the result, json-ready (not: where it goes, how it is shown)."""
-        skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "debug", "snapshot_every"}
+        skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "snapshot_every"}
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
         return json.loads(json.dumps(data, default=str))
 

@@ -38,8 +38,6 @@ class ExportCommand:
     """Folder to write to (default: RUN_DIR)."""
     input: str | None = None
     """The video, for the overlay (default: the one named in run.json)."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Write every format; 0 when done.

@@ -76,8 +76,6 @@ class ImageCommand:
     """Precision; auto is float32 on CPU and bfloat16 on CUDA."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Segment every image; 0 when all are done.

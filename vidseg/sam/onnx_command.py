@@ -28,8 +28,6 @@ class ExportOnnxCommand:
     """Catalogue name (see `vidseg weights list`), checkpoint file, or NAME=FILE."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Export; returns 0."""

@@ -18,6 +18,8 @@ Family = Literal["sam", "xmem", "mask2former"]
 
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
+RESEARCH = "research use"
+"""Of the embedded weights: several of the data sets they were trained on allow no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +84,22 @@ def _m2f(year: int, name: str, folder: str, md5_prefix: str) -> Entry:
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(
-        "compact", "Compact HQ-SAM for CPUs", "sam", "compact.safetensors", APACHE, _HQ_SAM, note="the default model"
+        "compact",
+        "Compact HQ-SAM for CPUs",
+        "sam",
+        "compact.safetensors",
+        RESEARCH,
+        _HQ_SAM,
+        note="the default model; data and their terms: docs/model-card.md",
     ),
     Entry(
         "compact-xmem",
         "Compact XMem for CPUs",
         "xmem",
         "compact-xmem.safetensors",
-        APACHE,
+        RESEARCH,
         _XMEM,
-        note="the default tracker",
+        note="the default tracker; data and their terms: docs/model-card-xmem.md",
     ),
     _hq("b", "HQ-SAM, ViT-B", 379335069, "14a9d662cd6f5a9c2dba6d40ab0058d88d287e4a18fd6fdc6ad5fb1a3fdeaa57"),
     _hq("l", "HQ-SAM, ViT-L", 1254865805, "e1a6c385d62bf005ded91a54d5ec55c985cfc4103ef89c08d90f39f04934c343"),

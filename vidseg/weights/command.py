@@ -29,8 +29,6 @@ class ListCommand:
 
     json: bool = False
     """The whole catalogue as JSON on standard output."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Print the table; returns 0."""
@@ -61,8 +59,6 @@ class FetchCommand:
     """Names of the catalogue."""
     folder: Path | None = None
     """Where to keep the files (default: $VIDSEG_WEIGHTS, else the cache folder)."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Fetch every name; returns 0.
@@ -95,8 +91,6 @@ class VerifyCommand:
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME_OR_FILE")] = ()
     """Catalogue names or files with the published names; default: all that are here."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Print one line per file; 0 when all are right, 4 otherwise."""
@@ -139,8 +133,6 @@ class ConvertCommand:
     """File to write (default: FILE with the suffix .safetensors)."""
     overwrite: bool = False
     """Replace an existing file."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Write the file; returns 0.

@@ -96,8 +96,6 @@ class StatusCommand:
     """Output folder of the batch."""
     lease_timeout: float = LEASE_TIMEOUT_S
     """As for `vidseg batch`."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
         """Print the counts, and every job that is not simply done or waiting."""
