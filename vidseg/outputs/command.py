@@ -27,7 +27,7 @@ class ExportCommand:
 
     Examples:
       vidseg export runs/dog --to coco,labelme
-      vidseg export runs/dog --to overlay --output /tmp/dog
+      vidseg export runs/dog --to overlay --output dog-overlay
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
