@@ -42,6 +42,7 @@ def run_seconds(videos: list[Path], frames: str, folder: Path) -> float:
 
 
 def main() -> None:
+    """Measure and print a row per engine and number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--videos", type=int, default=8)

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def no_weights(config: RunConfig) -> Sam:
     raise WeightsError("compact: the file is damaged")
 
 
+def crash(config: RunConfig) -> Sam:
+    raise RuntimeError("no such library")
+
+
 LOADERS = Loaders(load_sam, load_tracker)
 
 
@@ -84,8 +89,12 @@ class ThreadEngine:
 class ThreadWorker:
     def __init__(self, spec: WorkerSpec, number: int) -> None:
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=work, args=(spec, number, self._stop.is_set))
+        self._thread = threading.Thread(target=self._run, args=(spec, number))
         self._thread.start()
+
+    def _run(self, spec: WorkerSpec, number: int) -> None:
+        with suppress(Exception):
+            work(spec, number, self._stop.is_set)
 
     def alive(self) -> bool:
         return self._thread.is_alive()

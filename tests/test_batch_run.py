@@ -291,14 +291,24 @@ def test_status_of_no_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "no batch was started there" in capsys.readouterr().err
 
 
-def test_workers_that_cannot_begin_are_not_started_for_ever(
-    base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("takes_a_job", [False, True])
+def test_workers_that_cannot_work_are_not_started_for_ever(
+    base: RunConfig, out: Path, takes_a_job: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_toys, "work", lambda *a: None)
+    if not takes_a_job:
+        monkeypatch.setattr(batch_toys, "work", lambda *a: None)
     monkeypatch.setattr(supervisor, "POLL_S", 0.01)
     monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
-    with pytest.raises(OutputError, match="workers end before they take a job"):
-        run_batch(command(base, inputs=("a.mp4",), output=out))
+    with pytest.raises(OutputError, match="workers end without having ended a job"):
+        run_batch(command(base, inputs=("a.mp4",), output=out), loaders=replace(LOADERS, sam=batch_toys.crash))
+
+
+def test_a_job_of_another_version_fails_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    store, _, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    record = store.root / "jobs" / f"{job.key}.json"
+    record.write_text(record.read_text().replace('"refine"', '"polish"'))
+    work(spec_of(store, job), 0)
+    assert "another version of vidseg" in store.result(job.key).reason  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("engine", ["ray", "slurm"])

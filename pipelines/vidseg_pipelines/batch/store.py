@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.config import RunConfig, from_mapping
-from vidseg.errors import InputError
+from vidseg.errors import InputError, UsageError
 from vidseg.outputs.files import atomic_file, make_folder
 
 RECORDS = ".batch"
@@ -145,8 +145,8 @@ class Store:
         try:
             config = from_mapping(RunConfig, data["config"], where=str(path))
             return Job(data["name"], dataclasses.replace(config, output=self.folder / data["name"]))
-        except KeyError as error:
-            raise InputError(f"{path}: damaged record: {error} is missing") from error
+        except (UsageError, KeyError) as error:
+            raise InputError(f"{path}: from another version of vidseg ({error}); use another --output") from error
 
 
 def history(store: Store) -> Iterator[tuple[Job, Result | None]]:

@@ -37,7 +37,7 @@ def supervise(
 
     Raises:
         UsageError, WeightsError: a model cannot be loaded.
-        OutputError: workers end before they have taken a job.
+        OutputError: workers end again and again without having ended a job.
     """
     by_key = {job.key: job for job in jobs}
     call = uuid.uuid4().hex[:12]
@@ -59,13 +59,13 @@ def supervise(
                 raise _error(*abort)
             if finished >= by_key.keys():
                 return
-            free, ours, attempts = _count(leases, by_key.keys() - finished, call)
-            if len(finished) + attempts != progress:
-                progress, false_starts = len(finished) + attempts, 0
+            free, ours, deaths = _count(leases, by_key.keys() - finished, call)
+            if len(finished) + deaths > progress:  # a job has at most MAX_DEATHS
+                progress, false_starts = len(finished) + deaths, 0
             elif free and len(alive) < len(running):
                 false_starts += 1
                 if false_starts == _FALSE_STARTS:
-                    raise OutputError("workers end before they take a job: see their messages")
+                    raise OutputError("workers end without having ended a job: see their messages")
             running = alive
             while len(running) < min(workers, free + ours):
                 running.append(engine.start(spec, started))
@@ -81,16 +81,17 @@ def supervise(
 
 
 def _count(leases: Leases, keys: Iterable[str], call: str) -> tuple[int, int, int]:
-    """How many jobs nobody is at, how many workers of ``call`` are at, and how many attempts there were."""
+    """How many jobs nobody is at, how many workers of ``call`` are at, and how many workers died at them."""
     attempts = leases.attempts()
-    free = ours = 0
+    free = ours = deaths = 0
     for key in keys:
         last = attempts[key][-1] if key in attempts else None
         if last is None or not leases.is_live(last):
             free += 1
         elif last.owner is not None and last.owner.call == call:
             ours += 1
-    return free, ours, sum(map(len, attempts.values()))
+        deaths += sum(not attempt.ended for attempt in attempts.get(key, []))
+    return free, ours, deaths
 
 
 def _error(message: str, code: int) -> VidsegError:

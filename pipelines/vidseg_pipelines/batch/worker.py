@@ -18,7 +18,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import VidsegError, WeightsError
 from vidseg.types import VideoInfo
 from vidseg_pipelines.batch.leases import Lease, Leases, Owner
-from vidseg_pipelines.batch.store import Job, Result, Store
+from vidseg_pipelines.batch.store import Result, Store
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.streaming import Advance
 
@@ -67,9 +67,8 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
         with lease:
             if key in store.finished():  # by a worker that was faster
                 continue
-            job = store.job(key)
             try:
-                result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, job, loaders, stop)
+                result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, key, loaders, stop)
             except _NoModelError as error:
                 store.abort(spec.call, str(error), error.exit_code)
                 return
@@ -97,10 +96,13 @@ class _NoModelError(Exception):
         self.exit_code = cause.exit_code
 
 
-def _do(store: Store, job: Job, loaders: Loaders, stop: Stop) -> Result:
+def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
     """One attempt at a job; continues what an earlier attempt left."""
-    config = dataclasses.replace(job.config, resume=True)
     begun = time.perf_counter()
+    try:
+        config = dataclasses.replace(store.job(key).config, resume=True)
+    except VidsegError as error:
+        return _failed(str(error))
     try:
         loaders.sam(config)
     except VidsegError as error:
@@ -112,7 +114,7 @@ def _do(store: Store, job: Job, loaders: Loaders, stop: Stop) -> Result:
     except VidsegError as error:
         return _failed(str(error), time.perf_counter() - begun)
     except Exception as error:
-        path = store.save_traceback(job.key, traceback.format_exc())
+        path = store.save_traceback(key, traceback.format_exc())
         reason = f"internal error: {type(error).__name__}: {error} (traceback: {path})"
         return _failed(reason, time.perf_counter() - begun)
     seconds = round(time.perf_counter() - begun, 3)
