@@ -47,7 +47,7 @@ class RefineOptions:
     """
 
     mode: Mode = "auto"
-    min_iou: float = 0.7
+    min_iou: float = 0.85
     mask_logit: float = 8.0
 
 
