@@ -1,8 +1,8 @@
 """From what a tracker knows to the final masks of a frame: prompting, gating, pasting, overlaps.
 
 The paper's protocol ("box") prompts HQ-SAM with the tight box of the tracker's mask and takes what it draws (HQ-SAM,
-section 4.1, DAVIS and YTVIS experiments). "auto" also gives the tracker's mask as a prompt and keeps the redrawn mask
-only where both agree on what the object is. "none" leaves the tracker's masks as they are.
+section 4.1, DAVIS and YTVIS experiments). "auto" also gives the tracker's mask as a prompt and takes the mean of both
+masks' logits, but only where they agree on what the object is. "none" leaves the tracker's masks as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -155,14 +155,15 @@ class Refiner:
         for i, object_id in enumerate(tracks.ids.tolist()):
             if object_id in given:
                 windows.append(LogitWindow(np.where(given[object_id], CERTAIN, -CERTAIN).astype(np.float32), 0, 0))
-            elif logits is not None and feature is not None and not keep[i]:
-                g = feature.geometry
-                windows.append(_window(logits[i], g.padded, g.resized, frame.size))
-            elif own is not None:
-                size = (own.shape[1], own.shape[2])
-                windows.append(_window(own[i], size, size, frame.size))
-            else:
+                continue
+            layers: list[_Layer] = []
+            if logits is not None and feature is not None and not keep[i]:
+                layers.append(_Layer(logits[i], feature.geometry.padded, feature.geometry.resized))
+            if own is not None and (not layers or self.options.mode == "auto"):
+                layers.append(_Layer(own[i], (own.shape[1], own.shape[2]), (own.shape[1], own.shape[2])))
+            if not layers:
                 raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
+            windows.append(_window(layers, frame.size))
         masks = resolve_overlaps(windows, height, width)
         kept = [i for i, mask in enumerate(masks) if mask.any()]
         boxes, rles = np.zeros((len(kept), 4), np.float32), []
@@ -206,21 +207,45 @@ def _to_low_res(maps: Tensor, geometry: Geometry, outside: float) -> Tensor:
     return F.pad(maps, (0, low[1] - inside[1], 0, low[0] - inside[0]), value=outside)
 
 
-def _window(logits: Tensor, padded: Size, resized: Size, original: Size) -> LogitWindow:
-    """Upsampled logits in the smallest window that surely holds every positive pixel of the frame."""
-    positive = logits > 0
-    bounds = []
+class _Layer(NamedTuple):
+    """Logits (h, w) that cover ``padded``, of which ``resized`` is the frame; see :mod:`vidseg.masks.paste`."""
+
+    logits: Tensor
+    padded: Size
+    resized: Size
+
+
+def _window(layers: Sequence[_Layer], original: Size) -> LogitWindow:
+    """Mean of the upsampled logits in the smallest window that surely holds every positive pixel of each layer.
+
+    Of several layers none may outvote the others by sheer certainty: their logits are clipped.
+    """
+    bounds = [b for layer in layers if (b := _bounds(layer, original)) is not None]
+    if not bounds:
+        return LogitWindow(np.zeros((0, 0), np.float32), 0, 0)
+    x1, y1, x2, y2 = (f(b[k] for b in bounds) for k, f in enumerate((min, min, max, max)))
+    limit = math.inf if len(layers) == 1 else TRACKER_LOGIT
+    parts = [
+        upsample_window(logits.clamp(-limit, limit)[None], padded, resized, original, (x1, y1, x2, y2))[0].cpu()
+        for logits, padded, resized in layers
+    ]
+    return LogitWindow((sum(parts[1:], parts[0]) / len(parts)).numpy(), y1, x1)
+
+
+def _bounds(layer: _Layer, original: Size) -> tuple[int, int, int, int] | None:
+    """Pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None when there is none."""
+    positive = layer.logits > 0
+    spans = []
     for axis in (0, 1):
         hits = positive.any(1 - axis).nonzero()[:, 0]
         if not len(hits):
-            return LogitWindow(np.zeros((0, 0), np.float32), 0, 0)
+            return None
         # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
-        cell = padded[axis] / logits.shape[axis] * original[axis] / resized[axis]
+        cell = layer.padded[axis] / positive.shape[axis] * original[axis] / layer.resized[axis]
         start = max(0, math.floor((int(hits[0]) - 2) * cell))
         stop = min(original[axis], math.ceil((int(hits[-1]) + 3) * cell))
-        bounds.append((start, stop))
-    (y1, y2), (x1, x2) = bounds
-    if y2 <= y1 or x2 <= x1:  # positive only in the padding
-        return LogitWindow(np.zeros((0, 0), np.float32), 0, 0)
-    part = upsample_window(logits[None], padded, resized, original, (x1, y1, x2, y2))[0]
-    return LogitWindow(part.cpu().numpy(), y1, x1)
+        if stop <= start:  # positive only in the padding
+            return None
+        spans.append((start, stop))
+    (y1, y2), (x1, x2) = spans
+    return x1, y1, x2, y2
