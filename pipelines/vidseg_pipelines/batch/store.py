@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -147,12 +146,6 @@ class Store:
             return Job(data["name"], dataclasses.replace(config, output=self.folder / data["name"]))
         except (UsageError, KeyError) as error:
             raise InputError(f"{path}: from another version of vidseg ({error}); use another --output") from error
-
-
-def history(store: Store) -> Iterator[tuple[Job, Result | None]]:
-    """Every job with how it ended."""
-    for job in store.jobs():
-        yield job, store.result(job.key)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
