@@ -8,10 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from vidseg.masks.boxes import mask_box
-from vidseg.sam.model import FrameFeatures, Masks, Sam, stability_score
+from vidseg.sam.model import FrameFeatures, Sam, stability_score
 from vidseg.sam.prompts import Prompts
 
 
@@ -48,7 +47,8 @@ def find_objects(
     clicks = _grid(options.points_per_side, features)
     prompts = Prompts(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
     (answer,) = sam.decode([features], [prompts], candidates="all")
-    logits = _without_padding(answer).flatten(0, 1)
+    rows, columns = features.geometry.low_res_frame
+    logits = answer.logits[..., :rows, :columns].flatten(0, 1)
     scale = np.array(logits.shape[:0:-1]) / np.array(features.geometry.original[::-1])
     places = np.repeat((clicks * scale).astype(int), answer.iou.shape[1], axis=0)
     stability = stability_score(logits).cpu().numpy()
@@ -87,14 +87,6 @@ def _grid(points_per_side: int, features: FrameFeatures) -> npt.NDArray[np.float
     height, width = features.geometry.original
     steps = (np.arange(points_per_side) + 0.5) / points_per_side
     return np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)
-
-
-def _without_padding(answer: Masks) -> Tensor:
-    """Low-resolution logits (N, M, h, w) of the image alone."""
-    g = answer.geometry
-    rows = max(1, round(g.resized[0] * g.low_res[0] / g.padded[0]))
-    columns = max(1, round(g.resized[1] * g.low_res[1] / g.padded[1]))
-    return answer.logits[..., :rows, :columns]
 
 
 def _part_at(mask: npt.NDArray[np.bool_], place: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

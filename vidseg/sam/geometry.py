@@ -38,6 +38,13 @@ class Geometry:
         return 4 * self.grid[0], 4 * self.grid[1]
 
     @property
+    def low_res_frame(self) -> Size:
+        """Rows and columns of :attr:`low_res` that show the frame, not the padding."""
+        sizes = zip(self.resized, self.low_res, self.padded, strict=True)
+        rows, columns = (max(1, round(resized * low / padded)) for resized, low, padded in sizes)
+        return rows, columns
+
+    @property
     def scale(self) -> tuple[float, float]:
         """Factors (x, y) from original to resized pixels. Ratios of whole sizes, so they may differ a little."""
         return self.resized[1] / self.original[1], self.resized[0] / self.original[0]

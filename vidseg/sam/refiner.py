@@ -186,7 +186,7 @@ class Refiner:
         """Per object: does the redrawn mask disagree so much that the tracker's is kept?"""
         if logits is None or own is None or feature is None or self.options.mode == "box":
             return [False] * (0 if logits is None else len(logits))
-        rows, columns = _low_res_frame(feature.geometry)
+        rows, columns = feature.geometry.low_res_frame
         a = _to_low_res(own, feature.geometry, -1.0)[:, :rows, :columns] > 0
         b = logits[:, :rows, :columns].cpu() > 0
         union = (a | b).flatten(1).sum(1)
@@ -202,16 +202,9 @@ def _tracker_logits(probabilities: Tensor) -> Tensor:
 
 def _to_low_res(maps: Tensor, geometry: Geometry, outside: float) -> Tensor:
     """Maps (N, h, w) of the whole frame at the decoder's low resolution; the padding gets the value ``outside``."""
-    low, inside = geometry.low_res, _low_res_frame(geometry)
+    low, inside = geometry.low_res, geometry.low_res_frame
     maps = F.interpolate(maps[:, None], inside, mode="bilinear", align_corners=False, antialias=True)[:, 0]
     return F.pad(maps, (0, low[1] - inside[1], 0, low[0] - inside[0]), value=outside)
-
-
-def _low_res_frame(geometry: Geometry) -> Size:
-    """Rows and columns of the low-resolution logits that show the frame, not its padding."""
-    sizes = zip(geometry.resized, geometry.low_res, geometry.padded, strict=True)
-    rows, columns = (max(1, round(resized * n / padded)) for resized, n, padded in sizes)
-    return rows, columns
 
 
 class _Layer(NamedTuple):
