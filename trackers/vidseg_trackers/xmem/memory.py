@@ -23,7 +23,7 @@ from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
 
 MAX_SCORES = 1 << 22
-"""Similarities computed at once (16 MB): the queries are read in parts, so that a full memory takes no larger buffers."""
+"""Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it."""
 
 _COLUMNS = ("key", "shrinkage", "selection", "use", "life", "time", "prototype")
 
