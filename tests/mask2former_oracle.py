@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 
 from vidseg_trackers.mask2former.config import ARCHITECTURES, Mask2FormerConfig, ResNetConfig, SwinConfig
 from vidseg_trackers.mask2former.network import Mask2Former
+from xmem_rule import rule_tensor
 
 FIXTURES = Path(__file__).parent / "fixtures" / "mask2former"
 TOY = Mask2FormerConfig(
@@ -33,27 +33,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def rule_tensor(key: str, shape: tuple[int, ...], overrides: list[tuple[str, float]]) -> torch.Tensor:
-    """The value of a tensor of a test network: from its official key and shape alone."""
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
-    r = np.random.RandomState(seed).standard_normal(shape).astype(np.float32)
-    if key.endswith("running_var"):
-        r = 1 + 0.2 * np.tanh(r)
-    elif key.endswith("running_mean"):
-        r = 0.1 * r
-    elif len(shape) == 1:
-        r = 0.6 + 0.1 * r if key.endswith("weight") else 0.1 * r
-    else:
-        r = r * math.sqrt(1.6 / math.prod(shape[1:]))
-    for part, factor in overrides:
-        if part in key:
-            r = r * factor
-    return torch.from_numpy(r.astype(np.float32))
-
-
 def fill(network: Mask2Former, overrides: list[tuple[str, float]]) -> None:
-    """Give every tensor the value of the rule."""
-    state = {k: rule_tensor(k, tuple(v.shape), overrides) for k, v in network.state_dict().items()}
+    """Give every tensor the value of the rule, times the factors of the names it contains."""
+    state = {k: rule_tensor(k, tuple(v.shape)) for k, v in network.state_dict().items()}
+    for key, tensor in state.items():
+        tensor *= math.prod(factor for part, factor in overrides if part in key)
     network.load_state_dict(state)
     network.eval().requires_grad_(False)
 
