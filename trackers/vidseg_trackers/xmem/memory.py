@@ -126,8 +126,10 @@ class Memory:
     def _append(self, rows: dict[str, Tensor]) -> None:
         if not self.table:
             self._replace(rows)
-        else:
-            self._replace({name: torch.cat([self.table[name], rows[name]]) for name in _COLUMNS})
+            return
+        self._expanded = None
+        for name in _COLUMNS:  # one after the other: only one column is in memory twice
+            self.table[name] = torch.cat([self.table[name], rows[name]])
 
     def _replace(self, table: dict[str, Tensor]) -> None:
         self.table = table
