@@ -93,11 +93,6 @@ class Segmenter:
             tracks = self.tracker.finish()
         return self._refine(tracks)
 
-    @property
-    def found_nothing(self) -> bool:
-        """True while the search for objects goes on."""
-        return self._searching
-
     def state_dict(self) -> State | None:
         """The state after the frames so far, or None while frames are held back (a tracker with lookahead)."""
         if self._pending:
