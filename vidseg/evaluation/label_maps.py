@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from vidseg.errors import InputError, UsageError, did_you_mean
+from vidseg.evaluation.png import plain_pixels
+from vidseg.video import PIXEL_LIMIT
 
 LabelMap = npt.NDArray[np.uint8]
 
@@ -45,7 +49,17 @@ def read_label_map(path: Path) -> LabelMap:
     Raises:
         InputError: the file is missing, damaged, or has colours instead of ids.
     """
-    return _pixels(_open(path))
+    try:
+        size = path.stat().st_size
+        if size > PIXEL_LIMIT:  # before it is read: no label map needs so much
+            raise InputError(f"{path}: a file of {size:,} bytes is no label map; the limit is {PIXEL_LIMIT:,}")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except OSError as error:
+        raise InputError(f"{path}: not a readable image ({error.strerror})") from None
+    plain = plain_pixels(data, PIXEL_LIMIT)
+    return plain if plain is not None else _decode(path, data)
 
 
 def read_pair(truth: Path, guess: Path) -> FramePair:
@@ -54,14 +68,14 @@ def read_pair(truth: Path, guess: Path) -> FramePair:
     Raises:
         InputError: as :func:`read_label_map`, or the two do not have the same size.
     """
-    images = _open(truth), _open(guess)
-    width, height = images[0].size
-    if images[1].size != images[0].size:
+    maps = read_label_map(truth), read_label_map(guess)
+    height, width = maps[0].shape
+    if maps[1].shape != maps[0].shape:
         raise InputError(
-            f"{guess}: {images[1].width}x{images[1].height} pixels, but its ground truth has {width}x{height}: "
+            f"{guess}: {maps[1].shape[1]}x{maps[1].shape[0]} pixels, but its ground truth has {width}x{height}: "
             "save masks at the original size"
         )
-    boxes = [box for box in (image.getbbox() for image in images) if box]
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in map(cv2.boundingRect, maps) if w]
     if not boxes:
         nothing = np.zeros((0, 0), np.uint8)
         return FramePair(nothing, nothing, 0, 0, height, width)
@@ -71,28 +85,29 @@ def read_pair(truth: Path, guess: Path) -> FramePair:
         min(width, max(box[2] for box in boxes) + 1),
         min(height, max(box[3] for box in boxes) + 1),
     )
-    gt, pred = (_pixels(image.crop((left, top, right, bottom))) for image in images)
+    gt, pred = (np.ascontiguousarray(labels[top:bottom, left:right]) for labels in maps)
     return FramePair(gt, pred, top, left, height, width)
 
 
-def _pixels(image: Image.Image) -> LabelMap:
-    return np.asarray(image).astype(np.uint8, copy=False)
-
-
-def _open(path: Path) -> Image.Image:
+def _decode(path: Path, data: bytes) -> LabelMap:
+    """What Pillow makes of a file that is not plain."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise InputError(
+                    f"{path}: {image.width}x{image.height} is larger than the limit of {PIXEL_LIMIT} pixels"
+                )
             image.load()
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not a readable image ({error})") from None
     if image.mode not in ("P", "L", "1"):
         raise InputError(
             f"{path}: colour mode {image.mode}: a label map must be a palette (P) or 8-bit grey (L) PNG whose pixel "
             "value is the object id"
         )
-    return image
+    return np.asarray(image).astype(np.uint8, copy=False)
 
 
 def frame_folder(folder: Path) -> Path:
