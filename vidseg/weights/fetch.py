@@ -26,18 +26,26 @@ CHUNK = 1 << 20
 def locate(name: str, *, offline: bool = False, progress: Progress | None = None) -> Path:
     """The file of a catalogue entry, fetched first unless it is here already or ``offline`` forbids it.
 
+    A file that was fetched earlier is verified again: what is loaded is what the catalogue names.
+
     Raises:
-        WeightsError: not here and offline, or the download failed.
+        WeightsError: not here and offline, the download failed, or what is here is another file or a link.
     """
     entry = find_entry(name)
     path = find_local(name)
     if path is not None:
+        _refuse_link(path)
+        problem = mismatch(path, entry)
+        if problem:
+            raise WeightsError(f"{path}: {problem}: run `vidseg weights fetch {name}` to replace it")
         return path
     if entry.url is None:
         raise WeightsError(f"the embedded weights '{name}' are missing in this installation: install vidseg again")
     if offline:
+        kept = weights_folder() / entry.file
+        where = f"are damaged ({kept}: {mismatch(kept, entry)})" if kept.is_file() else "are not on this machine"
         raise WeightsError(
-            f"weights '{name}' are not on this machine and --offline forbids fetching them: run `vidseg weights fetch"
+            f"weights '{name}' {where} and --offline forbids fetching them: run `vidseg weights fetch"
             f" {name}` first, or put {entry.file} from {entry.url} into {weights_folder()}"
         )
     return fetch(entry, weights_folder(), progress=progress)
@@ -64,11 +72,13 @@ def fetch(
     if entry.url is None:
         raise WeightsError(f"weights '{entry.name}' come with vidseg and cannot be fetched")
     target, part = folder / entry.file, folder / f"{entry.file}.part"
+    for path in (target, part):
+        _refuse_link(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder / f"{entry.file}.lock"):
-            if target.is_file() and (entry.size is None or target.stat().st_size == entry.size):
-                return target  # another process was faster
+            if target.is_file() and not mismatch(target, entry):
+                return target  # here already, or another process was faster
             resumed = part.is_file() and part.stat().st_size > 0
             _download(entry, part, progress, timeout_s, attempts, pause_s)
             problem = mismatch(part, entry)
@@ -99,6 +109,12 @@ def mismatch(path: Path, entry: Entry) -> str:
         if not digest.startswith(entry.md5_prefix):
             return f"md5 {digest} does not start with {entry.md5_prefix}"
     return ""
+
+
+def _refuse_link(path: Path) -> None:
+    """Links in the folder of fetched weights could make other files be loaded or overwritten."""
+    if path.is_symlink():
+        raise WeightsError(f"{path} is a link: refused; put the file itself there, or name it with --model FILE")
 
 
 def file_digest(path: Path, algorithm: str) -> str:
@@ -192,7 +208,7 @@ def _lock(path: Path) -> Iterator[None]:
     except ImportError:  # Windows: two fetches of one file at a time would fail the verification, not pass it
         yield
         return
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import pickletools
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +18,25 @@ from torch import Tensor
 
 from vidseg.errors import WeightsError
 from vidseg.types import ShapeRepr
+
+_NEEDED = re.compile(
+    r"collections\.OrderedDict|torch\.Size|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
+    r"|torch\.[A-Z]\w*Storage|torch\.storage\.(Typed|Untyped)Storage|torch\.(b?float|u?int|complex|bool)\w*"
+)
+"""The globals that a pickle of named tensors asks for. PyTorch's own list is longer: it has ``bytearray``, which takes
+any amount of memory."""
+
+_OLD_FORMAT_PICKLES = 4
+"""Of PyTorch's old format: magic number, version, machine, content."""
+
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -28,21 +51,24 @@ class WeightFile(ShapeRepr):
 def read_weights(path: Path) -> WeightFile:
     """Read .pth/.pt files of PyTorch (with ``weights_only``) and .safetensors; the content decides, not the name.
 
-    Files that keep the tensors under "model" or "state_dict" are unpacked; a "module." prefix is removed.
+    Files that keep the tensors under "model" or "state_dict" are unpacked; a "module." prefix is removed. What loading
+    takes of memory is bounded by the size of the file.
 
     Raises:
-        WeightsError: missing, damaged, truncated, unsafe, or without tensors.
+        WeightsError: missing, damaged, truncated, unsafe, an archive, or without tensors.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
     size = path.stat().st_size
     with path.open("rb") as stream:
-        head = stream.read(16)
+        head = stream.read(512)
     metadata: dict[str, str] = {}
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        content = _read_pytorch(path, size)
+        content = _read_pytorch(path, size, zipped=head[:2] == b"PK")
     elif len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         content, metadata = _read_safetensors(path, size)
+    elif archive := _archive(head):
+        raise WeightsError(f"{path} is a {archive} archive: unpack it and name the file of weights in it")
     else:
         raise WeightsError(f"{path} ({size:,} bytes) is neither a PyTorch nor a safetensors file, or it is damaged")
     for key in ("model", "state_dict"):
@@ -53,32 +79,61 @@ def read_weights(path: Path) -> WeightFile:
     wrong = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
     if wrong:
         raise WeightsError(f"{path}: {_some(wrong)} not a tensor: this is not a file of weights")
+    large = [k for k, v in content.items() if v.layout != torch.strided or v.numel() * v.element_size() > size]
+    if large:
+        raise WeightsError(f"{path} refused: {_some(large)} would be larger than the file")
     tensors = {k.removeprefix("module."): v for k, v in content.items()}
     return WeightFile(path, tensors, metadata)
 
 
-def _read_pytorch(path: Path, size: int) -> object:
+def _read_pytorch(path: Path, size: int, *, zipped: bool) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        blocked = _blocked_globals(path, str(error))
-        if blocked:
+        asked = sorted(name for name in _asked_for(path, size, zipped) if not _NEEDED.fullmatch(name))
+        if asked:
             raise WeightsError(
-                f"{path} refused: it would run code when loaded ({', '.join(blocked)}); get the weights from their"
-                " publisher, or as .safetensors"
-            ) from None
-        raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+                f"{path} refused: it would run code or take memory when loaded ({', '.join(asked)[:200]}); get the"
+                " weights from their publisher, or as .safetensors"
+            )
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except (
+        *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError),
+        *(IndexError, AttributeError, TypeError),
+    ) as error:
         raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated: fetch it again") from error
 
 
-def _blocked_globals(path: Path, message: str) -> list[str]:
-    """Names of the functions and classes that a pickle asks for and that are not allowed."""
-    try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # only zip files can be listed; for older ones the refusal names the first
-        found = re.findall(r"GLOBAL ([\w.]+)", message) + re.findall(r"class ([\w.]+)", message)
-    return sorted(set(found))
+def _asked_for(path: Path, size: int, zipped: bool) -> set[str]:
+    """The functions and classes ("module.name") that loading a PyTorch file would use; nothing is loaded."""
+    if not zipped:
+        with path.open("rb") as stream:
+            return _globals(stream, size)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        pickled = [member for member in members if member.filename.endswith("/data.pkl")]
+        if not pickled:
+            raise WeightsError(f"{path} is a zip archive without PyTorch weights: unpack it and name the file in it")
+        if len(pickled) > 1 or sum(member.file_size for member in members) > size:
+            raise WeightsError(f"{path} refused: it would unpack to more than its size, unlike files of PyTorch")
+        content = archive.read(pickled[0])
+    return _globals(io.BytesIO(content), len(content))
+
+
+def _globals(stream: IO[bytes], end: int) -> set[str]:
+    names: set[str] = set()
+    texts: list[str] = []
+    for _ in range(_OLD_FORMAT_PICKLES):
+        if stream.tell() == end:
+            break
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name in ("GLOBAL", "INST"):
+                names.add(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":  # PyTorch refuses these, whatever the name is
+                names.add(".".join(texts[-2:]))
+            elif isinstance(argument, str):
+                texts = [*texts[-1:], argument]
+    return names
 
 
 def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -87,6 +142,13 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated: {error}") from error
+
+
+def _archive(head: bytes) -> str:
+    """What kind of archive begins like this; empty if none."""
+    if head[257:262] == b"ustar":
+        return "tar"
+    return next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), "")
 
 
 def _some(names: list[str], limit: int = 3) -> str:
