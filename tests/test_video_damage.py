@@ -52,11 +52,9 @@ def test_no_video_is_one_clear_line(tmp_path, clip, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_remote_address():
+def test_a_missing_file():
     with pytest.raises(InputError, match="no such file"):
         open_source("nowhere/video.mp4")
-    with pytest.raises(InputError, match="only local files"):
-        open_source("http://example.org/video.mp4")
 
 
 def test_sound_without_pictures(tmp_path):

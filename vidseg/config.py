@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 import yaml
 
+from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
 
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
@@ -33,10 +34,12 @@ class RunConfig:
       vidseg run video.mp4 --point 640,360 --point 25:90,40  # two clicks, the second on frame 25
       vidseg run frames/ --mask first.png --save davis,ytvis
       vidseg run video.mp4 --tracker boxes --boxes detections.json
+      vidseg run rtsp://camera.local/live --output runs/door # until Ctrl-C
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
-    """Video file, folder of images, or - for a stream on standard input."""
+    """Video file, folder of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for standard
+    input."""
     output: Path | None = None
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"
@@ -83,8 +86,19 @@ class RunConfig:
     """Go on with an interrupted run in the output folder."""
     overwrite: bool = False
     """Replace what is in the output folder."""
+    read_timeout: float = 30.0
+    """Seconds that opening the input, or its next frame, may take. Then a file is an error and a stream is connected to
+    again."""
+    reconnect: int = 10
+    """How often in a row a lost camera or stream is connected to again, after 1, 2, 4, ... 30 s; 0: never."""
+    drop: Literal["auto", "oldest", "none"] = "auto"
+    """When the frames of a live source come faster than they are segmented: oldest leaves out those that wait longest
+    (8 wait at most) and records how many; none leaves out nothing and lets the source wait. auto: oldest for cameras
+    and streams, none for standard input. Files never lose frames."""
+    reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """What decodes a video file: PyAV, or another package in a process of its own, checked against PyAV."""
     offline: bool = False
-    """Never use the network: missing weights are an error."""
+    """Never use the network: missing weights and remote inputs are an error."""
     json_log: bool = False
     """Progress as one json object per line on standard error."""
     config: Path | None = None
@@ -98,8 +112,11 @@ class RunConfig:
         for name in ("max_objects", "batch", "snapshot_every"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        if self.detect_every < 0:
-            raise UsageError(f"--detect-every {self.detect_every}: must be at least 0")
+        for name in ("detect_every", "reconnect"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 0")
+        if not 0 < self.read_timeout < 1e6:
+            raise UsageError(f"--read-timeout {self.read_timeout:g}: seconds over 0 wanted")
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.boxes is not None and self.tracker == "xmem":
@@ -138,7 +155,9 @@ class RunConfig:
     def content(self) -> dict[str, Any]:
         """The settings that decide the result, json-ready (not: where it goes, how it is shown)."""
         skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "snapshot_every"}
+        skip |= {"read_timeout", "reconnect"}
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
+        data["input"] = redact(self.input)
         return json.loads(json.dumps(data, default=str))
 
     def digest(self) -> str:

@@ -64,6 +64,34 @@ class VideoInfo:
             raise UsageError(f"video rate {self.fps} fps: must be positive")
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What is missing, or changed, directly before a frame of a live source. Gaps that follow each other add up."""
+
+    seconds: float = 0.0
+    """Time without frames while the connection was lost."""
+    reconnects: int = 0
+    """Attempts that it took to connect again."""
+    dropped: int = 0
+    """Frames left out because they came faster than they were segmented."""
+    source_size: tuple[int, int] | None = None
+    """(width, height) that the source has from here on, where it changed; frames keep the first size."""
+    reason: str = ""
+    """Why the connection was lost."""
+
+    def __add__(self, later: Gap | None) -> Gap:
+        """Both, ``later`` after this one."""
+        if later is None:
+            return self
+        return Gap(
+            self.seconds + later.seconds,
+            self.reconnects + later.reconnects,
+            self.dropped + later.dropped,
+            later.source_size or self.source_size,
+            later.reason or self.reason,
+        )
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Frame(ShapeRepr):
     """One decoded frame: ``index`` is its ordinal in decode order (its identity), ``pts`` its stream timestamp."""
@@ -72,6 +100,8 @@ class Frame(ShapeRepr):
     pts: int
     time_s: float
     rgb: npt.NDArray[np.uint8]
+    gap: Gap | None = None
+    """What a live source lost directly before this frame."""
 
     def __post_init__(self) -> None:
         """Check dtype and shape."""
@@ -179,6 +209,8 @@ class FrameMasks(ShapeRepr):
     scores: npt.NDArray[np.float32]
     labels: tuple[str | None, ...]
     rles: tuple[Rle, ...]
+    gap: Gap | None = None
+    """Of the frame."""
 
     def __post_init__(self) -> None:
         """Check that all fields speak of the same N objects."""
@@ -192,8 +224,14 @@ class Source(Protocol):
 
     info: VideoInfo
     warnings: list[str]
+    live: bool
+    """It cannot be read again and has no known end: a camera, a stream, standard input."""
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+    def stop(self) -> None:
+        """Deliver the frames that were read already, then end. May be called from any thread or signal handler."""
+        ...
 
     def close(self) -> None:
         """Give back file handles and decoders."""

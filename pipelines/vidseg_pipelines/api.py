@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.config import RunConfig, from_mapping
+from vidseg.errors import UsageError
 from vidseg.registry import build_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
@@ -51,7 +52,8 @@ def segment_frames(
     """Masks of a stream of frames, one result per frame, in order, as soon as it is final.
 
     Args:
-        frames: uint8 RGB arrays (H, W, 3) of one size, or :class:`Frame` objects.
+        frames: uint8 RGB arrays (H, W, 3) of one size, or :class:`Frame` objects with growing indices, such as those of
+            :func:`vidseg.open_source`.
         prompts: where the objects are; none: they are found on the first frame that shows any.
         tracker: name of a registered tracker, or an instance.
         model: name or file of HQ-SAM weights, or an instance.
@@ -61,6 +63,9 @@ def segment_frames(
         fps: rate that gives plain arrays their times.
         device, dtype: where and how precisely named models run.
         tracker_options: settings of a named tracker.
+
+    Raises:
+        UsageError: a frame of another size than the first, or with an index that does not grow.
     """
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
@@ -69,7 +74,7 @@ def segment_frames(
         tracker = build_tracker(tracker, tracker_options, device=place, dtype=precision)
     segmenter = Segmenter(tracker, sam, Refiner(sam, RefineOptions(refine)), prompts=prompts, max_objects=max_objects)
     rate = Fraction(fps)
-    stream = (_as_frame(item, index, rate) for index, item in enumerate(frames))
+    stream = _checked(_as_frame(item, index, rate) for index, item in enumerate(frames))
     started = False
     while group := list(islice(stream, batch)):
         if not started:
@@ -83,3 +88,17 @@ def segment_frames(
 
 def _as_frame(item: Frame | npt.NDArray[np.uint8], index: int, fps: Fraction) -> Frame:
     return item if isinstance(item, Frame) else Frame(index, index, float(index / fps), item)
+
+
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    first: Frame | None = None
+    last = -1
+    for frame in frames:
+        first = first or frame
+        if frame.index <= last:
+            raise UsageError(f"frame {frame.index} comes after frame {last}: indices must grow")
+        if frame.size != first.size:
+            (h, w), (height, width) = frame.size, first.size
+            raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: one size wanted")
+        last = frame.index
+        yield frame

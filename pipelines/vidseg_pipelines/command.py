@@ -10,7 +10,7 @@ from types import FrameType
 from typing import ClassVar
 
 from vidseg.config import RunConfig
-from vidseg.types import VideoInfo
+from vidseg.types import Source, VideoInfo
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.progress import RunProgress
@@ -25,12 +25,25 @@ class RunCommand(RunConfig):  # noqa: D101
     CONFIG_IS_DEFAULTS: ClassVar[bool] = True
 
     def run(self) -> int:
-        """Segment the video and say where the results are; 5 when the input was damaged."""
+        """Segment the video and say where the results are; 5 when the input was damaged.
+
+        A live input has no other end than Ctrl-C: the first one ends it in order, with code 0. Of a file, and the
+        second time, it interrupts the run.
+        """
+        live: list[Source] = []
+
+        def opened(source: Source) -> None:
+            if source.live:
+                live.append(source)
 
         def stop(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
+            if not live:
+                raise KeyboardInterrupt
+            live.pop().stop()
+            sys.stderr.write("stopping; what was read is finished first (once more: at once)\n")
 
-        previous = signal.signal(signal.SIGTERM, stop)  # a job scheduler's stop closes the outputs as Ctrl-C does
+        # A job scheduler's SIGTERM closes the outputs as Ctrl-C does.
+        previous = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             with ExitStack() as stack:
 
@@ -40,9 +53,10 @@ class RunCommand(RunConfig):  # noqa: D101
                     return stack.enter_context(RunProgress(info.name, total, json_log=self.json_log)).advance
 
                 loaders = Loaders(sam=lambda config: load_run_sam(config, DownloadBar(config.model)))
-                summary = run_video(self, started=started, loaders=loaders)
+                summary = run_video(self, started=started, loaders=loaders, opened=opened)
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous:
+                signal.signal(number, handler)
         _report(summary)
         return 5 if summary.warnings else 0
 
@@ -50,6 +64,11 @@ class RunCommand(RunConfig):  # noqa: D101
 def _report(summary: RunSummary) -> None:
     for warning in summary.warnings:
         sys.stderr.write(f"warning: {warning}\n")
+    gap = summary.gap
+    if gap.reconnects or gap.dropped:
+        sys.stderr.write(
+            f"gaps: {gap.seconds:.1f} s without connection, {gap.dropped} frames dropped to keep up (see the journal)\n"
+        )
     ids = ", ".join(map(str, summary.objects))
     lines = [f"{summary.frames} frames, {len(summary.objects)} objects ({ids or 'none found'}), {summary.fps:.2f} fps"]
     overlay = [path for path in summary.outputs if path.name == OVERLAY]

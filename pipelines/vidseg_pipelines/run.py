@@ -7,14 +7,16 @@ import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vidseg import __version__
+from vidseg.address import redact
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError
+from vidseg.names import safe_name
 from vidseg.outputs import (
     EXPORTERS,
     DavisSink,
@@ -32,8 +34,8 @@ from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
 from vidseg.sam.model import Sam
 from vidseg.sam.refiner import RefineOptions, Refiner
-from vidseg.types import Detector, Frame, FrameMasks, Sink, Source, Tracker, VideoInfo
-from vidseg.video import open_source
+from vidseg.types import Detector, Frame, FrameMasks, Gap, Sink, Source, Tracker, VideoInfo
+from vidseg.video import Backoff, open_source
 from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
@@ -101,6 +103,8 @@ class RunSummary:
     fps: float
     warnings: tuple[str, ...]
     outputs: tuple[Path, ...]
+    gap: Gap
+    """All that a live source lost, added up."""
 
 
 @dataclass
@@ -109,21 +113,30 @@ class _Tally:
 
     frames: int = 0
     objects: frozenset[int] = frozenset()
+    gap: Gap = field(default_factory=Gap)
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         self.frames += 1
+        self.gap += masks.gap
         self.objects |= frozenset(masks.ids)
 
     def close(self) -> None:
         pass
 
 
-def run_video(config: RunConfig, *, started: Started | None = None, loaders: Loaders | None = None) -> RunSummary:
+def run_video(
+    config: RunConfig,
+    *,
+    started: Started | None = None,
+    loaders: Loaders | None = None,
+    opened: Callable[[Source], None] = lambda source: None,
+) -> RunSummary:
     """Segment one video into its output folder.
 
     ``started(info, total_frames)`` is called once before the first frame and returns the function that is told of
     progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names); they are
-    asked only when there is something to do.
+    asked only when there is something to do. ``opened(source)`` is called when the input is open; ``source.stop()``
+    then ends the run early and in order: what was read is segmented and written.
 
     Raises:
         UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set.
@@ -132,23 +145,32 @@ def run_video(config: RunConfig, *, started: Started | None = None, loaders: Loa
         OutputError: a result cannot be written. What was written before stays valid.
     """
     if not config.input:
-        raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, or - for standard input)")
+        raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
     check_name("tracker", config.tracker)
     if config.detect_with:
         check_name("detector", config.detect_with)
     first, end = config.frame_range
-    source = open_source(config.input, frames=slice(first, end))
+    source = open_source(
+        config.input,
+        frames=slice(first, end),
+        limit_s=config.read_timeout,
+        reader=config.reader,
+        drop=config.drop,
+        backoff=Backoff(config.reconnect),
+        offline=config.offline,
+    )
     with contextlib.closing(source):
+        opened(source)
         prompts = parse_prompts(
             boxes=config.box, points=config.point, masks=config.mask, video=source.info, first_frame=first
         )
         late = [p.frame_index for p in prompts if p.frame_index < first or (end is not None and p.frame_index >= end)]
         if late:
             raise UsageError(f"a prompt is on frame {late[0]}, outside --frames {config.frames}")
-        folder = config.output or Path("runs") / source.info.name
+        folder = config.output or Path("runs") / safe_name(source.info.name)
         manifest = _new_manifest(config, source)
-        old = _check_folder(folder, manifest, config)
+        old = _check_folder(folder, manifest, config, live=source.live)
         if old is not None and old["status"] in ("done", "partial"):
             (folder / resume.SNAPSHOT).unlink(missing_ok=True)  # when the kill came right after the end
             return _summary_of(old, folder)
@@ -224,6 +246,7 @@ class _Run:
                     clock=self.clock,
                     advance=advance,
                     snapshot=self._snapshot,
+                    cancel=self.source.stop,
                 )
             self._export()
             status = "partial" if self.source.warnings else "done"
@@ -285,6 +308,8 @@ class _Run:
             "seconds": self.clock.seconds(),
             "warnings": list(self.source.warnings),
         }
+        if self.source.live:
+            self.manifest["gap"] = asdict(self.tally.gap)
         resume.write_manifest(self.folder, self.manifest)
 
 
@@ -298,7 +323,7 @@ def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     return {
         "version": __version__,
         "status": "running",
-        "input": {"path": config.input, **fingerprint(Path(config.input))},
+        "input": {"path": redact(config.input), **fingerprint(Path(config.input))},
         "video": info,
         "config": config.content(),
         "config_sha256": config.digest(),
@@ -321,7 +346,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256_of_ends": hashlib.sha256(sample).hexdigest()}
 
 
-def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig) -> dict[str, Any] | None:
+def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
     """Refuse, clear or accept what is in the output folder; the old manifest when the run there goes on."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output {folder} is a file; name a folder")
@@ -335,8 +360,8 @@ def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig) 
     old = resume.read_manifest(folder)
     if old is None:
         raise UsageError(f"--resume: {folder} holds no run (no {resume.MANIFEST}); use --overwrite")
-    if config.input == "-":
-        raise UsageError("--resume: standard input cannot be read again; use --overwrite")
+    if live:
+        raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
     resume.check_same_run(old, manifest)
     for part in [*(folder / f"{name}.part" for name in _OUTPUTS), *folder.glob("davis/*.png.part")]:
         part.unlink(missing_ok=True)  # files that the kill cut off
@@ -363,4 +388,5 @@ def _summary_of(manifest: Mapping[str, Any], folder: Path) -> RunSummary:
         manifest["fps"],
         tuple(manifest["warnings"]),
         outputs,
+        Gap(**manifest.get("gap", {})),
     )

@@ -27,13 +27,15 @@ def stream(
     clock: StageClock,
     advance: Advance = lambda frames, objects: None,
     snapshot: Snapshot = lambda next_frame: None,
+    cancel: Callable[[], None] = lambda: None,
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
     ``advance(frames, objects)`` is told of progress. ``snapshot(next_frame)`` is asked after each micro-batch; the task
-    that it returns, if any, runs when every frame before ``next_frame`` has been written.
+    that it returns, if any, runs when every frame before ``next_frame`` has been written. ``cancel()`` makes ``frames``
+    end, also while it waits for the next one.
     """
-    reader = Prefetch(frames, size=2 * batch)
+    reader = Prefetch(frames, size=2 * batch, cancel=cancel)
     writer = WriteBehind(size=4 * batch)
 
     def write(frame: Frame, masks: FrameMasks) -> None:

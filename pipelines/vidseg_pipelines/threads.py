@@ -12,9 +12,13 @@ _POLL_S = 0.1
 
 
 class Prefetch(Generic[T]):
-    """Iterates ``items`` in a thread, at most ``size`` ahead. An error of the source is raised to the consumer."""
+    """Iterates ``items`` in a thread, at most ``size`` ahead. An error of the source is raised to the consumer.
 
-    def __init__(self, items: Iterable[T], size: int) -> None:
+    ``cancel`` makes ``items`` end early when it waits for something, such as the next frame of a camera.
+    """
+
+    def __init__(self, items: Iterable[T], size: int, cancel: Callable[[], None] = lambda: None) -> None:
+        self._cancel = cancel
         self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=size)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(items,), name="vidseg-read", daemon=True)
@@ -52,6 +56,7 @@ class Prefetch(Generic[T]):
     def close(self) -> None:
         """Stop reading; returns when the thread has ended."""
         self._stop.set()
+        self._cancel()
         self._thread.join()
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from vidseg.address import parse_address
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.outputs import EXPORTERS
 from vidseg.outputs.files import make_folder
@@ -92,6 +93,11 @@ def _input_of(run_dir: Path) -> str:
     path = run_dir / "run.json"
     try:
         manifest: Mapping[str, Any] = json.loads(path.read_bytes())
-        return str(manifest["input"]["path"])
+        video = str(manifest["input"]["path"])
+        if parse_address(video).kind != "file":
+            raise InputError(f"{video} was no file: give a recording of it with --input")
+        return video
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: does not name the video; give it with --input") from error

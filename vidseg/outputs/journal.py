@@ -3,11 +3,15 @@
     {"frame":0,"pts":0,"time_s":0.0,"objects":[{"id":1,"box":[x1,y1,x2,y2],"score":0.93,"label":null,
      "rle":{"size":[h,w],"counts":"..."}}]}
 
+The line of a frame before which a live source lost something also has ``"gap":{"seconds":7.31,"reconnects":2,
+"dropped":0,"source_size":null,"reason":"..."}``, the fields of :class:`vidseg.types.Gap`.
+
 The same results give the same bytes: float32 values are written with the fewest digits that bring them back exactly.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,7 +23,7 @@ import numpy as np
 from vidseg.errors import InputError, OutputError
 from vidseg.masks.rle import from_coco
 from vidseg.outputs.files import output_error
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame, FrameMasks, Gap
 
 
 class JournalSink:
@@ -75,7 +79,7 @@ def journal_line(masks: FrameMasks) -> bytes:
         OutputError: a box or score is not a finite number.
     """
     rows = zip(masks.ids, masks.boxes, masks.scores, masks.labels, masks.rles, strict=True)
-    record = {
+    record: dict[str, Any] = {
         "frame": masks.frame_index,
         "pts": masks.pts,
         "time_s": masks.time_s,
@@ -90,6 +94,8 @@ def journal_line(masks: FrameMasks) -> bytes:
             for object_id, box, score, label, rle in rows
         ],
     }
+    if masks.gap is not None:
+        record["gap"] = dataclasses.asdict(masks.gap)
     try:
         return (json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n").encode()
     except ValueError as error:
@@ -165,9 +171,20 @@ def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
             scores=np.array([o["score"] for o in objects], np.float32),
             labels=tuple(None if o["label"] is None else str(o["label"]) for o in objects),
             rles=tuple(from_coco(o["rle"]) for o in objects),
+            gap=_gap(record.get("gap")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error
+
+
+def _gap(fields: Mapping[str, Any] | None) -> Gap | None:
+    if fields is None:
+        return None
+    size = fields["source_size"]
+    if size is not None:
+        width, height = size
+        size = int(width), int(height)
+    return Gap(float(fields["seconds"]), int(fields["reconnects"]), int(fields["dropped"]), size, str(fields["reason"]))
 
 
 def _shortest(value: np.float32) -> float:

@@ -16,7 +16,7 @@ from vidseg.masks.rle import area
 from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.overlay import draw_masks
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame, FrameMasks, Gap
 
 _BINS = 240  # columns of a timeline: the page has the same size for any length of video
 _STYLE = (
@@ -80,9 +80,9 @@ def write_report(journal: Path, path: Path, *, title: str, pictures: Mapping[int
         InputError: the journal is unreadable.
         OutputError: the page cannot be written.
     """
-    count, duration = 0, 0.0
+    count, duration, gap = 0, 0.0, Gap()
     for masks in read_journal(journal):
-        count, duration = count + 1, masks.time_s
+        count, duration, gap = count + 1, masks.time_s, gap + masks.gap
     width = max(1, -(-count // _BINS))
     lives: dict[int, _Life] = {}
     for place, masks in enumerate(read_journal(journal)):
@@ -96,13 +96,20 @@ def write_report(journal: Path, path: Path, *, title: str, pictures: Mapping[int
     name = html.escape(title)
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
-        f"<h1>{name}</h1><p>{count} frames, {len(lives)} objects, last frame at {duration:.2f} s.</p>{figures}"
+        f"<h1>{name}</h1><p>{count} frames, {len(lives)} objects, last frame at {duration:.2f} s.{_lost(gap)}</p>"
+        f"{figures}"
         "<table><tr><th>object<th>label<th>frames<th>first<th>last<th>mean score<th>mean area"
         f'<th style="width:45%">area over time</tr>{rows}</table></html>\n'
     )
     with atomic_file(path) as file:
         file.write(page.encode())
     return path
+
+
+def _lost(gap: Gap) -> str:
+    if not gap.reconnects and not gap.dropped:
+        return ""
+    return f" Lost: {gap.seconds:.1f} s without connection, {gap.dropped} frames dropped."
 
 
 def _add(lives: dict[int, _Life], masks: FrameMasks, place: int) -> None:

@@ -180,6 +180,7 @@ class Refiner:
             tracks.scores[kept],
             tuple(tracks.labels[i] if tracks.labels else None for i in kept),
             tuple[Rle, ...](rles),
+            frame.gap,
         )
 
     def _keeps_tracker(self, logits: Tensor | None, own: Tensor | None, feature: FrameFeatures | None) -> list[bool]:

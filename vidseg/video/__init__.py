@@ -1,7 +1,8 @@
 """Video in and out.
 
-* ``open_source(path, *, frames, pixel_limit, image_fps, threads) -> Source``: a video file, an image or a folder of
-  images, or ``"-"`` for standard input. The source has ``info``, ``warnings``, ``close()`` and is iterated once.
+* ``open_source(path, *, frames, ...) -> Source``: a video file, an image or a folder of images, a camera, a stream, or
+  ``"-"`` for standard input. It has ``info``, ``warnings``, ``live``, ``stop()``, ``close()`` and is iterated once.
+* ``Backoff(attempts, first_s, cap_s)``: how a lost camera or stream is connected to again.
 * ``probe(path, *, pixel_limit) -> VideoInfo``: what is known without reading the whole input.
 * ``VideoWriter(path, width, height, *, fps, time_base, crf, preset, threads)``: fragmented MP4 with the source's
   timestamps; ``write(rgb, pts)`` and ``close()``.
@@ -11,7 +12,8 @@
 from __future__ import annotations
 
 from vidseg.video.container import PIXEL_LIMIT
+from vidseg.video.live import Backoff
 from vidseg.video.source import open_source, probe
 from vidseg.video.writer import VideoWriter
 
-__all__ = ["PIXEL_LIMIT", "VideoWriter", "open_source", "probe"]
+__all__ = ["PIXEL_LIMIT", "Backoff", "VideoWriter", "open_source", "probe"]

@@ -1,11 +1,15 @@
-"""Opening a media container safely: only known formats, only local bytes, sizes checked before frames are allocated.
+"""Opening a media container safely: only known formats and protocols, sizes checked before frames are allocated.
 
 FFmpeg decides by content, not by name, what a file is. A text file can therefore be a playlist that makes FFmpeg open
 other files or network addresses; formats and protocols are whitelisted inside FFmpeg and the result is checked again.
+The network is used only for an address that begins with one of the schemes of :mod:`vidseg.address`.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+import ssl
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +19,8 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from vidseg.address import Address
+from vidseg.archives import HEAD_BYTES, archive_kind
 from vidseg.errors import InputError
 
 PIXEL_LIMIT = 8192 * 4352
@@ -26,32 +32,69 @@ FORMATS = (
 )
 """FFmpeg demuxers that may open an input. None of them follows references to other files or addresses."""
 
+_CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _PLAYLISTS = (b"ffconcat", b"#EXTM3U", b"<?xml", b"<MPD", b"<smil", b"[playlist]", b"RTSPtext")
 
+_STREAMS = {  # scheme: (FFmpeg demuxers, FFmpeg protocols) that it may use besides FORMATS; never files
+    "http": ("", "http,https,httpproxy,tcp,tls"),
+    "https": ("", "http,https,httpproxy,tcp,tls"),
+    "rtsp": ("rtsp", "rtp,udp,tcp"),
+    "rtsps": ("rtsp", "rtp,udp,tcp,tls"),
+    "rtmp": ("live_flv", "rtmp,tcp"),
+    "rtmps": ("live_flv", "rtmps,rtmp,tcp,tls"),
+}
+_CAMERA_FORMAT = "video4linux2,v4l2"
 
-def open_container(path: str, *, pixel_limit: int = PIXEL_LIMIT) -> tuple[InputContainer, VideoStream]:
-    """Open a media file (or standard input, ``"-"``) and choose its main video stream; nothing is decoded yet.
+
+def open_container(
+    address: Address, *, pixel_limit: int = PIXEL_LIMIT, timeout_s: float | None = None
+) -> tuple[InputContainer, VideoStream]:
+    """Open an input and choose its main video stream; nothing is decoded yet.
+
+    ``timeout_s`` limits what FFmpeg can limit by itself: reads from the network, long searches.
 
     Raises:
-        InputError: no such file, not a media file, a refused kind (playlists), no video in it, or frames larger than
-            ``pixel_limit`` pixels.
+        InputError: no such file or camera, not a media file, a refused kind (playlists), no connection, no video in it,
+            or frames larger than ``pixel_limit`` pixels.
     """
-    name = "standard input" if path == "-" else path
+    formats, protocols = _STREAMS.get(address.scheme, ("", "pipe" if address.kind == "stdin" else "file"))
+    formats = f"{formats},{FORMATS}" if formats else FORMATS
+    if address.kind == "camera":
+        formats = _CAMERA_FORMAT
     options = {
-        "format_whitelist": FORMATS,
-        "protocol_whitelist": "pipe" if path == "-" else "file",
+        "format_whitelist": formats,
+        "protocol_whitelist": protocols,
         "max_pixels": str(pixel_limit),
         "threads": "1",
     }
+    if address.scheme.startswith("rtsp"):
+        options["rtsp_flags"] = "prefer_tcp"  # packets of UDP get lost
+    if address.scheme in ("https", "rtsps", "rtmps"):
+        options["tls_verify"] = "1"
+        options |= {"ca_file": ca_file} if (ca_file := _authorities()) else {}
     try:
-        container = av.open(_url(path), "r", options=options, metadata_errors="replace")
+        container = av.open(
+            _url(address),
+            "r",
+            format="v4l2" if address.kind == "camera" else None,
+            options=options,
+            metadata_errors="replace",
+            timeout=timeout_s,
+        )
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise InputError(_why_not(path, name, error)) from error
+        raise InputError(_why_not(address, error)) from (None if address.kind == "stream" else error)  # it has the URL
     try:
-        return container, _main_stream(container, name, pixel_limit)
+        return container, _main_stream(container, address.shown, pixel_limit, formats)
     except InputError:
         container.close()
         raise
+
+
+def plain_reason(error: Exception) -> str:
+    """What FFmpeg complains about, without the URL that it names."""
+    if isinstance(error, av.error.ExitError):
+        return "no data in time"
+    return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
 def frame_count(stream: VideoStream) -> int | None:
@@ -59,14 +102,6 @@ def frame_count(stream: VideoStream) -> int | None:
     if not stream.frames:
         return None
     return stream.frames - sum(entry.is_discard for entry in stream.index_entries)
-
-
-def input_name(path: str) -> str:
-    """Short name of an input, one safe path component: the file's stem, the folder's name, or ``stdin``."""
-    if path == "-":
-        return "stdin"
-    file = Path(path).resolve()
-    return (file.name if file.is_dir() else file.stem) or "video"
 
 
 def frame_rate(stream: VideoStream) -> Fraction:
@@ -77,24 +112,44 @@ def frame_rate(stream: VideoStream) -> Fraction:
     return Fraction(25)
 
 
-def _url(path: str) -> str:
-    if path == "-":
+def _url(address: Address) -> str:
+    if address.kind == "stdin":
         if sys.stdin.isatty():
             raise InputError("standard input is a terminal: pipe a video into it")
         return "pipe:0"
-    file = Path(path)
-    if not file.exists():
-        if "://" in path:
-            raise InputError(f"{path}: only local files, folders and '-' (standard input) are read")
-        raise InputError(f"{path}: no such file or folder")
+    if address.kind == "stream":
+        return address.url
+    if address.kind == "camera":
+        _check_camera(address)
+        return address.url
+    file = Path(address.url)
+    if not os.path.exists(file):  # noqa: PTH110  (False for names that no file can have)
+        raise InputError(f"{address.shown}: no such file or folder")
     if file.is_file() and file.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty")
-    return f"file:{path}"  # the prefix keeps names such as "concat:x" from being read as a protocol
+        raise InputError(f"{address.shown}: the file is empty")
+    return f"file:{address.url}"  # the prefix keeps names such as "concat:x" from being read as a protocol
 
 
-def _main_stream(container: InputContainer, name: str, pixel_limit: int) -> VideoStream:
-    if not set(container.format.name.split(",")) & set(FORMATS.split(",")):
-        raise InputError(f"{name}: the format '{container.format.name}' is refused; allowed are {FORMATS}")
+def _check_camera(address: Address) -> None:
+    if "v4l2" not in ",".join(av.formats_available).split(","):
+        raise InputError(
+            f"{address.shown}: this PyAV cannot read cameras (it needs Video4Linux, which {platform.system()} or this "
+            "build lacks); pipe the camera into `vidseg run -` with another program"
+        )
+    if not Path(address.url).exists():
+        cameras = sorted(str(path) for path in Path("/dev").glob("video*"))
+        raise InputError(f"{address.shown}: no camera {address.url}; there are {', '.join(cameras) or 'none'}")
+
+
+def _authorities() -> str | None:
+    """File with the certificates that this system trusts."""
+    paths = ssl.get_default_verify_paths()
+    return next((path for path in (paths.cafile, *_CA_FILES) if path and Path(path).is_file()), None)
+
+
+def _main_stream(container: InputContainer, name: str, pixel_limit: int, formats: str) -> VideoStream:
+    if not set(container.format.name.split(",")) & set(formats.split(",")):
+        raise InputError(f"{name}: the format '{container.format.name}' is refused; allowed are {formats}")
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
         raise InputError(f"{name}: no video in it (format {container.format.name})")
@@ -110,17 +165,22 @@ def _main_stream(container: InputContainer, name: str, pixel_limit: int) -> Vide
     return stream
 
 
-def _why_not(path: str, name: str, error: Exception) -> str:
+def _why_not(address: Address, error: Exception) -> str:
+    name = address.shown
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, PermissionError):
         return f"{name}: no permission to read it"
     head = b""
-    if path != "-" and Path(path).is_file():
-        with Path(path).open("rb") as file:
-            head = file.read(64)
+    if address.kind == "file" and Path(address.url).is_file():
+        with Path(address.url).open("rb") as file:
+            head = file.read(HEAD_BYTES)
     if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(_PLAYLISTS):
         return f"{name}: a playlist, not a video: refused because playlists make other files and addresses be opened"
+    if kind := archive_kind(head):
+        return f"{name}: a {kind} archive, not a video: unpack it first"
     refused = isinstance(error, av.error.ArgumentError)  # what FFmpeg says to a format outside the whitelist
-    reason = "no accepted video format" if refused else getattr(error, "strerror", None) or error
+    reason = "no accepted video format" if refused else plain_reason(error)
+    if address.kind in ("stream", "camera"):
+        return f"{name}: cannot be opened ({reason}{'; playlists are refused' if refused else ''})"
     return f"{name}: not a video that can be read ({reason}); it may be damaged, incomplete or no video at all"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vidseg.address import parse_address
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, input_name
+from vidseg.video.container import PIXEL_LIMIT
 from vidseg.video.reader import frame_bounds
+from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
@@ -31,6 +34,7 @@ class ImageSource:
         frames: slice | None = None,
         pixel_limit: int = PIXEL_LIMIT,
         fps: Fraction = Fraction(24),
+        watchdog: Watchdog | None = None,
     ) -> None:
         """List the images and check their sizes from their headers; no pixels are read yet.
 
@@ -38,9 +42,15 @@ class ImageSource:
             InputError: no images, none readable, two sizes, too large, or the chosen frames do not exist.
         """
         self.warnings: list[str] = []
+        self.live = False
+        self._watchdog = watchdog or Watchdog()
         self._files = [path] if path.is_file() else list_images(path)
         self._start, self._stop = frame_bounds(frames)
-        size = self._common_size(path, pixel_limit)
+        try:
+            size = self._common_size(path, pixel_limit)
+        except BaseException:
+            self.close()
+            raise
         if self._start >= len(self._files):
             raise InputError(f"{path}: frames start at {self._start}, but it has only {len(self._files)} images")
         self.info = VideoInfo(
@@ -49,39 +59,51 @@ class ImageSource:
             frame_count=len(self._files),
             duration_s=float(len(self._files) / fps),
             codec="images",
-            name=input_name(str(path)),
+            name=parse_address(str(path)).name,
             time_base=1 / fps,
         )
 
     def __iter__(self) -> Iterator[Frame]:
         """Read the chosen images one by one; a file that cannot be read is skipped and named in :attr:`warnings`."""
-        for index, file in enumerate(self._files):
-            if not self._start <= index < self._stop:
-                continue
-            try:
-                rgb = read_image(file)
-            except InputError as error:
-                self.warnings.append(f"skipped {error}")
-                continue
-            if rgb.shape[:2] != (self.info.height, self.info.width):
-                raise InputError(f"{file}: its size changed while it was read")
-            yield Frame(index, index, float(index / self.info.fps), rgb)
+        try:
+            for index, file in enumerate(self._files):
+                if not self._start <= index < self._stop:
+                    continue
+                try:
+                    rgb = self._watchdog.call(partial(read_image, file), str(file))
+                except StoppedError:
+                    return
+                except TimeLimitError:
+                    raise
+                except InputError as error:
+                    self.warnings.append(f"skipped {error}")
+                    continue
+                if rgb.shape[:2] != (self.info.height, self.info.width):
+                    raise InputError(f"{file}: its size changed while it was read")
+                yield Frame(index, index, float(index / self.info.fps), rgb)
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """End the iteration."""
+        self._watchdog.stop()
 
     def close(self) -> None:
-        """Nothing is held open between frames."""
+        """End the thread that reads; nothing is held open between frames."""
+        self._watchdog.close(lambda: None)
 
     def _common_size(self, path: Path, pixel_limit: int) -> tuple[int, int]:
         first: tuple[Path, tuple[int, int]] | None = None
         for file in self._files:
             try:
-                size = image_size(file)
+                size = self._watchdog.call(partial(image_size, file), str(file))
             except InputError as error:
-                if len(self._files) == 1:
+                if len(self._files) == 1 or isinstance(error, TimeLimitError):
                     raise
                 last = error
                 continue  # reported when its turn comes
             if size[0] * size[1] > pixel_limit:
-                raise InputError(f"{file}: {size[0]}x{size[1]} is larger than the limit of {pixel_limit} pixels")
+                raise _too_large(file, *size, pixel_limit)
             if first is None:
                 first = file, size
             elif size != first[1]:
@@ -129,16 +151,19 @@ def image_size(file: Path) -> tuple[int, int]:
     return (height, width) if swap else (width, height)
 
 
-def read_image(file: Path) -> Array:
+def read_image(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Array:
     """Pixels as uint8 RGB (H, W, 3), EXIF orientation applied.
 
     Transparency is dropped, 16-bit grey keeps its high byte, and other deep formats are refused.
 
     Raises:
-        InputError: not an image, damaged, or a pixel format without a plain meaning as RGB.
+        InputError: not an image, damaged, more than ``pixel_limit`` pixels, or a pixel format without a plain meaning
+            as RGB.
     """
     try:
         with _open(file) as image:
+            if image.width * image.height > pixel_limit:
+                raise _too_large(file, image.width, image.height, pixel_limit)
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I;16"):
                 grey = (np.asarray(turned).astype(np.uint16) >> 8).astype(np.uint8)
@@ -150,6 +175,10 @@ def read_image(file: Path) -> Array:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: damaged image ({error})") from error
+
+
+def _too_large(file: Path, width: int, height: int, limit: int) -> InputError:
+    return InputError(f"{file}: {width}x{height} is larger than the limit of {limit} pixels")
 
 
 def _open(file: Path) -> Image.Image:

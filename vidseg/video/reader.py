@@ -12,11 +12,13 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from vidseg.address import Address
 from vidseg.errors import InputError, UsageError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, frame_count, frame_rate, input_name, open_container
+from vidseg.video.container import PIXEL_LIMIT, frame_count, frame_rate, open_container, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.orientation import display_orientation
+from vidseg.video.watchdog import StoppedError, Watchdog
 
 MAX_FAILURES = 500
 """Packets in a row that may fail to decode, and read errors in one file, before reading stops."""
@@ -25,52 +27,113 @@ _UNSPECIFIED = 2  # of colour tags, ISO/IEC 23091-2
 
 
 class VideoSource:
-    """Frames of a video file or of standard input, in the order they are shown.
+    """Frames of one opened input, in the order they are shown.
 
-    ``Frame.index`` counts the decoded frames from the start of the file, also when only a part is delivered.
+    ``Frame.index`` counts the decoded frames from the start of the input, also when only a part is delivered.
     ``Frame.pts`` is the stream's own timestamp and ``Frame.time_s`` the same in seconds, also when it does not start at
-    zero. Frames are RGB with the stream's own colour matrix and range, turned as the container asks.
+    zero. Frames are RGB with the stream's own colour matrix and range, turned as the container asks. A file ends where
+    its size changes; the frames of a live source go on with the new size.
     """
 
     def __init__(
-        self, path: str, *, frames: slice | None = None, pixel_limit: int = PIXEL_LIMIT, threads: int = 1
+        self,
+        address: Address,
+        *,
+        frames: slice | None = None,
+        pixel_limit: int = PIXEL_LIMIT,
+        threads: int = 1,
+        watchdog: Watchdog | None = None,
     ) -> None:
         """Open the input and decode its first frame (size and rotation are known for sure only then).
 
+        Everything that touches the input runs in the thread of ``watchdog`` (default: with the default limit).
+
         Raises:
-            InputError: see :func:`vidseg.video.container.open_container`; or no frame can be decoded.
+            InputError: see :func:`vidseg.video.container.open_container`; no frame can be decoded; or it takes longer
+                than the limit.
         """
         self.warnings: list[str] = []
-        self._name = "standard input" if path == "-" else path
+        self.live = False
+        self._address, self._name = address, address.shown
         self._start, self._stop = frame_bounds(frames)
-        self._container, self._stream = open_container(path, pixel_limit=pixel_limit)
-        self._stream.codec_context.thread_count = threads
-        self._stream.thread_type = "AUTO" if threads > 1 else "NONE"
         self._damage = Damage(self.warnings)
         self._packets = 0
-        self._decoded = self._decode()
+        self._read = False
+        self._container: InputContainer | None = None
+        self._frames: Generator[Frame | None] | None = None
+        self._watchdog = watchdog or Watchdog()
         try:
-            self._first = next(self._decoded, None)
-            if self._first is None:
-                raise InputError(f"{self._name}: no frame can be decoded; the video is damaged or incomplete")
+            self._watchdog.call(lambda: self._open(pixel_limit, threads), f"{self._name}: opening it")
         except BaseException:
             self.close()
             raise
-        self._orientation = display_orientation(self._first)
-        self.info = video_info(input_name(path), self._container, self._stream, self._first)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Deliver the chosen frames; at the end :attr:`warnings` says what was wrong with the input."""
-        if self._first is None:
+        """Deliver the chosen frames; at the end :attr:`warnings` says what was wrong with the input.
+
+        Raises:
+            InputError: a frame takes longer than the limit; the connection of a stream is lost.
+        """
+        if self._read:
             raise InputError(f"{self._name}: a source is read once; open it again")
+        self._read = True
+        frames = self._frames = self._deliver()
+        try:
+            while True:
+                what = f"{self._name}: frame {self._damage.position + 1}"
+                frame = self._watchdog.call(lambda: next(frames, False), what)
+                if isinstance(frame, Frame):
+                    yield frame
+                elif frame is False:
+                    return
+        except StoppedError:
+            return
+        finally:
+            self.close()
+
+    def stop(self) -> None:
+        """End the iteration, also while it waits for a frame."""
+        self._watchdog.stop()
+
+    def close(self) -> None:
+        """Close the file and the decoder."""
+        self._watchdog.close(self._release)
+
+    def _open(self, pixel_limit: int, threads: int) -> None:
+        limit = self._watchdog.limit_s
+        self._container, self._stream = open_container(self._address, pixel_limit=pixel_limit, timeout_s=limit)
+        self._stream.codec_context.thread_count = threads
+        self._stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        self._decoded = self._decode(self._container)
+        first = next(self._decoded, None)
+        if first is None:
+            raise InputError(f"{self._name}: no frame can be decoded; the video is damaged or incomplete")
+        self._first: VideoFrame | None = first
+        self._orientation = display_orientation(first)
+        self.info = video_info(self._address.name, self._container, self._stream, first)
+        self.live = self._address.kind in ("camera", "stdin") or (
+            self._address.kind == "stream" and not (self._container.size > 0 or self._container.duration)
+        )
+        if self.live:
+            self._start, self._stop = 0, float("inf")  # frames are counted across connections
+
+    def _release(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+        if self._container is not None:
+            self._container.close()
+
+    def _deliver(self) -> Generator[Frame | None]:
+        """The chosen frames, and None for each one before them, so that skipping is not taken for a hang."""
         first, self._first = self._first, None
+        assert first is not None
         size, count, pts = (first.width, first.height), 0, None
         try:
             for index, decoded in enumerate(_chain(first, self._decoded)):
                 self._damage.position = index
                 count = index + 1
                 pts = self._timestamp(decoded, pts)
-                if (decoded.width, decoded.height) != size:
+                if (decoded.width, decoded.height) != size and not self.live:
                     self.warnings.append(
                         f"frame {index}: the size changes from {size[0]}x{size[1]} to {decoded.width}x"
                         f"{decoded.height}; reading stops there"
@@ -81,20 +144,16 @@ class VideoSource:
                 if index >= self._start:
                     rgb = self._orientation.apply(self._to_rgb(decoded))
                     yield Frame(index, pts, float(pts * self._time_base), rgb)
+                else:
+                    yield None
                 if count >= self._stop:
                     break
             else:
                 self._check_end(count, pts)
         finally:
             self._damage.report()
-            self.close()
         if count <= self._start:
             raise InputError(f"{self._name}: frames start at {self._start}, but it has only {count} frames")
-
-    def close(self) -> None:
-        """Close the file and the decoder."""
-        self._decoded.close()
-        self._container.close()
 
     @property
     def _time_base(self) -> Fraction:
@@ -122,10 +181,10 @@ class VideoSource:
             kind = decoded.format.name
             raise InputError(f"{self._name}: frames of the kind '{kind}' cannot be turned into RGB") from error
 
-    def _decode(self) -> Generator[VideoFrame]:
+    def _decode(self, container: InputContainer) -> Generator[VideoFrame]:
         """All frames of the stream; packets that fail are counted and skipped."""
         failures = 0
-        for packet in self._demux():
+        for packet in self._demux(container):
             if packet.size and not packet.is_discard:
                 self._packets += 1
             if packet.is_corrupt:
@@ -145,18 +204,20 @@ class VideoSource:
                 failures = 0
                 yield frame
 
-    def _demux(self) -> Iterator[Packet[VideoStream]]:
+    def _demux(self, container: InputContainer) -> Iterator[Packet[VideoStream]]:
         """Packets of the stream, then an empty one that makes the decoder give what it holds back."""
         failures = 0
         while True:
             try:
-                yield from self._container.demux(self._stream)
+                yield from container.demux(self._stream)
                 return
             except (av.FFmpegError, OSError) as error:
+                if self._address.kind != "file" and not isinstance(error, av.error.InvalidDataError):
+                    raise InputError(f"{self._name}: connection lost ({plain_reason(error)})") from None  # has the URL
                 failures += 1
                 self._damage.add("damaged places in the file were skipped")
                 if failures >= MAX_FAILURES:
-                    self.warnings.append(f"reading stopped: {error.strerror or error}")
+                    self.warnings.append(f"reading stopped: {plain_reason(error)}")
                     return
 
     def _check_end(self, count: int, pts: int | None) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
+from vidseg.address import parse_address
+from vidseg.errors import InputError, UsageError
 from vidseg.types import Source, VideoInfo
+from vidseg.video.backend import BackendSource
 from vidseg.video.container import PIXEL_LIMIT
 from vidseg.video.images import IMAGE_SUFFIXES, ImageSource
+from vidseg.video.live import DEFAULT_BACKOFF, Backoff, LiveSource
 from vidseg.video.reader import VideoSource
+from vidseg.video.watchdog import READ_TIMEOUT_S, Watchdog
 
 
 def open_source(
@@ -18,23 +24,59 @@ def open_source(
     pixel_limit: int = PIXEL_LIMIT,
     image_fps: Fraction = Fraction(24),
     threads: int = 1,
+    limit_s: float = READ_TIMEOUT_S,
+    reader: Literal["pyav", "decord", "torchcodec"] = "pyav",
+    drop: Literal["auto", "oldest", "none"] = "auto",
+    backoff: Backoff = DEFAULT_BACKOFF,
+    offline: bool = False,
 ) -> Source:
-    """Open a video file, an image, a folder of images, or standard input (``"-"``).
+    """Open a video file, an image, a folder of images, standard input (``"-"``), a camera or a stream.
 
     Args:
-        path: the input.
+        path: the input; ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
         frames: only frames ``A <= index < B`` of the input; they keep their indices.
         pixel_limit: frames with more pixels are refused before memory is taken for them.
         image_fps: rate given to images, which have none.
         threads: decoder threads. One keeps the pixels of damaged videos the same in every run.
+        limit_s: seconds that opening the input, or its next frame, may take.
+        reader: what decodes a video file: PyAV, or another package in a process of its own, checked against PyAV.
+        drop: ``oldest`` leaves out frames of a live source that wait longest when they come too fast, ``none`` lets the
+            source wait; ``auto`` is ``oldest`` for cameras and streams and ``none`` for standard input.
+        backoff: how a lost camera or stream is connected to again.
+        offline: refuse streams.
 
     Raises:
         InputError: one line that says why the input cannot be read.
+        UsageError: ``reader`` or ``drop`` does not fit the input.
     """
-    file = Path(path)
-    if str(path) != "-" and (file.is_dir() or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES)):
-        return ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps)
-    return VideoSource(str(path), frames=frames, pixel_limit=pixel_limit, threads=threads)
+    address = parse_address(str(path))
+    file = Path(address.url) if address.kind == "file" else None
+    is_images = file is not None and (file.is_dir() or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES))
+    if offline and address.kind == "stream":
+        raise InputError(f"{address.shown}: a remote input, which --offline forbids")
+    if reader != "pyav" and (file is None or is_images):
+        raise UsageError(f"--reader {reader} reads video files only; leave it out for {address.shown}")
+    if drop == "oldest" and file is not None:
+        raise UsageError(f"--drop oldest is for cameras, streams and standard input; {address.shown} is a file")
+    if file is not None and is_images:
+        return ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps, watchdog=Watchdog(limit_s))
+
+    def connect(watchdog: Watchdog) -> VideoSource:
+        return VideoSource(address, frames=frames, pixel_limit=pixel_limit, threads=threads, watchdog=watchdog)
+
+    if reader != "pyav":
+        return BackendSource(reader, address, pixel_limit=pixel_limit, frames=frames, limit_s=limit_s)
+    source = connect(Watchdog(limit_s))
+    if not source.live:
+        return source
+    return LiveSource(
+        source,
+        connect,
+        frames=frames,
+        backoff=backoff if address.kind != "stdin" else Backoff(attempts=0),
+        drop_oldest=drop == "oldest" or (drop == "auto" and address.kind != "stdin"),
+        limit_s=limit_s,
+    )
 
 
 def probe(path: str | Path, *, pixel_limit: int = PIXEL_LIMIT) -> VideoInfo:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseg.address import redact
 from vidseg.config import RunConfig, from_mapping
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.video.images import IMAGE_SUFFIXES, natural_key
@@ -137,6 +138,11 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
     """``base`` with the settings of one video; its files are looked for in ``folder`` and get absolute paths."""
     values = {field.name: getattr(base, field.name) for field in dataclasses.fields(RunConfig)}
     config = from_mapping(RunConfig, {**values, **row}, where=where)
+    if redact(config.input) != config.input:
+        raise UsageError(
+            f"{where}: {redact(config.input)}: an address with a password or a query would be written into the folder "
+            "of the batch; segment it with vidseg run"
+        )
     masks = []
     for text in config.mask:
         frame, file = _MASK.match(text).groups(default="")  # type: ignore[union-attr]  # it matches every text
@@ -149,4 +155,4 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
 
 def _absolute(text: str, folder: Path) -> str:
     """Workers may have another current folder."""
-    return text if "://" in text else os.path.abspath(folder / text)  # noqa: PTH100  (links keep their names)
+    return text if "://" in text or text.startswith("camera:") else os.path.abspath(folder / text)  # noqa: PTH100  (links keep their names)
