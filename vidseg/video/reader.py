@@ -107,7 +107,10 @@ class VideoSource:
         self._decoded = self._decode(self._container)
         first = next(self._decoded, None)
         if first is None:
-            raise InputError(f"{self._name}: no frame can be decoded; the video is damaged or incomplete")
+            raise InputError(
+                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger than"
+                f" the limit of {pixel_limit} pixels"
+            )
         self._first: VideoFrame | None = first
         self._orientation = display_orientation(first)
         self.info = video_info(self._address.name, self._container, self._stream, first)

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from vidseg.archives import HEAD_BYTES, archive_kind
 from vidseg.errors import WeightsError
 from vidseg.types import ShapeRepr
 
@@ -28,15 +29,6 @@ any amount of memory."""
 
 _OLD_FORMAT_PICKLES = 4
 """Of PyTorch's old format: magic number, version, machine, content."""
-
-_ARCHIVES = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"7z\xbc\xaf": "7z",
-    b"Rar!": "rar",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,14 +53,14 @@ def read_weights(path: Path) -> WeightFile:
         raise WeightsError(f"{path}: no such weight file")
     size = path.stat().st_size
     with path.open("rb") as stream:
-        head = stream.read(512)
+        head = stream.read(HEAD_BYTES)
     metadata: dict[str, str] = {}
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         content = _read_pytorch(path, size, zipped=head[:2] == b"PK")
     elif len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         content, metadata = _read_safetensors(path, size)
-    elif archive := _archive(head):
-        raise WeightsError(f"{path} is a {archive} archive: unpack it and name the file of weights in it")
+    elif kind := archive_kind(head):
+        raise WeightsError(f"{path} is a {kind} archive: unpack it and name the file of weights in it")
     else:
         raise WeightsError(f"{path} ({size:,} bytes) is neither a PyTorch nor a safetensors file, or it is damaged")
     for key in ("model", "state_dict"):
@@ -142,13 +134,6 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated: {error}") from error
-
-
-def _archive(head: bytes) -> str:
-    """What kind of archive begins like this; empty if none."""
-    if head[257:262] == b"ustar":
-        return "tar"
-    return next((name for magic, name in _ARCHIVES.items() if head.startswith(magic)), "")
 
 
 def _some(names: list[str], limit: int = 3) -> str:

@@ -18,6 +18,7 @@ import yaml
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError
+from vidseg.names import printable
 from vidseg.registry import check_name
 from vidseg.runtime import resolve_device
 from vidseg_pipelines.batch.executors import make_engine
@@ -107,7 +108,7 @@ class StatusCommand:
         for row in rows:
             if row.status not in ("done", "waiting"):
                 lines.append(f"{row.status:<8} {row.name}: {row.reason or row.worker}")
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(map(printable, lines)) + "\n")
         return exit_code(rows)
 
 
@@ -186,7 +187,7 @@ class _Log:
             told = f"{result.frames} frames, {result.objects} objects, {result.seconds:.1f} s"
             about = result.reason if result.status == "failed" else told
             text = f"[{self._done}/{self._total}] {job.name}: {result.status}, {about}"
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
 
 

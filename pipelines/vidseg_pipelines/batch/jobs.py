@@ -9,22 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidseg.errors import UsageError
+from vidseg.names import safe_name
 from vidseg.outputs.files import output_error
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import Leases, end_attempts
 from vidseg_pipelines.batch.store import Job, Store
 from vidseg_pipelines.resume import differences, read_manifest
 from vidseg_pipelines.run import clear_folder, fingerprint
-
-_UNSAFE = re.compile(r"[^\w.\- ]+")
-_MAX_BYTES = 120
-
-
-def safe_name(text: str) -> str:
-    """One folder name that is safe on every file system: letters, digits, ``._-`` and spaces, at most 120 bytes."""
-    name = _UNSAFE.sub("_", text)
-    name = name.encode()[:_MAX_BYTES].decode(errors="ignore")
-    return name.lstrip(".- ").rstrip(". ") or "video"
 
 
 def plan_jobs(

@@ -143,6 +143,8 @@ class Store:
             raise InputError(f"{path}: no such job")
         try:
             config = from_mapping(RunConfig, data["config"], where=str(path))
+            if Path(data["name"]).parts != (data["name"],) or data["name"] in ("..", RECORDS):
+                raise InputError(f"{path}: {data['name']!r} is not a folder inside the batch's; delete this record")
             return Job(data["name"], dataclasses.replace(config, output=self.folder / data["name"]))
         except (UsageError, KeyError) as error:
             raise InputError(f"{path}: from another version of vidseg ({error}); use another --output") from error
