@@ -17,6 +17,7 @@ from typing import Any
 
 from vidseg import __version__
 from vidseg.errors import VidsegError, did_you_mean
+from vidseg.names import printable
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("vidseg_pipelines.command:RunCommand", "segment the objects of a video"),
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"vidseg: {' '.join(message.split())}", file=sys.stderr)
+    print(f"vidseg: {printable(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 
