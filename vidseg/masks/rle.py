@@ -17,8 +17,8 @@ from vidseg.errors import InputError
 from vidseg.masks.boxes import mask_box
 from vidseg.types import Rle
 
-MAX_PIXELS = 1 << 28
-"""Largest mask (height times width) accepted from a file: 16384 x 16384."""
+MAX_PIXELS = 1 << 26
+"""Largest mask (height times width) accepted from a file, 8192 x 8192: more than any frame that is read."""
 
 _GROUPS = 7  # five-bit groups of the largest count or difference: 33 bits with the sign
 _Counts = npt.NDArray[np.int64]

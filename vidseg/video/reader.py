@@ -108,8 +108,8 @@ class VideoSource:
         first = next(self._decoded, None)
         if first is None:
             raise InputError(
-                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger than"
-                f" the limit of {pixel_limit} pixels"
+                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
+                f" than the limit of {pixel_limit} pixels"
             )
         self._first: VideoFrame | None = first
         self._orientation = display_orientation(first)
