@@ -91,11 +91,31 @@ def test_untrusted_run_lengths_are_refused(value):
         from_coco(value)
 
 
+def oracle(text: bytes, height: int, width: int) -> np.ndarray | None:
+    """The mask that run-lengths stand for, character by character; None when they are malformed or sum up wrongly."""
+    counts: list[int] = []
+    place = 0
+    while place < len(text):
+        value = shift = 0
+        more = True
+        while more:
+            if place == len(text) or not 48 <= text[place] < 112 or shift > 30:  # seven characters hold any count
+                return None
+            digit, place = text[place] - 48, place + 1
+            value |= (digit & 31) << shift
+            shift, more = shift + 5, bool(digit & 32)
+        value -= (1 << shift) if digit & 16 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+    if min(counts, default=-1) < 0 or sum(counts) != height * width:
+        return None
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
 def test_fuzzed_run_lengths_never_escape():
-    """10,000 strings with changed, missing and added bytes: what is accepted means what pycocotools reads."""
+    """10,000 strings with changed, missing and added bytes, and for masks of another size: the same answer as above."""
     rng = np.random.default_rng(5)
-    accepted = 0
-    for _ in range(10_000):
+    accepted = wrong_sums = 0
+    for number in range(10_000):
         text = bytearray(encode(rng.random((6, 5)) < 0.3).counts)
         for _ in range(rng.integers(0, 4)):
             place, change = rng.integers(len(text)), rng.integers(3)
@@ -105,13 +125,20 @@ def test_fuzzed_run_lengths_never_escape():
                 del text[place]
             else:
                 text.insert(place, rng.integers(40, 120))
+        size = [6, 5] if number % 4 else [int(n) for n in rng.integers(1, 9, 2)]
+        wanted = oracle(bytes(text), *size)
+        wrong_sums += wanted is None and size != [6, 5]
         try:
-            mask = decode(from_coco({"size": [6, 5], "counts": bytes(text)}))
+            mask = decode(from_coco({"size": size, "counts": bytes(text)}))
         except InputError:
+            assert wanted is None, (text, size)
             continue
         accepted += 1
-        assert (coco.decode({"size": [6, 5], "counts": bytes(text)}) == mask).all()
-    assert 2500 < accepted < 9000
+        assert wanted is not None, (text, size)
+        assert (mask == wanted).all()
+        assert (coco.decode({"size": size, "counts": bytes(text)}) == mask).all()
+    assert 1500 < accepted < 9000
+    assert wrong_sums > 1000
 
 
 def test_decode_checks_the_sum_too():
