@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval lvis": ("vidseg.evaluation.command:LvisCommand", "mask AP and boundary AP of LVIS"),
     "eval masks": ("vidseg.evaluation.command:MasksCommand", "mIoU and mBIoU of two folders of masks"),
     "eval vos": ("vidseg.evaluation.command:VosCommand", "J&F of YouTube-VOS and MOSE-like folders"),
+    "bench-run": ("vidseg_pipelines.bench.command:BenchCommand", "a whole benchmark or a table of the HQ-SAM paper"),
     "train hq": ("vidseg.training.command:TrainHqCommand", "train the HQ parts of a frozen SAM"),
     "train base": ("vidseg.training.command:TrainBaseCommand", "train the embedded compact SAM"),
     "train xmem": ("vidseg_trackers.xmem.training.command:TrainXmemCommand", "train the embedded compact XMem"),

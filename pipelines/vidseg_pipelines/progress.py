@@ -15,10 +15,11 @@ PLAIN_EVERY_S = 10.0
 
 
 class RunProgress:
-    """Counts frames. ``total`` may be unknown (None); then there is no estimate of the remaining time."""
+    """Counts frames, or other units. ``total`` may be unknown (None): then the remaining time is not estimated."""
 
-    def __init__(self, name: str, total: int | None, *, json_log: bool = False) -> None:
-        self._name, self._total, self._json = name, total, json_log
+    def __init__(self, name: str, total: int | None, *, json_log: bool = False, unit: str = "frames") -> None:
+        self._name, self._total, self._json, self._unit = name, total, json_log, unit
+        self._rate = "fps" if unit == "frames" else f"{unit} per second"
         self._started = self._last = time.monotonic()
         self._done = 0
         self._bar: Progress | None = None
@@ -48,7 +49,7 @@ class RunProgress:
         self._done += frames
         rate = self._done / max(time.monotonic() - self._started, 1e-6)
         if self._bar:
-            self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f} fps, {objects} objects")
+            self._bar.update(self._task, completed=self._done, rate=f"{rate:.1f} {self._rate}, {objects} objects")
         elif time.monotonic() - self._last >= PLAIN_EVERY_S:
             self._line()
 
@@ -63,6 +64,6 @@ class RunProgress:
         else:
             total = f"/{self._total}" if self._total else ""
             eta = f", {left:.0f} s left" if left and left >= 1 else ""
-            text = f"{self._name}: {self._done}{total} frames, {rate:.1f} fps{eta}"
+            text = f"{self._name}: {self._done}{total} {self._unit}, {rate:.1f} {self._rate}{eta}"
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

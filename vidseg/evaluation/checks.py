@@ -37,7 +37,11 @@ def read_ground_truth(path: Path, tables: Sequence[str]) -> dict[str, list[Row]]
     Raises:
         InputError: a list is missing, or has rows without an id or with an id twice.
     """
-    data = read_json(path)
+    return check_tables(read_json(path), tables, path)
+
+
+def check_tables(data: Any, tables: Sequence[str], path: Path) -> dict[str, list[Row]]:
+    """:func:`read_ground_truth` of the content of a file that was read already; ``path`` names it in errors."""
     if not isinstance(data, dict):
         raise InputError(f"{path}: a ground-truth file is an object with the lists {', '.join(tables)}")
     if "annotations" not in data:
@@ -67,8 +71,10 @@ def _check_ids(rows: Iterable[Row], table: str, path: Path) -> None:
         seen.add(value)
 
 
-def read_results(path: Path, key: str, places: Collection[int], categories: Collection[int]) -> list[Row]:
+def read_results(path: Path, key: str, places: Collection[int], categories: Collection[int] | None) -> list[Row]:
     """A list of results ``{key, category_id, score, ...}``; ``key`` names the image or video.
+
+    ``categories``: the allowed ones; None: results may have any, or none.
 
     Raises:
         InputError: not such a list, an unknown image, video or category, or a score that is no finite number.
@@ -78,7 +84,8 @@ def read_results(path: Path, key: str, places: Collection[int], categories: Coll
         raise InputError(f"{path}: results are a list of objects with {key}, category_id, score and the masks")
     for place, row in enumerate(rows):
         check_known(row, key, places, f"{path}: result {place}")
-        check_known(row, "category_id", categories, f"{path}: result {place}")
+        if categories is not None:
+            check_known(row, "category_id", categories, f"{path}: result {place}")
         if not is_number(row.get("score")):
             raise InputError(f"{path}: result {place} has score {_show(row.get('score'))}: a finite number is wanted")
     return rows

@@ -6,6 +6,7 @@ The numbers are those of the official evaluation (Pont-Tuset et al., "The 2017 D
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -191,9 +192,16 @@ class DavisReport:
 
 
 def evaluate_davis(
-    gt: Path, pred: Path, task: Task = "semi-supervised", split: str = "val", workers: int = 1
+    gt: Path,
+    pred: Path,
+    task: Task = "semi-supervised",
+    split: str = "val",
+    workers: int = 1,
+    only: Collection[str] | None = None,
 ) -> DavisReport:
     """Evaluate the predictions ``pred/<sequence>/*.png`` against ``gt``: a DAVIS root or plain folders of sequences.
+
+    ``only``: names of the sequences to evaluate; None: all of the split.
 
     Raises:
         InputError: see :func:`evaluate_sequence`; also missing sequences, or no object in the whole set.
@@ -201,8 +209,9 @@ def evaluate_davis(
     unsupervised = task == "unsupervised"
     year = "2019" if unsupervised and split in ("test-dev", "test-challenge") else "2017"
     truth = find_truth(gt, "Annotations_unsupervised" if unsupervised else "Annotations", split, year)
-    notes = check_sequences(truth.folders, pred, slice(None) if unsupervised else slice(1, -1))
-    jobs = [(name, folder, pred / name) for name, folder in truth.folders.items()]
+    folders = {name: folder for name, folder in truth.folders.items() if only is None or name in only}
+    notes = check_sequences(folders, pred, slice(None) if unsupervised else slice(1, -1))
+    jobs = [(name, folder, pred / name) for name, folder in folders.items()]
     sequences = tuple(run_all(partial(_evaluate_job, task), jobs, workers))
     if not any(s.objects for s in sequences):
         raise InputError(f"{gt}: no object in the first frame of any sequence (ids 1..254; 255 is void)")

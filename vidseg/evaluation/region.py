@@ -103,10 +103,15 @@ def mask_scores(truth: npt.NDArray[Any], guess: npt.NDArray[Any], ratio: float =
     return _iou(a, b), _iou(_band(a, width), _band(b, width))
 
 
-def read_binary(path: Path) -> npt.NDArray[np.bool_]:
-    """Foreground of a mask file, bool (H, W): grey above 128 (of colours, the first channel), palette index above 0.
+def score_mask(name: str, truth: npt.NDArray[Any], guess: npt.NDArray[Any], ratio: float = 0.02) -> MaskScore:
+    """:func:`mask_scores` of the image called ``name``."""
+    return MaskScore(name, *(mask_scores(truth, guess, ratio) or (None, None)))
 
-    A grey file with no value but 0 and 1 is taken as a mask of 0 and 1.
+
+def read_grey(path: Path) -> npt.NDArray[np.uint8]:
+    """Grey values of a mask file, uint8 (H, W): of colours the first channel; every palette index above 0 is 255.
+
+    A grey file with no value but 0 and 1 is taken as a mask of 0 and 1, which become 0 and 255.
 
     Raises:
         InputError: missing, damaged, or more than 8 bits deep.
@@ -119,11 +124,20 @@ def read_binary(path: Path) -> npt.NDArray[np.bool_]:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
     if mode in ("P", "1"):
-        return pixels > 0
+        return np.where(pixels > 0, np.uint8(255), np.uint8(0))
     if mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError(f"{path}: colour mode {mode}: an 8-bit mask is wanted")
     grey = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return grey > (0 if int(grey.max(initial=0)) == 1 else FOREGROUND)
+    return grey * np.uint8(255) if int(grey.max(initial=0)) == 1 else grey
+
+
+def read_binary(path: Path) -> npt.NDArray[np.bool_]:
+    """Foreground of a mask file, bool (H, W): grey above 128, see :func:`read_grey`.
+
+    Raises:
+        InputError: as :func:`read_grey`.
+    """
+    return read_grey(path) > FOREGROUND
 
 
 def read_logits(path: Path, height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -163,8 +177,7 @@ def _score(ratio: float, job: tuple[Path, Path]) -> MaskScore:
             f"{job[1]}: {guess.shape[1]}x{guess.shape[0]} pixels, but its ground truth has "
             f"{truth.shape[1]}x{truth.shape[0]}: save masks at the original size"
         )
-    scores = mask_scores(truth, guess, ratio)
-    return MaskScore(job[0].stem, *(scores or (None, None)))
+    return score_mask(job[0].stem, truth, guess, ratio)
 
 
 def _band(patch: Patch, width: int) -> Patch:

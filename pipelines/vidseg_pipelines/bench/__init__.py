@@ -1,0 +1,1 @@
+"""Whole benchmarks: from the official data folder to the score."""

@@ -1,0 +1,123 @@
+"""The folder of a benchmark run: a journal with a line per finished image or video, and what is made from it.
+
+bench.json     settings, data and weights; another call with the same ones goes on, with others it is refused
+results.jsonl  one line per image or video, flushed when it is done
+score.json     the scores and their protocol
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vidseg.errors import InputError, UsageError
+from vidseg.outputs.files import atomic_file, make_folder, output_error
+from vidseg_pipelines.resume import differences
+
+MANIFEST, JOURNAL, SCORE = "bench.json", "results.jsonl", "score.json"
+_MADE = (MANIFEST, SCORE, "ground-truth*.json", "results-*.json", "predictions", "runs", JOURNAL, "*.part")
+Record = dict[str, Any]
+
+
+class Store:
+    """What is done, on disk. A kill loses at most the image or video that was being worked on."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Open the folder, new or old.
+
+        Raises:
+            UsageError: it holds something else, or a run with other settings, data or weights.
+            InputError: its journal is damaged. OutputError: it cannot be written.
+        """
+        self.folder = folder
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"output {folder} is a file; name a folder")
+        if overwrite:
+            _clear(folder)
+        old = _read_manifest(folder)
+        if old is None:
+            if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+                raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
+            with atomic_file(make_folder(folder) / MANIFEST) as file:
+                file.write((json.dumps(manifest, indent=2) + "\n").encode())
+        elif found := differences(old, manifest):
+            raise UsageError(
+                f"output folder {folder} holds a run with other settings ({found}): use --overwrite or another --output"
+            )
+        self._places = self._index()
+
+    @property
+    def done(self) -> Collection[str]:
+        """Keys of the finished images and videos."""
+        return self._places.keys()
+
+    def append(self, key: str, record: Mapping[str, Any]) -> None:
+        """Keep the result of one image or video; it is in the file when this returns.
+
+        Raises:
+            OutputError: the disk is full or the like; the journal keeps its whole lines.
+        """
+        line = (json.dumps({"item": key, **record}, separators=(",", ":"), allow_nan=False) + "\n").encode()
+        path = self.folder / JOURNAL
+        length = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("ab") as file:
+                file.write(line)
+        except OSError as error:
+            os.truncate(path, length)
+            raise output_error(path, error) from error
+        self._places[key] = length
+
+    def read(self, keys: Collection[str]) -> Iterator[tuple[str, Record]]:
+        """The records of ``keys``, which must be done, in their order."""
+        with (self.folder / JOURNAL).open("rb") as file:
+            for key in keys:
+                file.seek(self._places[key])
+                yield key, json.loads(file.readline())
+
+    def write_json(self, name: str, content: object) -> Path:
+        """Write a json file into the folder, whole or not at all."""
+        with atomic_file(self.folder / name) as file:
+            file.write((json.dumps(content, allow_nan=False) + "\n").encode())
+        return self.folder / name
+
+    def _index(self) -> dict[str, int]:
+        """Where the line of every finished item begins; a half-written last line is cut off."""
+        path, places, end = self.folder / JOURNAL, dict[str, int](), 0
+        if not path.exists():
+            return places
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    places[str(json.loads(line)["item"])] = end
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(f"{path}, line {number}: damaged; use --overwrite to start again") from error
+                end += len(line)
+        os.truncate(path, end)
+        return places
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        data: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / MANIFEST}: cannot be read; use --overwrite to start again") from error
+    return data
+
+
+def _clear(folder: Path) -> None:
+    """Remove what benchmark runs write; other files stay."""
+    for pattern in _MADE:
+        for path in folder.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
