@@ -103,7 +103,7 @@ class LiveSource:
         """Frames of all connections, one time line; indices are given by who delivers them."""
         time_line, size, pending = _TimeLine(1 / self.info.fps), (self.info.width, self.info.height), None
         while self._connection is not None and not self._stopped.is_set():
-            last_seen, reason = time.monotonic(), ""
+            reason = ""
             try:
                 for frame in self._connection:
                     height, width = frame.size
@@ -114,14 +114,13 @@ class LiveSource:
                     pts = round(seconds / _TIME_BASE)
                     rgb = _fit(frame.rgb, self.info.width, self.info.height)
                     yield Frame(0, pts, float(pts * _TIME_BASE), rgb, gap)
-                    last_seen = time.monotonic()
             except InputError as error:
                 reason = str(error)
             self.warnings += self._connection.warnings[: MAX_WARNINGS - len(self.warnings)]
             if not self._stopped.is_set():
-                pending = self._reconnect(reason, last_seen)
+                pending = self._reconnect(reason, self._connection.last_data)
 
-    def _reconnect(self, reason: str, last_seen: float) -> Gap | None:
+    def _reconnect(self, reason: str, last_data: float) -> Gap | None:
         """Replace the connection; without success it is None and :attr:`warnings` says so.
 
         ``reason``: what was wrong with it; empty when it ended in order, which is how standard input ends.
@@ -145,7 +144,7 @@ class LiveSource:
             self._connection = connection
             if self._stopped.is_set():  # asked for before the new watchdog could hear it
                 return None
-            return Gap(round(time.monotonic() - last_seen, 3), attempt, reason=why)
+            return Gap(round(time.monotonic() - last_data, 3), attempt, reason=why)
         if self._backoff.attempts:
             why += f"; given up after {self._backoff.attempts} attempts to connect again{last_failure}"
         if self._backoff.attempts or reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 
@@ -23,6 +24,7 @@ from vidseg.video.watchdog import StoppedError, Watchdog
 MAX_FAILURES = 500
 """Packets in a row that may fail to decode, and read errors in one file, before reading stops."""
 
+_FFMPEG_SHARE = 0.9  # its own time limit comes first: what it has read is not lost then, and no thread is left behind
 _UNSPECIFIED = 2  # of colour tags, ISO/IEC 23091-2
 
 
@@ -57,7 +59,10 @@ class VideoSource:
         self._address, self._name = address, address.shown
         self._start, self._stop = frame_bounds(frames)
         self._damage = Damage(self.warnings)
+        self.last_data = time.monotonic()
+        """When the last packet came, on the monotonic clock."""
         self._packets = 0
+        self._lost: InputError | None = None
         self._read = False
         self._container: InputContainer | None = None
         self._frames: Generator[Frame | None] | None = None
@@ -100,8 +105,9 @@ class VideoSource:
         self._watchdog.close(self._release)
 
     def _open(self, pixel_limit: int, threads: int) -> None:
-        limit = self._watchdog.limit_s
-        self._container, self._stream = open_container(self._address, pixel_limit=pixel_limit, timeout_s=limit)
+        self._container, self._stream = open_container(
+            self._address, pixel_limit=pixel_limit, timeout_s=_FFMPEG_SHARE * self._watchdog.limit_s
+        )
         self._stream.codec_context.thread_count = threads
         self._stream.thread_type = "AUTO" if threads > 1 else "NONE"
         self._decoded = self._decode(self._container)
@@ -163,10 +169,13 @@ class VideoSource:
         return self._stream.time_base or Fraction(1, 1000)
 
     def _timestamp(self, decoded: VideoFrame, previous: int | None) -> int:
-        """The frame's pts; one frame after the previous where it is missing, one unit after where it does not grow."""
+        """The frame's pts; one frame after the previous where it is missing, one unit after where it does not grow.
+
+        A live stream may begin again: there it is left to who joins the connections.
+        """
         if decoded.pts is None:
             return 0 if previous is None else previous + max(1, round(1 / (self.info.fps * self._time_base)))
-        if previous is None or decoded.pts > previous:
+        if previous is None or decoded.pts > previous or self.live:
             return decoded.pts
         self._damage.add("timestamps did not grow and were replaced")
         return previous + 1
@@ -185,9 +194,15 @@ class VideoSource:
             raise InputError(f"{self._name}: frames of the kind '{kind}' cannot be turned into RGB") from error
 
     def _decode(self, container: InputContainer) -> Generator[VideoFrame]:
-        """All frames of the stream; packets that fail are counted and skipped."""
+        """All frames of the stream, then the error that ended it, if any."""
+        yield from self._decode_packets(self._demux(container))
+        if self._lost is not None:
+            raise self._lost
+
+    def _decode_packets(self, packets: Iterator[Packet[VideoStream]]) -> Generator[VideoFrame]:
+        """The frames in ``packets``; those that fail are counted and skipped."""
         failures = 0
-        for packet in self._demux(container):
+        for packet in packets:
             if packet.size and not packet.is_discard:
                 self._packets += 1
             if packet.is_corrupt:
@@ -212,11 +227,19 @@ class VideoSource:
         failures = 0
         while True:
             try:
-                yield from container.demux(self._stream)
+                for packet in container.demux(self._stream):
+                    self.last_data = time.monotonic()
+                    yield packet
                 return
             except (av.FFmpegError, OSError) as error:
                 if self._address.kind != "file" and not isinstance(error, av.error.InvalidDataError):
-                    raise InputError(f"{self._name}: connection lost ({plain_reason(error)})") from None  # has the URL
+                    if isinstance(error, av.error.ExitError):  # packets that it held back came at the end of the wait
+                        self.last_data = time.monotonic() - _FFMPEG_SHARE * self._watchdog.limit_s
+                    self._lost = InputError(f"{self._name}: connection lost ({plain_reason(error)})")
+                    last: Packet[VideoStream] = Packet()
+                    last.stream = self._stream
+                    yield last
+                    return
                 failures += 1
                 self._damage.add("damaged places in the file were skipped")
                 if failures >= MAX_FAILURES:

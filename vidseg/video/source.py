@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -51,7 +52,9 @@ def open_source(
     """
     address = parse_address(str(path))
     file = Path(address.url) if address.kind == "file" else None
-    is_images = file is not None and (file.is_dir() or (file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES))
+    is_images = os.path.isdir(address.url) or (  # noqa: PTH112  (False for names that no file can have)
+        os.path.isfile(address.url) and Path(address.url).suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH113
+    )
     if offline and address.kind == "stream":
         raise InputError(f"{address.shown}: a remote input, which --offline forbids")
     if reader != "pyav" and (file is None or is_images):
