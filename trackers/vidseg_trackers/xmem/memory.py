@@ -12,7 +12,7 @@ on; it is not consolidated while the object lives (for objects of the first fram
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -121,19 +121,20 @@ class Memory:
             self.now = now
             return
         needed = max(len(value) for value in self.values.values())
-        self._replace({name: column[len(column) - needed :].clone() for name, column in self.table.items()})
+        self._change(lambda name, column: column[len(column) - needed :].clone())
 
     def _append(self, rows: dict[str, Tensor]) -> None:
         if not self.table:
-            self._replace(rows)
+            self.table = rows
+            self._expanded = None
             return
-        self._expanded = None
-        for name in _COLUMNS:  # one after the other: only one column is in memory twice
-            self.table[name] = torch.cat([self.table[name], rows[name]])
+        self._change(lambda name, column: torch.cat([column, rows[name]]))
 
-    def _replace(self, table: dict[str, Tensor]) -> None:
-        self.table = table
+    def _change(self, change: Callable[[str, Tensor], Tensor]) -> None:
+        """New columns, one after the other: only one of them is in memory twice."""
         self._expanded = None
+        for name in _COLUMNS:
+            self.table[name] = change(name, self.table[name])
 
     def _consolidate(self) -> None:
         """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
@@ -178,9 +179,8 @@ class Memory:
             new = (weights @ candidates.float()).to(value.dtype)
             order = torch.cat([time[birth:][~own], prototypes["time"][alive]]).argsort(stable=True)
             self.values[i] = torch.cat([value[~own], new])[order]
-        merged = {name: torch.cat([column[~chosen], prototypes[name]]) for name, column in self.table.items()}
-        order = merged["time"].argsort(stable=True)
-        self._replace({name: column[order] for name, column in merged.items()})
+        order = torch.cat([time[~chosen], prototypes["time"]]).argsort(stable=True)
+        self._change(lambda name, column: torch.cat([column[~chosen], prototypes[name]])[order])
 
     def _evict(self) -> None:
         """Make room for new prototypes: drop the least used long-term elements, ties included (the official rule)."""
@@ -194,7 +194,7 @@ class Memory:
         keep[long] = usage > usage.topk(surplus, largest=False).values[-1]
         for i, value in self.values.items():
             self.values[i] = value[keep[len(keep) - len(value) :]]
-        self._replace({name: column[keep] for name, column in self.table.items()})
+        self._change(lambda name, column: column[keep])
 
     def state_dict(self) -> State:
         """All of it as tensors and scalars, independent of what happens later."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 def expand_memory(key: Float[Tensor, "*b M C"], shrinkage: Float[Tensor, "*b M 1"]) -> Float[Tensor, "*b M 2C+1"]:
     """The memory side of the similarity; computed once per write, used by every read."""
-    scaled = torch.cat([key.square(), key, torch.ones_like(shrinkage)], -1)
-    return scaled * (shrinkage * key.shape[-1] ** -0.5)
+    expanded = torch.cat([key.square(), key, torch.ones_like(shrinkage)], -1)
+    return expanded.mul_(shrinkage * key.shape[-1] ** -0.5)  # in place: a full memory has only one copy of it
 
 
 def expand_query(key: Float[Tensor, "*b Q C"], selection: Float[Tensor, "*b Q C"]) -> Float[Tensor, "*b Q 2C+1"]:
