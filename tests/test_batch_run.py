@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +14,12 @@ import pytest
 import torch
 
 import batch_toys
-from batch_toys import LOADERS, ThreadEngine, make_clip, make_mask
+from batch_toys import LOADERS, ThreadEngine, ToldTracker, make_clip, make_mask
 from vidseg.cli import main
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.outputs import read_journal
+from vidseg.types import Frame, Tracks, VideoInfo
 from vidseg_pipelines.batch import command as batch_command
 from vidseg_pipelines.batch import supervisor
 from vidseg_pipelines.batch.command import BatchCommand, run_batch
@@ -228,6 +230,35 @@ def test_an_unexpected_error_fails_alone_and_keeps_its_traceback(
     assert result is not None and result.status == "failed"
     assert result.reason.startswith("internal error: ZeroDivisionError: division by zero (traceback: ")
     assert "1 / 0" in (store.root / "errors" / f"{job.key}.txt").read_text()
+
+
+def test_a_video_is_forgotten_before_the_next(
+    tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one whose error holds on to the frames where it happened."""
+    frames: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+    start, step = ToldTracker.start, ToldTracker.step
+
+    def counting_start(self: ToldTracker, video: VideoInfo) -> None:
+        alive.append(sum(frame() is not None for frame in frames))
+        start(self, video)
+
+    def failing_step(self: ToldTracker, frame: Frame, *prompts: Any) -> list[Tracks]:
+        frames.append(weakref.ref(frame.rgb))
+        if self.name == "b":
+            raise RuntimeError("it went wrong")
+        return step(self, frame, *prompts)
+
+    monkeypatch.setattr(ToldTracker, "start", counting_start)
+    monkeypatch.setattr(ToldTracker, "step", failing_step)
+    for name in "abc":
+        make_clip(tmp_path / f"{name}.mp4", 3)
+    store = Store(out)
+    jobs = plan_jobs(store, Leases(store.attempts, 60), expand([str(tmp_path / f"{n}.mp4") for n in "abc"], base))
+    work(WorkerSpec(store.folder, tuple(job.key for job in jobs), "call", loaders=LOADERS), 0)
+    assert [store.result(job.key).status for job in jobs] == ["done", "failed", "done"]  # type: ignore[union-attr]
+    assert (len(frames), alive) == (7, [0, 0, 0])
 
 
 def test_damaged_videos_are_done_in_part(tmp_path: Path, base: RunConfig, out: Path) -> None:
