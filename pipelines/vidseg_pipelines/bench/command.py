@@ -72,7 +72,7 @@ class BenchCommand(BenchConfig):
         config = BenchConfig(**{**{f.name: getattr(config, f.name) for f in fields(config)}, "output": folder})
         results = run_table(table, config, loaders=loaders, started=started)
         content = write_table(folder / "table.json", table, results)
-        sys.stdout.write((json.dumps(content, indent=1) if self.json else show_table(table, results)) + "\n")
+        sys.stdout.write((json.dumps(content, indent=1) if self.json else show_table(table, results, config)) + "\n")
         return check_some(results)
 
 

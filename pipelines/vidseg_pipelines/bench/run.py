@@ -75,8 +75,11 @@ def run_benchmark(
     store = Store(folder, _manifest(config, task), overwrite=config.overwrite)
     task.check(folder)
     missing = [key for key in task.keys if key not in store.done]
-    advance = started(config.benchmark, len(missing), task.unit) if started and missing else lambda: None
     models = Models(config, loaders or Loaders(), task)
+    if missing:
+        models.load()
+        store.describe(_manifest(config, task))  # again: weights that were fetched have a checksum now
+    advance = started(config.benchmark, len(missing), task.unit) if started and missing else lambda: None
     for key in missing:
         store.append(key, task.predict(key, models, folder))
         advance()

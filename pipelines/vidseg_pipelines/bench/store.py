@@ -39,16 +39,21 @@ class Store:
         if overwrite:
             _clear(folder)
         old = _read_manifest(folder)
-        if old is None:
-            if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-                raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
-            with atomic_file(make_folder(folder) / MANIFEST) as file:
-                file.write((json.dumps(manifest, indent=2) + "\n").encode())
-        elif found := differences(old, manifest):
+        if old is None and folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
+        self._places = self._index()
+        found = differences(old, manifest) if old and self._places else ""
+        if found:
             raise UsageError(
                 f"output folder {folder} holds a run with other settings ({found}): use --overwrite or another --output"
             )
-        self._places = self._index()
+        self.describe(manifest)
+
+    def describe(self, manifest: Mapping[str, Any]) -> None:
+        """Write the manifest, unless there are results that the one in the folder belongs to."""
+        if not self._places:
+            with atomic_file(make_folder(self.folder) / MANIFEST) as file:
+                file.write((json.dumps(manifest, indent=2) + "\n").encode())
 
     @property
     def done(self) -> Collection[str]:

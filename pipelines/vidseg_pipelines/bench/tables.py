@@ -105,8 +105,8 @@ def run_table(
     return results
 
 
-def show_table(table: Table, results: Sequence[RowResult]) -> str:
-    """The paper's numbers beside ours, a block per benchmark, and what is missing."""
+def show_table(table: Table, results: Sequence[RowResult], common: BenchConfig) -> str:
+    """The paper's numbers beside ours, a block per benchmark, what was replaced in the rows, and what is missing."""
     blocks = [table.title]
     for benchmark in dict.fromkeys(result.benchmark for result in results):
         rows = [result for result in results if result.benchmark == benchmark]
@@ -116,6 +116,8 @@ def show_table(table: Table, results: Sequence[RowResult]) -> str:
         blocks.append(text_table(header, cells))
     blocks += [f"{label}: {told}" for label, told in table.printed.items()]
     blocks += list(table.notes)
+    given = {name: value for name in ("model", "tracker", "limit") if (value := getattr(common, name))}
+    blocks += [f"not the paper's protocol: every row ran with --{name} {value}" for name, value in given.items()]
     blocks += [f"not run: {r.row.label} ({r.benchmark}): {r.missing}" for r in results if r.missing]
     return "\n\n".join(blocks)
 

@@ -61,6 +61,12 @@ class Models:
     def __init__(self, config: BenchConfig, loaders: Loaders, task: Task) -> None:
         self.config, self.loaders, self._task = config, loaders, task
 
+    def load(self) -> None:
+        """Load them now: missing weights are found, or fetched, before anything is computed."""
+        self.painter  # noqa: B018
+        if self.config.prompt == "tracker":
+            self.tracker  # noqa: B018
+
     @cached_property
     def painter(self) -> Painter:
         """SAM, and which masks of it are wanted."""
