@@ -51,7 +51,7 @@ def settings(tmp_path: Path) -> dict[str, object]:
         "mask": (str(tmp_path / "first.png"),),
         "save": "davis,ytvis,overlay,report",
         "refine": "none",
-        "read_timeout": 1.0,
+        "read_timeout": 2.0,
         "reconnect": 1,
         "drop": "none",
     }
@@ -74,7 +74,7 @@ def test_a_stream_that_stalls_closes_and_changes_size(tmp_path, settings, capsys
     assert all(a.pts < b.pts for a, b in pairwise(results))
     assert {(r.height, r.width) for m in results for r in m.rles} == {(64, 120)}
     (gap,) = [m.gap for m in results if m.gap]
-    assert gap.reconnects == 1 and gap.source_size == (240, 128) and gap.seconds > 0.9
+    assert gap.reconnects == 1 and gap.source_size == (240, 128) and gap.seconds > 1.8
     manifest = json.loads((folder / "run.json").read_text())
     assert manifest["gap"]["seconds"] == gap.seconds
     assert manifest["status"] == "partial" and "given up after 1 attempts" in manifest["warnings"][0]

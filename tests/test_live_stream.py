@@ -49,7 +49,7 @@ def check_codes(frames: list[Frame], *starts: int) -> list[int]:
 def test_stall_close_and_another_size(bodies):
     acts = [http(bodies["first"], stall=True), http(bodies["second"]), http(bodies["large"])]
     with Loopback(*acts) as server:
-        source = open_source(server.url, drop="none", limit_s=1.0, backoff=QUICK)
+        source = open_source(server.url, drop="none", limit_s=2.0, backoff=QUICK)
         assert source.live and (source.info.width, source.info.height) == (120, 64)
         assert source.info.name == "door"
         frames = list(source)
@@ -60,7 +60,7 @@ def test_stall_close_and_another_size(bodies):
     assert set(gaps) == {first, first + second}
     stalled, closed = gaps.values()
     assert (stalled.reconnects, stalled.dropped, stalled.source_size) == (1, 0, None)
-    assert stalled.seconds >= 0.9 and "no data in time" in stalled.reason
+    assert stalled.seconds >= 1.8 and "no data in time" in stalled.reason
     assert closed.reconnects == 1 and closed.source_size == (240, 128)
     step = frames[first].time_s - frames[first - 1].time_s
     assert step == pytest.approx(stalled.seconds, abs=0.01)  # the clock goes on while the stream does not
@@ -72,7 +72,7 @@ def test_stall_close_and_another_size(bodies):
 
 def test_another_size_within_a_connection(bodies):
     with Loopback(http(bodies["first"] + bodies["large"])) as server:
-        frames = list(open_source(server.url, drop="none", limit_s=2.0, backoff=Backoff(0)))
+        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(0)))
     check_order(frames)
     assert [read_barcode(f.rgb) for f in frames] == [*range(COUNT), *range(200, 200 + COUNT)]
     assert [(f.index, f.gap) for f in frames if f.gap] == [(COUNT, Gap(source_size=(240, 128)))]
@@ -81,7 +81,7 @@ def test_another_size_within_a_connection(bodies):
 def test_another_shape_is_letterboxed(tmp_path, bodies):
     tall = transport_stream(tmp_path, range(COUNT), 120, 128)
     with Loopback(http(bodies["first"]), http(tall)) as server:
-        frames = list(open_source(server.url, drop="none", limit_s=2.0, backoff=Backoff(1, 0.01)))
+        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(1, 0.01)))
     picture = frames[COUNT + 1].rgb
     assert picture.shape == (64, 120, 3)
     assert not picture[:, :29].any() and not picture[:, 91:].any()
@@ -140,7 +140,7 @@ def test_a_server_cannot_send_a_playlist(bodies, name):
 def test_rtsp(bodies):
     with Loopback(rtsp(bodies["first"]), rtsp(bodies["second"])) as server:
         url = f"rtsp://{SECRETS[0]}:{SECRETS[1]}@127.0.0.1:{server.port}/user={SECRETS[2]}/live"
-        source = open_source(url, drop="none", limit_s=3.0, backoff=Backoff(1, 0.01))
+        source = open_source(url, drop="none", limit_s=5.0, backoff=Backoff(1, 0.01))
         frames = list(source)
     check_order(frames)
     first, _ = check_codes(frames, 0, 100)
@@ -158,7 +158,7 @@ def test_rtmp_reaches_its_server_and_nothing_is_shown():
 
 def test_the_oldest_frames_are_dropped_and_counted(bodies):
     with Loopback(http(bodies["first"], stall=True)) as server:
-        source = open_source(server.url, drop="oldest", limit_s=3.0, backoff=Backoff(0))
+        source = open_source(server.url, drop="oldest", limit_s=5.0, backoff=Backoff(0))
         iterator = iter(source)
         first = next(iterator)
         time.sleep(1.0)  # segmenting; meanwhile all other frames arrive
@@ -214,7 +214,7 @@ def test_stop_ends_every_wait(bodies, moment):
 
 def test_part_of_a_stream(bodies):
     with Loopback(http(bodies["first"])) as server:
-        frames = list(open_source(server.url, frames=slice(7, 12), drop="none", limit_s=2.0, backoff=Backoff(0)))
+        frames = list(open_source(server.url, frames=slice(7, 12), drop="none", limit_s=5.0, backoff=Backoff(0)))
     assert [f.index for f in frames] == [read_barcode(f.rgb) for f in frames] == [7, 8, 9, 10, 11]
 
 

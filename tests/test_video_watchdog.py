@@ -1,0 +1,163 @@
+"""No call into FFmpeg hangs, sources can be stopped from outside, and nothing is kept after a video."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from media import barcode_frame, barcode_video, read_barcode, write_video
+from vidseg.errors import InputError
+from vidseg.video import images, open_source
+from vidseg.video.reader import VideoSource
+from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    path = tmp_path / "pipe.mp4"
+    os.mkfifo(path)
+    return path
+
+
+def test_opening_what_never_answers(pipe):
+    with pytest.raises(TimeLimitError, match=r"pipe.mp4: opening it takes longer than 0.3 s \(--read-timeout"):
+        open_source(pipe, limit_s=0.3)
+
+
+def test_a_file_that_stops_in_the_middle(tmp_path, pipe):
+    body = barcode_video(tmp_path / "v.ts", 200, options={"g": "10", "tune": "zerolatency"}).read_bytes()
+    over = threading.Event()
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as file:
+            file.write(body)
+            over.wait()
+
+    threading.Thread(target=write, daemon=True).start()
+    source = open_source(pipe, limit_s=3.0)
+    codes = []
+    with pytest.raises(TimeLimitError, match=r"pipe.mp4: frame \d+ takes longer than 3 s"):
+        for frame in source:
+            codes.append(read_barcode(frame.rgb))
+    over.set()
+    assert codes == list(range(len(codes))) and len(codes) > 150
+
+
+def test_a_decoder_that_hangs(tmp_path, monkeypatch):
+    """Between two frames, where no limit of FFmpeg helps; the source is closed when the decoder returns after all."""
+    original, over = VideoSource._to_rgb, threading.Event()
+    closed = threading.Event()
+
+    def slow(self: VideoSource, decoded: object) -> object:
+        if self._damage.position == 3:
+            over.wait()
+        return original(self, decoded)  # type: ignore[arg-type]
+
+    release = VideoSource._release
+    monkeypatch.setattr(VideoSource, "_to_rgb", slow)
+    monkeypatch.setattr(VideoSource, "_release", lambda self: (release(self), closed.set()))
+    source = open_source(barcode_video(tmp_path / "v.mp4", 10), limit_s=2.0)
+    with pytest.raises(InputError, match="frame 3 takes longer"):
+        list(source)
+    assert not closed.is_set()
+    over.set()
+    assert closed.wait(10)
+
+
+def test_skipping_frames_is_no_hang(tmp_path, monkeypatch):
+    """All frames together take longer than the limit, each one does not."""
+    timestamp = VideoSource._timestamp
+    monkeypatch.setattr(VideoSource, "_timestamp", lambda self, *a: (time.sleep(0.1), timestamp(self, *a))[1])
+    source = open_source(barcode_video(tmp_path / "v.mp4", 40), frames=slice(39, None), limit_s=3.0)
+    assert [frame.index for frame in source] == [39]
+
+
+def test_an_image_that_hangs(tmp_path, monkeypatch):
+    for n in range(3):
+        Image.fromarray(barcode_frame(n)).save(tmp_path / f"{n}.png")
+    over = threading.Event()
+    original = images.read_image
+
+    monkeypatch.setattr(images, "read_image", lambda file: over.wait() if file.name == "1.png" else original(file))
+    source = open_source(tmp_path, limit_s=3.0)
+    frames = iter(source)
+    assert next(frames).index == 0
+    with pytest.raises(TimeLimitError, match=r"1.png takes longer"):
+        next(frames)
+    over.set()
+
+
+def test_stop_from_another_thread(tmp_path, pipe):
+    holder = threading.Thread(target=lambda: pipe.open("wb").close(), daemon=True)
+    source = open_source(barcode_video(tmp_path / "v.mp4", 30))
+    frames = iter(source)
+    assert [next(frames).index for _ in range(5)] == list(range(5))
+    threading.Thread(target=source.stop).start()
+    rest = list(frames)
+    assert len(rest) < 25 or [f.index for f in rest] == list(range(5, 30))
+    holder.start()
+    os.close(os.open(pipe, os.O_RDONLY))
+
+
+def test_errors_and_order_of_calls():
+    watchdog = Watchdog(5.0)
+    assert watchdog.call(lambda: 3, "x") == 3
+    with pytest.raises(ZeroDivisionError):
+        watchdog.call(lambda: 1 // 0, "x")
+    assert watchdog.call(lambda: 4, "x") == 4
+    watchdog.stop()
+    with pytest.raises(StoppedError):
+        watchdog.call(lambda: 5, "x")
+    closed: list[int] = []
+    watchdog.close(lambda: closed.append(1))
+    watchdog.close(lambda: closed.append(2))
+    assert closed == [1]
+
+
+def test_a_source_that_is_forgotten_ends_its_thread(tmp_path):
+    path = barcode_video(tmp_path / "v.mp4", 5)
+    before = threading.active_count()
+    sources = [open_source(path) for _ in range(5)]
+    assert threading.active_count() == before + 5
+    next(iter(sources[0]))
+    del sources
+    gc.collect()
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == before
+
+
+def test_memory_is_freed_between_videos(tmp_path):
+    """Ten videos of 28 MB of pixels each: what one of them leaves behind shows."""
+    pictures = [barcode_frame(n, 640, 360) for n in range(40)]
+    path = write_video(tmp_path / "v.mp4", pictures, options={"preset": "ultrafast"})
+    Image.fromarray(barcode_frame(1, 1920, 1080)).save(tmp_path / "image.png")
+    process = psutil.Process()
+
+    def once(stop_early: bool) -> int:
+        frames = 0
+        for _ in open_source(path):
+            frames += 1
+            if stop_early and frames == 35:
+                break
+        assert frames == (35 if stop_early else 40)
+        (image,) = open_source(tmp_path / "image.png")
+        assert image.size == (1080, 1920)
+        gc.collect()
+        return int(process.memory_info().rss)
+
+    for _ in range(3):
+        once(stop_early=False)
+    start, threads, files = once(stop_early=True), threading.active_count(), process.num_fds()
+    grown = max(once(stop_early=bool(n % 2)) for n in range(6)) - start
+    assert grown < 50 << 20
+    assert (threading.active_count(), process.num_fds()) == (threads, files)
