@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from vidseg.types import Frame, Tracks, VideoInfo
 from vidseg_pipelines.batch import command as batch_command
 from vidseg_pipelines.batch import supervisor
 from vidseg_pipelines.batch.command import BatchCommand, run_batch
+from vidseg_pipelines.batch.executors.local import LocalEngine
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.leases import Leases, Owner
@@ -168,6 +170,36 @@ def test_the_job_of_a_killed_worker_is_resumed_by_another(
     assert rows["a"]["worker"].endswith(f":{list(by_worker)[1]}")
     run_video(replace(told, input=str(clips[0]), output=tmp_path / "whole"), loaders=LOADERS)
     assert results(out / "a") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "given"),
+    [
+        (2, "auto", ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, "cuda", ["cuda:0", "cuda:1", "cuda:0"]),
+        (2, "cuda:1", ["cuda:1"] * 3),
+        (2, "cpu", ["cpu"] * 3),
+        (0, "auto", ["auto"] * 3),
+    ],
+)
+def test_cuda_devices_are_given_out_in_turn(
+    out: Path, devices: int, asked: str, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[WorkerSpec] = []
+
+    class Process:
+        def __init__(self, args: tuple[WorkerSpec, int], **how: Any) -> None:
+            started.append(args[0])
+
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    engine = LocalEngine({})
+    monkeypatch.setattr(engine, "_context", SimpleNamespace(Process=Process))
+    for number in range(3):
+        engine.start(WorkerSpec(out, (), "call", device=asked), number)
+    assert [spec.device for spec in started] == given
 
 
 def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
