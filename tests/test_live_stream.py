@@ -6,10 +6,11 @@ import threading
 import time
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 
-from media import read_barcode
+from media import barcode_frame, read_barcode
 from streams import SECRETS, Loopback, http, rtsp, transport_stream
 from vidseg.errors import InputError, UsageError
 from vidseg.types import Frame, Gap
@@ -146,6 +147,19 @@ def test_rtsp(bodies):
     first, _ = check_codes(frames, 0, 100)
     assert frames[first].gap is not None
     assert not any(secret in repr((source.warnings, frames[first].gap)) for secret in SECRETS)
+
+
+def test_pictures_of_a_web_camera(tmp_path):
+    """Motion JPEG as a multipart answer has no timestamps: time goes on all the same."""
+    body = b""
+    for number in range(COUNT):
+        cv2.imwrite(str(tmp_path / "x.jpg"), barcode_frame(number)[..., ::-1])
+        jpeg = (tmp_path / "x.jpg").read_bytes()
+        body += b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg)
+    with Loopback(http(body)) as server:
+        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(0)))
+    check_order(frames)
+    check_codes(frames, 0)
 
 
 def test_rtmp_reaches_its_server_and_nothing_is_shown():

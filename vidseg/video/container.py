@@ -36,8 +36,8 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 _PLAYLISTS = (b"ffconcat", b"#EXTM3U", b"<?xml", b"<MPD", b"<smil", b"[playlist]", b"RTSPtext")
 
 _STREAMS = {  # scheme: (FFmpeg demuxers, FFmpeg protocols) that it may use besides FORMATS; never files
-    "http": ("", "http,https,httpproxy,tcp,tls"),
-    "https": ("", "http,https,httpproxy,tcp,tls"),
+    "http": ("mpjpeg", "http,https,httpproxy,tcp,tls"),
+    "https": ("mpjpeg", "http,https,httpproxy,tcp,tls"),
     "rtsp": ("rtsp", "rtp,udp,tcp"),
     "rtsps": ("rtsp", "rtp,udp,tcp,tls"),
     "rtmp": ("live_flv", "rtmp,tcp"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -236,7 +237,7 @@ class VideoSource:
                     if isinstance(error, av.error.ExitError):  # packets that it held back came at the end of the wait
                         self.last_data = time.monotonic() - _FFMPEG_SHARE * self._watchdog.limit_s
                     self._lost = InputError(f"{self._name}: connection lost ({plain_reason(error)})")
-                    last: Packet[VideoStream] = Packet()
+                    last = cast("Packet[VideoStream]", Packet())
                     last.stream = self._stream
                     yield last
                     return
