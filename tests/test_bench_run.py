@@ -109,6 +109,8 @@ def test_detector_boxes_keep_score_and_class(tmp_path: Path) -> None:
         assert result.scores[name]["mask"] == by_hand.stats(by_hand.mask)
         assert result.scores[name]["boundary"] == by_hand.stats(by_hand.boundary)
     assert str(boxes) in str(result.protocol["prompt"])
+    first, second = (r["segmentation"] for r in read(tmp_path / "out" / "results-sam.json") if r["image_id"] == 1)
+    assert first != second  # every object has the mask of its own box
 
 
 def test_truth_boxes_are_called_an_upper_bound(tmp_path: Path) -> None:
