@@ -16,6 +16,7 @@ from vidseg.cli import main
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError
 from vidseg.outputs import JournalSink, read_journal
+from vidseg.sam.model import Sam
 from vidseg.types import Frame, FrameMasks, Prompt, Tracks
 from vidseg.video import VideoWriter, open_source
 from vidseg_pipelines import run as run_module
@@ -163,6 +164,27 @@ def test_resume_with_other_settings_names_the_difference(config: RunConfig, monk
     Path(config.input).write_bytes(Path(config.input).read_bytes() + b"x")
     with pytest.raises(UsageError, match=r"input\.bytes"):
         run_video(_with(config, resume=True))
+
+
+def test_weights_fetched_by_the_stopped_run_are_no_difference(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here: list[str] = []
+
+    def fetch(*args: object, **kwargs: object) -> Sam:
+        here.append("digest")
+        return tiny_sam()
+
+    monkeypatch.setattr(run_module, "load_sam", fetch)
+    monkeypatch.setattr(run_module, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
+    stop_at(monkeypatch, 9, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run_video(config)
+    monkeypatch.undo()
+    monkeypatch.setattr(run_module, "load_sam", fetch)
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(run_module, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
+    assert run_video(_with(config, resume=True)).status == "done"
 
 
 def test_existing_output_is_refused_kept_or_replaced(config: RunConfig) -> None:

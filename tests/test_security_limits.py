@@ -99,6 +99,7 @@ def test_huge_frames_are_refused_before_memory_is_taken(hostile: Path, tmp_path:
     commands.append(["run", str(hostile / "small.mp4"), *mask, "--output", str(tmp_path / "mask")])
     commands.append(["eval", "davis", "--gt", str(hostile / "gt"), "--pred", str(hostile / "pred")])
     commands.append(["eval", "vos", "--gt", str(hostile / "gt"), "--pred", str(hostile / "pred")])
+    commands.append(["eval", "masks", "--gt", str(hostile / "gt" / "a"), "--pred", str(hostile / "pred" / "a")])
     for command, answer in zip(commands, commands_in_child(commands), strict=True):
         assert answer["code"] == 3, (command, answer)
         assert str(answer["err"]).count("\n") == 1, (command, answer)

@@ -179,6 +179,7 @@ def run_video(
         loaders = loaders or Loaders()
         with clock("load"):
             sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
+        manifest["weights"] = _weights_of(config)  # again: some may have been fetched just now
         segmenter = Segmenter(
             tracker,
             sam,
@@ -315,11 +316,6 @@ class _Run:
 
 def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(source.info).items()}
-    weights = {"model": weights_identity(config.model)}
-    used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options())}
-    if config.detect_with:
-        used["detector"] = weights_used("detector", config.detect_with, config.detector_options)
-    weights |= {part: weights_identity(name) for part, name in used.items() if name is not None}
     return {
         "version": __version__,
         "status": "running",
@@ -327,8 +323,17 @@ def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
         "video": info,
         "config": config.content(),
         "config_sha256": config.digest(),
-        "weights": weights,
+        "weights": _weights_of(config),
     }
+
+
+def _weights_of(config: RunConfig) -> dict[str, Any]:
+    """Name and digest of every file of weights that the run uses."""
+    used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options())}
+    if config.detect_with:
+        used["detector"] = weights_used("detector", config.detect_with, config.detector_options)
+    named = {"model": config.model} | {part: name for part, name in used.items() if name is not None}
+    return {part: weights_identity(name) for part, name in named.items()}
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from vidseg.errors import InputError
 from vidseg.evaluation.parallel import run_all
 from vidseg.evaluation.patches import EMPTY, Patch, cut_out, patch_of
 from vidseg.masks.boundary import band_width, boundary_band
+from vidseg.video import PIXEL_LIMIT
 
 RECALL_POINTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 FOREGROUND = 128
@@ -114,10 +115,14 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     A grey file with no value but 0 and 1 is taken as a mask of 0 and 1, which become 0 and 255.
 
     Raises:
-        InputError: missing, damaged, or more than 8 bits deep.
+        InputError: missing, damaged, more than 8 bits deep, or more than ``PIXEL_LIMIT`` pixels.
     """
     try:
         with Image.open(path) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise InputError(
+                    f"{path}: {image.width}x{image.height} is larger than the limit of {PIXEL_LIMIT} pixels"
+                )
             mode, pixels = image.mode, np.asarray(image)
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None
@@ -150,7 +155,7 @@ def read_logits(path: Path, height: int, width: int) -> npt.NDArray[np.bool_]:
 
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise InputError(f"{path}: not a readable array ({error})") from None
     while values.ndim > 2 and len(values) == 1:  # batch and channel
         values = values[0]
