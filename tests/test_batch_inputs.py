@@ -72,7 +72,11 @@ def test_manifests_set_prompts_per_video(videos: Path) -> None:
         ("j.csv", "", "without videos"),
         ("j.jsonl", '{"input": 3}', r"line 1: 'input'"),
         ("j.jsonl", "[1]", "line 1: a json object"),
+        ("j.jsonl", '{"input": ""}', r"line 1: 'input'"),
         ("j.jsonl", "{", "not a valid .jsonl"),
+        ("j.jsonl", "[" * 100_000, "not a valid .jsonl"),
+        ("j.jsonl", '{"input": "a", "max_objects": ' + "1" * 5000 + "}", "not a valid .jsonl"),
+        ("j.csv", "input\n" + "a" * 200_000, "not a valid .csv"),
         ("j.jsonl", '{"input": "a", "device": "cuda"}', "unknown column 'device'"),
     ],
 )

@@ -338,9 +338,11 @@ def test_missing_weights_stop_everything(
         ({"inputs": ()}, "which videos"),
         ({"workers": -1}, "--workers -1"),
         ({"lease_timeout": 0.0}, "--lease-timeout 0"),
+        ({"lease_timeout": float("nan")}, "--lease-timeout nan"),
         ({"resume": True}, "always resumes"),
         ({"tracker": "xmen"}, "did you mean 'xmem'"),
         ({"engine_option": ("mem_gb",)}, "KEY=VALUE"),
+        ({"engine_option": ("mem_gb=[",)}, "KEY=VALUE"),
         ({"engine_option": ("mem_gb=3",)}, "the local engine has no options"),
     ],
 )

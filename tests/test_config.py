@@ -31,6 +31,10 @@ def test_yaml_is_the_same_tree(tmp_path: Path) -> None:
         ("frames: '12'", "0 <= A < B"),
         ("[1, 2]", "a mapping of options wanted"),
         ("a: [", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("frames: \0", "not valid YAML"),
+        ("read_timeout: 0", "--read-timeout 0: more than 0 and less than 1000000 seconds"),
+        ("read_timeout: .nan", "--read-timeout nan"),
     ],
 )
 def test_wrong_yaml_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -55,6 +59,8 @@ def test_tracker_options_from_flags_win() -> None:
     assert config.all_tracker_options() == {"mem_every": 7, "size": 480, "memory": "official"}
     with pytest.raises(UsageError, match="KEY=VALUE"):
         RunConfig(tracker_option=("mem_every",)).all_tracker_options()
+    with pytest.raises(UsageError, match=r"--tracker-option mem_every=\[: KEY=VALUE wanted"):
+        RunConfig(tracker_option=("mem_every=[",)).all_tracker_options()
 
 
 def test_digest_tells_results_apart_not_places() -> None:

@@ -213,7 +213,11 @@ def test_boxes_are_cut_to_the_frame_and_filtered_by_score(tmp_path):
     ("name", "content", "message"),
     [
         ("b.json", "[{", r"b\.json: not json"),
+        ("b.json", "[" * 100_000, r"b\.json: not json"),
         ("b.json", '"text"', r"b\.json: a list of results"),
+        ("b.json", {"categories": [1], "annotations": []}, "'categories' and 'images' must be lists of objects"),
+        ("b.json", {"images": [{"id": []}], "annotations": []}, "'categories' and 'images' must be lists of objects"),
+        ("b.json", '[{"image_id": Infinity, "bbox": [0, 0, 1, 1]}]', "entry 0: cannot convert float infinity"),
         ("b.json", "[1]", r"b\.json: a list of results"),
         ("b.json", [{"bbox": [0, 0, 1, 1]}], r"entry 0: no 'image_id'"),
         ("b.json", [{"image_id": 0}], r"entry 0: no 'segmentation'"),

@@ -118,6 +118,8 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
         "text",
         "[]",
         "{}",
+        "[" * 100_000,
+        '{"frame":Infinity,"pts":0,"time_s":0,"objects":[]}',
         '{"frame":0,"pts":0,"time_s":0,"objects":[{"id":1}]}',
         '{"frame":0,"pts":0,"time_s":0,"objects":[{"id":1,"box":[0,0,1,1],"score":1,"label":null,'
         '"rle":{"size":[9,9],"counts":"oops"}}]}',

@@ -166,6 +166,14 @@ def test_resume_with_other_settings_names_the_difference(config: RunConfig, monk
         run_video(_with(config, resume=True))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"status": "done", "config": 3}', "[" * 100_000])
+def test_a_manifest_that_is_none_is_refused(config: RunConfig, text: str) -> None:
+    run_video(config)
+    (config.output / "run.json").write_text(text)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=r"run\.json: not the manifest of a run; use --overwrite"):
+        run_video(_with(config, resume=True))
+
+
 def test_weights_fetched_by_the_stopped_run_are_no_difference(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

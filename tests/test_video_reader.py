@@ -142,6 +142,12 @@ def test_standard_input(tmp_path):
     assert done.stdout.strip() == str(list(range(12)))
 
 
+def test_standard_input_that_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="nothing on standard input"):
+        open_source("-")
+
+
 def test_a_source_is_read_once(tmp_path):
     source = open_source(barcode_video(tmp_path / "v.mp4", 3))
     list(source)

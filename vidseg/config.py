@@ -7,7 +7,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,6 +19,8 @@ from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
 
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
+
+_MAX_SECONDS = 1_000_000
 
 T = TypeVar("T")
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
@@ -115,8 +117,7 @@ class RunConfig:
         for name in ("detect_every", "reconnect"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 0")
-        if not 0 < self.read_timeout < 1e6:
-            raise UsageError(f"--read-timeout {self.read_timeout:g}: seconds over 0 wanted")
+        check_seconds("--read-timeout", self.read_timeout)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.boxes is not None and self.tracker == "xmem":
@@ -142,12 +143,7 @@ class RunConfig:
 
     def all_tracker_options(self) -> dict[str, Any]:
         """``tracker_options`` with ``KEY=VALUE`` flags applied; values are read as YAML scalars."""
-        options = dict(self.tracker_options)
-        for text in self.tracker_option:
-            key, equals, value = text.partition("=")
-            if not equals or not key:
-                raise UsageError(f"--tracker-option {text}: KEY=VALUE wanted")
-            options[key.strip()] = yaml.safe_load(value)
+        options = self.tracker_options | key_values("--tracker-option", self.tracker_option)
         if self.boxes is not None:
             options["file"] = str(self.boxes)
         return options
@@ -165,6 +161,30 @@ class RunConfig:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
 
+def key_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts of a flag as a mapping; values are read as YAML.
+
+    Raises:
+        UsageError: a text without a key or a value, or a value that is no YAML.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        try:
+            if not equals or not key.strip():
+                raise ValueError
+            values[key.strip()] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UsageError(f"{flag} {text}: KEY=VALUE wanted") from error
+    return values
+
+
+def check_seconds(flag: str, seconds: float) -> None:
+    """Refuse times that nobody can wait for (UsageError)."""
+    if not 0 < seconds < _MAX_SECONDS:  # also what is no number
+        raise UsageError(f"{flag} {seconds:g}: more than 0 and less than {_MAX_SECONDS} seconds wanted")
+
+
 def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
     """A dataclass from a YAML file; ``overrides`` win.
 
@@ -175,7 +195,7 @@ def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if data is not None and not isinstance(data, dict):
         raise UsageError(f"{path}: a mapping of options wanted, got {type(data).__name__}")

@@ -23,6 +23,7 @@ from vidseg.types import State
 
 MANIFEST = "run.json"
 SNAPSHOT = "snapshot.safetensors"
+_SECTIONS = ("config", "input", "weights")  # of the manifest, that decide the result
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The folder's run.json, or None when there is none."""
     try:
         data: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(data["status"], str) or not all(isinstance(data[section], dict) for section in _SECTIONS):
+            raise TypeError
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / MANIFEST}: cannot be read; use --overwrite to start again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{folder / MANIFEST}: not the manifest of a run; use --overwrite to start again") from error
     return data
 
 
@@ -89,8 +92,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first three differences of two manifests that decide the result, or an empty text."""
     found = [
         f"{section}.{key}: {old_part.get(key)!r} -> {new_part.get(key)!r}"
-        for section in ("config", "input", "weights")
-        for old_part, new_part in [(old.get(section) or {}, new.get(section) or {})]
+        for section in _SECTIONS
+        for old_part, new_part in [(old.get(section, {}), new.get(section, {}))]
         for key in sorted({*old_part, *new_part})
         if old_part.get(key) != new_part.get(key)
     ]

@@ -92,17 +92,19 @@ def _mot(path: Path, first_frame: int) -> list[Detection]:
 def _json(path: Path, first_frame: int, video_id: int | None) -> list[Detection]:
     try:
         data = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not json ({error})") from error
     entries = data.get("annotations", data.get("detections")) if isinstance(data, dict) else data
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{path}: a list of results, or an object with "annotations", wanted')
     document: Mapping[str, Any] = data if isinstance(data, dict) else {}
-    names = {c["id"]: str(c["name"]) for c in document.get("categories", []) if "id" in c and "name" in c}
+    try:
+        names = {c["id"]: str(c["name"]) for c in document.get("categories", []) if "id" in c and "name" in c}
+        order = {image.get("id"): index for index, image in enumerate(document.get("images") or [])}
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{path}: 'categories' and 'images' must be lists of objects with an 'id'") from error
     if any("segmentations" in entry or "bboxes" in entry for entry in entries):
         return _ytvis(path, entries, names, video_id)
-    images = document.get("images")
-    order = {image.get("id"): index for index, image in enumerate(images)} if images else None
     return [_coco_entry(path, k, entry, names, order, first_frame) for k, entry in enumerate(entries)]
 
 
@@ -111,14 +113,14 @@ def _coco_entry(
     number: int,
     entry: Mapping[str, Any],
     names: Mapping[Any, str],
-    order: Mapping[Any, int] | None,
+    order: Mapping[Any, int],
     first_frame: int,
 ) -> Detection:
     try:
         image = entry["image_id"]
-        if order is not None and image not in order:
+        if order and image not in order:
             raise ValueError(f"image_id {image!r} is not in the images list")
-        frame = order[image] if order is not None else int(image) - first_frame
+        frame = order[image] if order else int(image) - first_frame
         box = _xywh(entry["bbox"]) if "bbox" in entry else _box(bbox(from_coco(entry["segmentation"])))
         track = entry.get("track_id", entry.get("instance_id"))
         return Detection(
@@ -128,7 +130,7 @@ def _coco_entry(
             None if track is None else int(track),
             _label(entry, names),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}, entry {number}: {_reason(error)}") from error
 
 
@@ -156,7 +158,7 @@ def _ytvis(
                 boxes = [None if s is None else _box(bbox(from_coco(s))) for s in entry["segmentations"]]
             label = _label(entry, names)
             detections += [Detection(k, b, score, object_id, label) for k, b in enumerate(boxes) if b and b[2] > b[0]]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}, entry {number}: {_reason(error)}") from error
     return detections
 

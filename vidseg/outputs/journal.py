@@ -173,7 +173,7 @@ def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
             rles=tuple(from_coco(o["rle"]) for o in objects),
             gap=_gap(record.get("gap")),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error
 
 

@@ -114,8 +114,8 @@ def frame_rate(stream: VideoStream) -> Fraction:
 
 def _url(address: Address) -> str:
     if address.kind == "stdin":
-        if sys.stdin.isatty():
-            raise InputError("standard input is a terminal: pipe a video into it")
+        if sys.stdin is None or sys.stdin.isatty():  # closed by who started this, or a terminal
+            raise InputError("nothing on standard input: pipe a video into it")
         return "pipe:0"
     if address.kind == "stream":
         return address.url

@@ -10,13 +10,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import tyro
-import yaml
 
-from vidseg.config import RunConfig
+from vidseg.config import RunConfig, check_seconds, key_values
 from vidseg.errors import InputError, UsageError
 from vidseg.names import printable
 from vidseg.registry import check_name
@@ -78,15 +77,14 @@ class BatchCommand(RunConfig):
         """Refuse wrong values, also of the settings of a run (UsageError)."""
         super().check()
         if self.output is None:
-            raise UsageError("vidseg batch: where to? --output DIR")
+            raise UsageError("where to? --output DIR")
         if self.output.exists() and not self.output.is_dir():
             raise UsageError(f"--output {self.output} is a file; name a folder")
         if self.input or self.resume:
-            raise UsageError("vidseg batch: leave out 'input' and 'resume': a batch has inputs and always resumes")
+            raise UsageError("leave out 'input' and 'resume': a batch has inputs and always resumes")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: 0 or more wanted")
-        if self.lease_timeout <= 0:
-            raise UsageError(f"--lease-timeout {self.lease_timeout:g}: more than 0 seconds wanted")
+        check_seconds("--lease-timeout", self.lease_timeout)
 
 
 @dataclass(frozen=True)
@@ -100,6 +98,7 @@ class StatusCommand:
 
     def run(self) -> int:
         """Print the counts, and every job that is not simply done or waiting."""
+        check_seconds("--lease-timeout", self.lease_timeout)
         if not (self.folder / RECORDS).is_dir():
             raise InputError(f"{self.folder}: no batch was started there")
         store = Store(self.folder)
@@ -134,7 +133,8 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     leases = Leases(store.attempts, command.lease_timeout)
     base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
     requests = expand(command.inputs, dataclasses.replace(base, overwrite=False))
-    engine = make_engine(command.engine, store.root / command.engine, _options(command.engine_option))
+    options = key_values("--engine-option", command.engine_option)
+    engine = make_engine(command.engine, store.root / command.engine, options)
     jobs = plan_jobs(store, leases, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
     local = command.engine == "local"
     workers = command.workers or max(1, torch.cuda.device_count() if local else 1)
@@ -189,13 +189,3 @@ class _Log:
             text = f"[{self._done}/{self._total}] {job.name}: {result.status}, {about}"
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()
-
-
-def _options(texts: tuple[str, ...]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--engine-option {text}: KEY=VALUE wanted")
-        options[key.strip()] = yaml.safe_load(value)
-    return options

@@ -55,11 +55,11 @@ def expand(inputs: Sequence[str], base: RunConfig) -> list[Request]:
     for text in inputs:
         path = Path(text)
         if text == "-":
-            raise UsageError("vidseg batch: standard input is one video; use vidseg run -")
+            raise UsageError("-: standard input is one video; use vidseg run -")
         if path.suffix.lower() in MANIFEST_SUFFIXES:
             requests += _manifest(path, base)
         else:
-            requests += [Request(_with(base, {"input": name}, Path.cwd(), "vidseg batch")) for name in _videos(text)]
+            requests += [Request(_with(base, {"input": name}, Path.cwd(), "batch")) for name in _videos(text)]
     return requests
 
 
@@ -99,8 +99,8 @@ def _manifest(path: Path, base: RunConfig) -> list[Request]:
                 hint = did_you_mean(column, COLUMNS)
                 raise UsageError(f"{where}: unknown column '{column}'{hint}: allowed are {', '.join(COLUMNS)}")
         name = row.pop("output", None)
-        if not isinstance(row.get("input"), str) or not isinstance(name, str | None):
-            raise UsageError(f"{where}: 'input' (a video) and 'output' (a name) must be texts")
+        if not isinstance(row.get("input") or None, str) or not isinstance(name, str | None):
+            raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be texts")
         requests.append(Request(_with(base, row, path.parent, where), name))
     if not requests:
         raise UsageError(f"{path}: a manifest without videos")
@@ -124,7 +124,9 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, {k: v for k, v in row.items() if v is not None}
     except OSError as error:
         raise InputError(f"{path}: cannot read the manifest ({error.strerror})") from error
-    except (csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UsageError:
+        raise
+    except (csv.Error, ValueError, RecursionError) as error:  # also bytes that are no text, numbers without end
         raise UsageError(f"{path}: not a valid {path.suffix} manifest ({error})") from error
 
 

@@ -146,7 +146,7 @@ class Store:
             if Path(data["name"]).parts != (data["name"],) or data["name"] in ("..", RECORDS):
                 raise InputError(f"{path}: {data['name']!r} is not a folder inside the batch's; delete this record")
             return Job(data["name"], dataclasses.replace(config, output=self.folder / data["name"]))
-        except (UsageError, KeyError) as error:
+        except (UsageError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: from another version of vidseg ({error}); use another --output") from error
 
 
@@ -155,7 +155,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged record; delete it to do its job again") from error
     return data
 
