@@ -19,7 +19,6 @@ from vidseg.masks import (
     mask_box,
     read_annotation,
     resolve_overlaps,
-    youtube_palette,
 )
 from vidseg.types import FrameMasks
 
@@ -61,7 +60,6 @@ def test_palettes():
     ]
     assert davis[255].tolist() == [224, 224, 192]
     assert len(np.unique(davis, axis=0)) == 256
-    assert youtube_palette()[1].tolist() == [236, 95, 103]
     assert color_of(1) == color_of(256) == (128, 0, 0)
 
 

@@ -11,7 +11,7 @@ import torch
 from sam_oracle import MINI_VIT, mini_state, prompts, rule_image, vectors
 from toys import EncoderCounter, tiny_sam
 from vidseg.errors import InputError, UsageError
-from vidseg.masks.paste import box_window, upsample_logits, upsample_window
+from vidseg.masks.paste import upsample_logits, upsample_window
 from vidseg.sam.build import build_sam, from_state, load_sam, save_sam
 from vidseg.sam.config import SamConfig, config_from_mapping, named_config
 from vidseg.sam.geometry import Geometry, frame_geometry, preprocess
@@ -230,10 +230,7 @@ def test_two_steps_are_not_one() -> None:
     assert (two != one).float().mean() > 0.001
 
 
-def test_windows_of_boxes() -> None:
-    assert box_window((10.2, 20.7, 30.1, 40.0), 2, (100, 200)) == (8, 18, 33, 42)
-    assert box_window((-50, -50, 500, 500), 2, (100, 200)) == (0, 0, 200, 100)
-    assert box_window((300, 300, 310, 310), 2, (100, 200)) == (199, 99, 200, 100)
+def test_windows_outside_the_image_are_refused() -> None:
     with pytest.raises(UsageError, match="does not lie in the image of 200x100"):
         upsample_window(torch.zeros(1, 4, 4), (16, 16), (8, 16), (100, 200), (0, 0, 201, 5))
 

@@ -17,13 +17,13 @@ from torch import nn
 
 from vidseg.config import load_yaml
 from vidseg.errors import OutputError, UsageError, WeightsError
-from vidseg.sam.build import build_sam
+from vidseg.sam.build import build_sam, save_sam
 from vidseg.sam.config import SamConfig, VitConfig
 from vidseg.sam.prompts import Prompts
 from vidseg.training.command import TrainHqCommand
 from vidseg.training.loop import Draw, Loop, LoopConfig
 from vidseg.training.recipe import FolderData, Recipe, SceneData
-from vidseg.training.trainer import HQ_PARTS, find_items, start, train, write_weights
+from vidseg.training.trainer import HQ_PARTS, find_items, start, train
 from vidseg.weights.read import read_weights
 
 CPU = torch.device("cpu")
@@ -159,7 +159,7 @@ def hq_recipe(tmp_path: Path, **changes: object) -> Recipe:
     if not (tmp_path / "data").exists():
         write_folder(tmp_path / "data")
         torch.manual_seed(1)
-        write_weights(build_sam(replace(TOY, hq=False, output="sam")), tmp_path / "sam.pth")
+        save_sam(build_sam(replace(TOY, hq=False, output="sam")), tmp_path / "sam.pth")
     recipe = Recipe(
         network=TOY,
         loop=LoopConfig(
@@ -306,7 +306,7 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     one = read_weights(tmp_path / "one" / "sam_hq.pth").tensors
     two = read_weights(tmp_path / "two" / "sam_hq.pth").tensors

@@ -3,7 +3,7 @@
 * ``rle``: ``encode(mask)``, ``encode_window(window, y0, x0, height, width)``, ``decode(rle)``, ``decode_window(rle)``,
   ``area(rle)``, ``bbox(rle)``, ``empty_rle(height, width)``, ``from_coco(object)`` (validates untrusted input).
 * ``boxes``: ``mask_box(mask)``, ``box_iou(a, b)``, ``clip_boxes(boxes, width, height)``.
-* ``palette``: ``davis_palette()``, ``youtube_palette()``, ``color_of(object_id)``.
+* ``palette``: ``davis_palette()``, ``color_of(object_id)``.
 * ``annotation``: ``read_annotation(path, (height, width)) -> {object id: mask}``.
 * ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from vidseg.masks.annotation import read_annotation
 from vidseg.masks.boxes import box_iou, clip_boxes, mask_box
 from vidseg.masks.overlap import LogitWindow, label_map, resolve_overlaps
-from vidseg.masks.palette import color_of, davis_palette, youtube_palette
+from vidseg.masks.palette import color_of, davis_palette
 from vidseg.masks.rle import area, bbox, decode, decode_window, empty_rle, encode, encode_window, from_coco
 
 __all__ = [
@@ -34,5 +34,4 @@ __all__ = [
     "mask_box",
     "read_annotation",
     "resolve_overlaps",
-    "youtube_palette",
 ]

@@ -1,4 +1,4 @@
-"""Colours of object ids: the palettes of DAVIS (the one of Pascal VOC) and of YouTube-VOS."""
+"""Colours of object ids: the palette of DAVIS, which is the one of Pascal VOC."""
 
 from __future__ import annotations
 
@@ -6,25 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 Palette = npt.NDArray[np.uint8]
-
-_YOUTUBE = (
-    (0, 0, 0),
-    (236, 95, 103),
-    (249, 145, 87),
-    (250, 200, 99),
-    (153, 199, 148),
-    (98, 179, 178),
-    (102, 153, 204),
-    (197, 148, 197),
-    (171, 121, 103),
-    (255, 255, 255),
-    (101, 115, 126),
-    (11, 11, 11),
-    (12, 12, 12),
-    (13, 13, 13),
-    (14, 14, 14),
-    (15, 15, 15),
-)
 
 
 def davis_palette() -> Palette:
@@ -38,11 +19,6 @@ def davis_palette() -> Palette:
         for channel in range(3):
             palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return palette
-
-
-def youtube_palette() -> Palette:
-    """RGB of the 16 indices that YouTube-VOS uses, uint8 (16, 3)."""
-    return np.array(_YOUTUBE, np.uint8)
 
 
 def color_of(object_id: int) -> tuple[int, int, int]:

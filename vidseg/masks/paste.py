@@ -27,16 +27,6 @@ def upsample_logits(
     return F.interpolate(x, original, mode="bilinear", align_corners=False)[:, 0]
 
 
-def box_window(box: tuple[float, float, float, float], margin: float, original: Size) -> Window:
-    """The whole pixels of ``box`` (XYXY) grown by ``margin`` pixels on every side, inside the image (at least 1x1)."""
-    height, width = original
-    x1 = min(max(int(box[0] - margin), 0), width - 1)
-    y1 = min(max(int(box[1] - margin), 0), height - 1)
-    x2 = min(max(int(-(-(box[2] + margin) // 1)), x1 + 1), width)
-    y2 = min(max(int(-(-(box[3] + margin) // 1)), y1 + 1), height)
-    return x1, y1, x2, y2
-
-
 def upsample_window(
     logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size, window: Window
 ) -> Float[Tensor, "n wh ww"]:

@@ -69,11 +69,20 @@ def from_state(config: SamConfig, state: dict[str, Tensor], where: str, *, hq: b
     return sam.eval().requires_grad_(False)
 
 
-def save_sam(sam: Sam, path: Path) -> None:
-    """Write the weights as safetensors with the configuration in the metadata, so that the file loads by its path."""
+def save_sam(sam: Sam, path: Path, *, half: bool = False) -> None:
+    """Write the weights; the file appears whole or not at all.
+
+    ``.safetensors`` carries the configuration in its metadata, so that the file loads by its path; ``half`` stores it
+    in half precision. ``.pth`` is float32 under the official names, which the official code reads too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     state = {k: v.detach().cpu().contiguous() for k, v in sam.state_dict().items()}
-    save_file(state, part, metadata={"config": sam.config.to_json(), "format": "pt"})
+    if path.suffix == ".pth":
+        torch.save(state, part)
+    else:
+        state = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+        save_file(state, part, metadata={"config": sam.config.to_json(), "format": "pt"})
     part.replace(path)
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import cast, get_args
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vidseg.errors import UsageError, WeightsError
-from vidseg.sam.build import build_sam
+from vidseg.sam.build import build_sam, save_sam
 from vidseg.sam.compact_encoder import CompactEncoder
 from vidseg.sam.config import Output, SamConfig, named_config
 from vidseg.sam.model import Sam
@@ -70,23 +69,6 @@ def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMa
         return make_batch(draw.rng, maker, recipe.images, recipe.prompts, height, width, recipe.mix)
 
     return make
-
-
-def write_weights(sam: Sam, path: Path) -> None:
-    """Save the network; the file appears whole or not at all.
-
-    ``.safetensors``: half precision, the configuration as JSON under ``config`` in the metadata. ``.pth``: float32
-    under the official names, which the official code reads too.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    state = {k: v.detach().cpu().contiguous() for k, v in sam.state_dict().items()}
-    if path.suffix == ".safetensors":
-        half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-        save_file(half, part, metadata={"config": sam.config.to_json()})
-    else:
-        torch.save(state, part)
-    part.replace(path)
 
 
 def network_of(recipe: Recipe, hq: bool) -> SamConfig:
@@ -178,7 +160,7 @@ def train(
     result = folder / ("weights.safetensors" if sam.config.encoder == "compact" else "sam_hq.pth")
 
     def validate(step: int) -> dict[str, float]:
-        write_weights(sam, result)
+        save_sam(sam, result, half=True)
         if not choosing:
             return {}
         outputs = get_args(Output) if hq else ("sam",)
