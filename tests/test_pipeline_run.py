@@ -20,6 +20,7 @@ from vidseg.sam.model import Sam
 from vidseg.types import Frame, FrameMasks, Prompt, Tracks
 from vidseg.video import VideoWriter, open_source
 from vidseg_pipelines import run as run_module
+from vidseg_pipelines import run_folder
 from vidseg_pipelines.run import run_video
 
 COUNT = 23
@@ -166,6 +167,41 @@ def test_resume_with_other_settings_names_the_difference(config: RunConfig, monk
         run_video(_with(config, resume=True))
 
 
+def test_resume_with_other_files_names_the_difference(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = Path(config.mask[0]).with_name("boxes.json")
+    boxes.write_text("[]")
+    config = _with(config, tracker="boxes", boxes=boxes)
+    stop_at(monkeypatch, 9, RuntimeError("killed"))
+    with pytest.raises(RuntimeError):
+        run_video(config)
+    boxes.write_text("[ ]")
+    with pytest.raises(UsageError, match=r"prompts\..*boxes\.json: '4f53cda18c.*' -> "):
+        run_video(_with(config, resume=True))
+    boxes.write_text("[]")
+    mask = Image.open(config.mask[0])
+    mask.putpixel((0, 0), 1)
+    mask.save(config.mask[0])
+    with pytest.raises(UsageError, match=r"prompts\..*first\.png"):
+        run_video(_with(config, resume=True))
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 3 << 20])
+def test_files_of_the_same_size_are_told_apart(tmp_path: Path, size: int) -> None:
+    (tmp_path / "frames").mkdir()
+    files = [tmp_path / "frames" / f"{number}.bmp" for number in range(2)]
+    for file in files:
+        file.write_bytes(bytes(size))
+    before, folder = [run_folder.fingerprint(path) for path in (files[0], tmp_path / "frames")]
+    assert before == run_folder.fingerprint(files[1])
+    for place in (0, size // 2, size - 1):
+        # Of a large file only blocks are read; a change as large as a thirtieth of it cannot fall between them.
+        changed = bytearray(size)
+        changed[place : place + size // 30 + 1] = b"x" * len(changed[place : place + size // 30 + 1])
+        files[0].write_bytes(changed)
+        assert run_folder.fingerprint(files[0]) != before
+    assert run_folder.fingerprint(tmp_path / "frames") != folder
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"status": "done", "config": 3}', "[" * 100_000])
 def test_a_manifest_that_is_none_is_refused(config: RunConfig, text: str) -> None:
     run_video(config)
@@ -184,14 +220,14 @@ def test_weights_fetched_by_the_stopped_run_are_no_difference(
         return tiny_sam()
 
     monkeypatch.setattr(run_module, "load_sam", fetch)
-    monkeypatch.setattr(run_module, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
+    monkeypatch.setattr(run_folder, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
     stop_at(monkeypatch, 9, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         run_video(config)
     monkeypatch.undo()
     monkeypatch.setattr(run_module, "load_sam", fetch)
     monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
-    monkeypatch.setattr(run_module, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
+    monkeypatch.setattr(run_folder, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
     assert run_video(_with(config, resume=True)).status == "done"
 
 

@@ -35,8 +35,7 @@ def parse_prompts(
         match = _split(text)
         if match["id"]:
             raise UsageError(f"--mask {text}: the ids come from the file; leave out '{match['id']}@'")
-        path = Path(match["rest"])
-        for object_id, mask in read_annotation(path, (video.height, video.width)).items():
+        for object_id, mask in read_annotation(mask_file(text), (video.height, video.width)).items():
             prompts.append(Prompt(_frame(match, first_frame), object_id, mask=mask))
     taken = {p.object_id for p in prompts}
     entries = [("--box", t) for t in boxes] + [("--point", t) for t in points]
@@ -57,6 +56,11 @@ def parse_prompts(
             raise UsageError(f"object {prompt.object_id} is prompted twice on frame {prompt.frame_index}")
         seen.add((prompt.frame_index, prompt.object_id))
     return sorted(prompts, key=lambda p: (p.frame_index, p.object_id))
+
+
+def mask_file(text: str) -> Path:
+    """The file of a ``--mask``."""
+    return Path(_split(text)["rest"])
 
 
 def _split(text: str) -> dict[str, str]:

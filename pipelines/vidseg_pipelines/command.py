@@ -14,7 +14,8 @@ from vidseg.types import Source, VideoInfo
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.progress import RunProgress
-from vidseg_pipelines.run import OVERLAY, Loaders, RunSummary, load_run_sam, run_video
+from vidseg_pipelines.run import Loaders, RunSummary, load_run_sam, run_video
+from vidseg_pipelines.run_folder import OVERLAY
 from vidseg_pipelines.streaming import Advance
 
 

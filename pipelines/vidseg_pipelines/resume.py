@@ -23,7 +23,7 @@ from vidseg.types import State
 
 MANIFEST = "run.json"
 SNAPSHOT = "snapshot.safetensors"
-_SECTIONS = ("config", "input", "weights")  # of the manifest, that decide the result
+_SECTIONS = ("config", "input", "prompts", "weights")  # of the manifest, that decide the result
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vidseg import __version__
-from vidseg.address import redact
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError
 from vidseg.names import safe_name
@@ -29,58 +24,38 @@ from vidseg.outputs import (
 )
 from vidseg.outputs.files import make_folder
 from vidseg.prompts import parse_prompts
-from vidseg.registry import build_detector, build_tracker, check_name, weights_used
+from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
 from vidseg.sam.model import Sam
 from vidseg.sam.refiner import RefineOptions, Refiner
 from vidseg.types import Detector, Frame, FrameMasks, Gap, Sink, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
-from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.run_folder import JOURNAL, OUTPUTS, OVERLAY, check_folder, new_manifest, weights_of
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import Advance, stream
-
-JOURNAL = "masks.jsonl"
-OVERLAY = "overlay.mp4"
-_OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
-    resume.MANIFEST,
-    OVERLAY,
-    "davis",
-    "ytvis.json",
-    "coco.json",
-    "mots.txt",
-    "report.html",
-    JOURNAL,
-    resume.SNAPSHOT,
-)
-_SAMPLE_BYTES = 1 << 20
 
 Started = Callable[[VideoInfo, int | None], Advance]
 
 
 def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> Sam:
     """The HQ-SAM of a run; ``progress`` is told of a download."""
-    device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
-    return load_sam(config.model, device=device, dtype=dtype, offline=config.offline, progress=progress)
+    return load_sam(config.model, progress=progress, **_place(config))
 
 
 def _load_tracker(config: RunConfig) -> Tracker:
-    device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
-    options = config.all_tracker_options()
-    return build_tracker(config.tracker, options, device=device, dtype=dtype, offline=config.offline)
+    return build_tracker(config.tracker, config.all_tracker_options(), **_place(config))
 
 
 def _load_detector(config: RunConfig) -> Detector | None:
-    if not config.detect_with:
-        return None
+    return build_detector(config.detect_with, config.detector_options, **_place(config)) if config.detect_with else None
+
+
+def _place(config: RunConfig) -> dict[str, Any]:
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
-    options = config.detector_options
-    return build_detector(config.detect_with, options, device=device, dtype=dtype, offline=config.offline)
+    return {"device": device, "dtype": resolve_dtype(config.dtype, device), "offline": config.offline}
 
 
 @dataclass(frozen=True)
@@ -169,8 +144,8 @@ def run_video(
         if late:
             raise UsageError(f"a prompt is on frame {late[0]}, outside --frames {config.frames}")
         folder = config.output or Path("runs") / safe_name(source.info.name)
-        manifest = _new_manifest(config, source)
-        old = _check_folder(folder, manifest, config, live=source.live)
+        manifest = new_manifest(config, source.info)
+        old = check_folder(folder, manifest, config, live=source.live)
         if old is not None and old["status"] in ("done", "partial"):
             (folder / resume.SNAPSHOT).unlink(missing_ok=True)  # when the kill came right after the end
             return _summary_of(old, folder)
@@ -179,7 +154,7 @@ def run_video(
         loaders = loaders or Loaders()
         with clock("load"):
             sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
-        manifest["weights"] = _weights_of(config)  # again: some may have been fetched just now
+        manifest["weights"] = weights_of(config)  # again: some may have been fetched just now
         segmenter = Segmenter(
             tracker,
             sam,
@@ -314,77 +289,8 @@ class _Run:
         resume.write_manifest(self.folder, self.manifest)
 
 
-def _new_manifest(config: RunConfig, source: Source) -> dict[str, Any]:
-    info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(source.info).items()}
-    return {
-        "version": __version__,
-        "status": "running",
-        "input": {"path": redact(config.input), **fingerprint(Path(config.input))},
-        "video": info,
-        "config": config.content(),
-        "config_sha256": config.digest(),
-        "weights": _weights_of(config),
-    }
-
-
-def _weights_of(config: RunConfig) -> dict[str, Any]:
-    """Name and digest of every file of weights that the run uses."""
-    used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options())}
-    if config.detect_with:
-        used["detector"] = weights_used("detector", config.detect_with, config.detector_options)
-    named = {"model": config.model} | {part: name for part, name in used.items() if name is not None}
-    return {part: weights_identity(name) for part, name in named.items()}
-
-
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Enough to notice that an input changed, without reading all of it."""
-    if path.is_dir():
-        files = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
-        return {"files": len(files), "sha256": hashlib.sha256(repr(files).encode()).hexdigest()}
-    if not path.is_file():
-        return {}
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        sample = file.read(_SAMPLE_BYTES)
-        file.seek(max(0, size - _SAMPLE_BYTES))
-        sample += file.read(_SAMPLE_BYTES)
-    return {"bytes": size, "sha256_of_ends": hashlib.sha256(sample).hexdigest()}
-
-
-def _check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
-    """Refuse, clear or accept what is in the output folder; the old manifest when the run there goes on."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output {folder} is a file; name a folder")
-    if config.overwrite:
-        clear_folder(folder)
-        return None
-    if not folder.exists() or all(path.name == f"{resume.MANIFEST}.part" for path in folder.iterdir()):
-        return None
-    if not config.resume:
-        raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
-    old = resume.read_manifest(folder)
-    if old is None:
-        raise UsageError(f"--resume: {folder} holds no run (no {resume.MANIFEST}); use --overwrite")
-    if live:
-        raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
-    resume.check_same_run(old, manifest)
-    for part in [*(folder / f"{name}.part" for name in _OUTPUTS), *folder.glob("davis/*.png.part")]:
-        part.unlink(missing_ok=True)  # files that the kill cut off
-    return old
-
-
-def clear_folder(folder: Path) -> None:
-    """Remove what runs write into an output folder; other files stay. Does nothing when there is no such folder."""
-    for name in _OUTPUTS:
-        for path in (folder / name, folder / f"{name}.part"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
 def _summary_of(manifest: Mapping[str, Any], folder: Path) -> RunSummary:
-    outputs = tuple(folder / name for name in _OUTPUTS if (folder / name).exists())
+    outputs = tuple(folder / name for name in OUTPUTS if (folder / name).exists())
     return RunSummary(
         folder,
         manifest["status"],

@@ -15,7 +15,7 @@ from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import Leases, end_attempts
 from vidseg_pipelines.batch.store import Job, Store
 from vidseg_pipelines.resume import differences, read_manifest
-from vidseg_pipelines.run import clear_folder, fingerprint
+from vidseg_pipelines.run_folder import clear_folder, files_of
 
 
 def plan_jobs(
@@ -85,10 +85,13 @@ class _Plan:
                 self._reset(job)
         elif result is not None:
             manifest = read_manifest(folder)
-            now = {"path": job.config.input, **fingerprint(Path(job.config.input))}
             if manifest is None:
                 self._reset(job)
-            elif len(now) > 1 and (found := differences({"input": manifest["input"]}, {"input": now})):
+                return
+            now = files_of(job.config)
+            # Files that are gone are no difference: what is done is done.
+            then = {part: {name: manifest[part].get(name) for name in now[part]} for part in now}
+            if found := differences(then, now):
                 raise UsageError(
                     f"{folder} was made of another file of that name ({found}): use --overwrite or another --output"
                 )

@@ -21,7 +21,8 @@ from vidseg_pipelines.bench import layouts
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.store import Record, Store
 from vidseg_pipelines.bench.task import Models, Outcome
-from vidseg_pipelines.run import JOURNAL, Loaders, run_video
+from vidseg_pipelines.run import Loaders, run_video
+from vidseg_pipelines.run_folder import JOURNAL
 
 _FRAMES = "JPEGImages/480p"
 ALONE = "tracker"

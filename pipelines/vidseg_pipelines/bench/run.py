@@ -16,7 +16,8 @@ from vidseg_pipelines.bench.benchmarks import resolve
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.store import SCORE, Store
 from vidseg_pipelines.bench.task import Models, Scores, Task
-from vidseg_pipelines.run import Loaders, fingerprint
+from vidseg_pipelines.run import Loaders
+from vidseg_pipelines.run_folder import fingerprint
 
 Advance = Callable[[], None]
 Started = Callable[[str, int, str], Advance]
