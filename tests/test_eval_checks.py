@@ -41,6 +41,7 @@ LVIS_LISTS: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_i
         ({"score": float("nan")}, "result 0 has score nan: a finite number"),
         ({"score": float("inf")}, "result 0 has score inf"),
         ({"score": "high"}, "result 0 has score 'high'"),
+        ({"score": 10**400}, "result 0 has score 1000"),
         ({"score": None}, "result 0 has score nothing"),
         ({"segmentations": [rle(MASK)]}, "'segmentations' has 1 entries, but its video has 2 frames"),
         ({"segmentations": [rle(MASK)] * 3}, "'segmentations' has 3 entries, but its video has 2 frames"),
@@ -70,6 +71,7 @@ def test_wrong_tube_results(tmp_path: Path, change: dict[str, Any], message: str
         ({"id": -1}, "annotations[0] has id -1"),
         ({"id": "1"}, "annotations[0] has id '1': an integer"),
         ({"id": None}, "annotations[0] has id nothing"),
+        ({"id": 2**63}, "annotations[0] has id 9223372036854775808: an integer of 64 bits"),
         ({"video_id": 2}, "annotation 1 has video_id 2"),
         ({"category_id": 7}, "annotation 1 has category_id 7"),
         ({"iscrowd": 2}, "annotation 1 has iscrowd 2: 0 or 1"),
@@ -191,6 +193,10 @@ def test_commands_report_errors_in_one_line(tmp_path: Path, capsys: pytest.Captu
     for command in ("davis", "vos", "masks", "coco", "lvis"):
         assert run(command, "--gt", tmp_path / "none", "--pred", pred) == 3
         assert capsys.readouterr().err.count("\n") == 1
+    huge = tmp_path / "huge.json"
+    huge.write_text('[{"score": 1' + "0" * 5000 + "}]")
+    assert run("ytvis", "--gt", write(tmp_path / "truth.json", tube_truth()), "--pred", huge) == 3
+    assert "not a readable json file" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
     gt = write(tmp_path / "gt.json", tube_truth())
     assert run("hq-ytvis", "--gt", gt, "--pred", pred, "--ratio", 2) == 2
@@ -227,6 +233,7 @@ def test_ap_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for kind in ("mask", "boundary"):
         stats = want[f"tube_{kind}"]["default"]["stats"]
         assert {key: report[kind][key] for key in stats} == pytest.approx(stats, abs=1e-9)
+    assert {key: report[key] for key in stats} == {key: report["boundary"][key] for key in stats}
     assert report["protocol"]["ratio"] == 0.02
     assert report["protocol"]["maxDets"] == [1, 10, 100]
     assert len(report["boundary"]["worst"]) == 10

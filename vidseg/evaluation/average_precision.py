@@ -117,7 +117,7 @@ def average_precision(
     groups = [_group(*grouped[key], crowd_by_detection) for key in keys]
     names = {ALL_CLASSES: "all classes"} if class_agnostic else {category: categories[category] for category in order}
     work: Callable[[Group], tuple[Matrix, ...]] = _only_masks if ratio is None else partial(both_overlaps, ratio=ratio)
-    overlaps = list(run_all(work, groups, workers if ratio is not None else 1))
+    overlaps = list(run_all(work, groups, workers))
     reports = []
     for kind, rules in enumerate((mask_rules, boundary_rules)[: 1 if ratio is None else 2]):
         cases = [

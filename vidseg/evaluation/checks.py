@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, no json, or a number without end
         raise InputError(f"{path}: not a readable json file ({error})") from None
 
 
@@ -61,8 +61,8 @@ def _check_ids(rows: Iterable[Row], table: str, path: Path) -> None:
     lowest = 1 if table == "annotations" else 0
     for place, row in enumerate(rows):
         value = row.get("id")
-        if not is_int(value):
-            raise InputError(f"{path}: {table}[{place}] has id {_show(value)}: an integer is wanted")
+        if not is_int(value) or value.bit_length() > 63:
+            raise InputError(f"{path}: {table}[{place}] has id {_show(value)}: an integer of 64 bits is wanted")
         if value < lowest:
             why = ": 0 means 'no match' to evaluators; start at 1" if value == 0 else ""
             raise InputError(f"{path}: {table}[{place}] has id {value}, at least {lowest} is wanted{why}")
@@ -178,7 +178,12 @@ def is_int(value: object) -> TypeGuard[int]:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """True for finite integers and floats."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def _show(value: object) -> str:

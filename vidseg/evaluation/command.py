@@ -77,7 +77,7 @@ class DavisCommand(_Outputs):
 
 @dataclass(frozen=True)
 class VosCommand(_Outputs):
-    """J&F (0..100) of YouTube-VOS, MOSE and SA-V like folders, as vos-benchmark computes it.
+    """J&F (0..100) of folders of label maps like those of YouTube-VOS and MOSE, as vos-benchmark computes it.
 
     --gt has SEQUENCE/*.png (or SEQUENCE/masks/*.png, or is a DAVIS root), --pred has SEQUENCE/*.png; frames without
     ground truth are not needed.
@@ -134,8 +134,7 @@ class YtvisCommand(_TubeCommand):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
-        report = evaluate_tubes(self.gt, self.pred, class_agnostic=self.class_agnostic, max_dets=self.max_dets)
-        _finish_ap(self, "video_id", report.protocol, {"mask": (report.mask, report.mask.curves.stats())}, top="mask")
+        _finish_tubes(self, None)
         return 0
 
 
@@ -151,17 +150,7 @@ class HqYtvisCommand(_TubeCommand):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
-        report = evaluate_tubes(
-            self.gt,
-            self.pred,
-            ratio=self.ratio,
-            class_agnostic=self.class_agnostic,
-            max_dets=self.max_dets,
-            workers=self.workers,
-        )
-        parts = {"mask": report.mask, "boundary": report.boundary}
-        tables = {name: (part, part.curves.stats()) for name, part in parts.items() if part}
-        _finish_ap(self, "video_id", report.protocol, tables)
+        _finish_tubes(self, self.ratio)
         return 0
 
 
@@ -268,10 +257,24 @@ def _finish(
         write_json(outputs.json, {**summary, "protocol": protocol, **details})
 
 
+def _finish_tubes(command: _TubeCommand, ratio: float | None) -> None:
+    report = evaluate_tubes(
+        command.gt,
+        command.pred,
+        ratio=ratio,
+        class_agnostic=command.class_agnostic,
+        max_dets=command.max_dets,
+        workers=command.workers,
+    )
+    parts = {"mask": report.mask, "boundary": report.boundary}
+    tables = {name: (part, part.curves.stats()) for name, part in parts.items() if part}
+    _finish_ap(command, "video_id", report.protocol, tables)
+
+
 def _finish_image_ap(outputs: _BoundaryCommand, report: ImageApReport) -> None:
     parts = {"mask": report.mask, "boundary": report.boundary}
     tables = {name: (part, report.stats(part)) for name, part in parts.items() if part}
-    _finish_ap(outputs, "image_id", report.protocol, tables, top=list(tables)[-1])
+    _finish_ap(outputs, "image_id", report.protocol, tables)
 
 
 def _finish_ap(
@@ -279,11 +282,10 @@ def _finish_ap(
     place: str,
     protocol: Mapping[str, object],
     parts: Mapping[str, tuple[ApReport, dict[str, float]]],
-    top: str | None = None,
 ) -> None:
     """Report one or two kinds of AP: ``parts`` maps each kind to its details and its table.
 
-    The json file has the part called ``top`` at its top level; two parts stand there under their names too.
+    The json file has the last part at its top level; two parts stand there under their names too.
     """
     _say(text_pairs("protocol", protocol))
     header = next(iter(parts.values()))[1]
@@ -303,7 +305,7 @@ def _finish_ap(
         curves.update(_precision_recall(report, name))
     if outputs.json:
         named = content if len(parts) > 1 else {}
-        write_json(outputs.json, {**(content[top] if top else {}), **named, "protocol": protocol})
+        write_json(outputs.json, {**content[list(parts)[-1]], **named, "protocol": protocol})
     if outputs.plot:
         draw_curves(outputs.plot, "precision over recall, mean over classes", ("recall", "precision"), curves)
 

@@ -1,4 +1,7 @@
-"""Plain text tables, json files and pictures of curves: how the evaluation commands show their results."""
+"""Plain text tables, json files and pictures of curves: how the evaluation commands show their results.
+
+Names of classes and files come from outside: tables print them without control characters.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from vidseg.names import printable
 from vidseg.outputs.files import atomic_file, make_folder
 
 _SIZE = (800, 560)
@@ -28,14 +32,14 @@ def text_pairs(title: str, values: Mapping[str, object]) -> str:
     """A title, then one line per name and value; what is empty is left out."""
     shown = {name: value for name, value in values.items() if value is not None and value != []}
     width = max(map(len, shown))
-    lines = (f"  {n:<{width}}  {'; '.join(map(str, v)) if isinstance(v, list) else v}" for n, v in shown.items())
-    return "\n".join([title, *lines])
+    texts = {name: "; ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in shown.items()}
+    return "\n".join([title, *(f"  {name:<{width}}  {printable(text)}" for name, text in texts.items())])
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
@@ -50,9 +54,15 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def draw_curves(
-    path: Path, title: str, axes: tuple[str, str], curves: Mapping[str, Sequence[tuple[float, float]]]
+    path: Path,
+    title: str,
+    axes: tuple[str, str],
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    ticks: Mapping[float, str] | None = None,
 ) -> None:
     """Draw ``curves`` (name to points in 0..1 x 0..1) into a PNG picture.
+
+    ``ticks``: what stands below the places of the first axis; None: numbers.
 
     Raises:
         OutputError: the file cannot be written.
@@ -60,21 +70,24 @@ def draw_curves(
     image = Image.new("RGB", _SIZE, "white")
     draw = ImageDraw.Draw(image)
     left, top, right, bottom = _PLOT
-    for step in range(11):
-        x, y = left + (right - left) * step / 10, bottom - (bottom - top) * step / 10
+    numbers = {step / 10: f"{step / 10:.1f}" for step in range(11)}
+    for place, text in (ticks or numbers).items():
+        x = left + (right - left) * place
         draw.line((x, top, x, bottom), fill="#dddddd")
+        draw.text((x, bottom + 6), text, fill="black", anchor="ma")
+    for place, text in numbers.items():
+        y = bottom - (bottom - top) * place
         draw.line((left, y, right, y), fill="#dddddd")
-        draw.text((x, bottom + 6), f"{step / 10:.1f}", fill="black", anchor="ma")
-        draw.text((left - 6, y), f"{step / 10:.1f}", fill="black", anchor="rm")
+        draw.text((left - 6, y), text, fill="black", anchor="rm")
     draw.rectangle(_PLOT, outline="black")
     draw.text(((left + right) / 2, top / 2), title, fill="black", anchor="mm")
     draw.text(((left + right) / 2, bottom + 36), axes[0], fill="black", anchor="mm")
     draw.text((left, top - 8), axes[1], fill="black", anchor="ls")
-    for place, (name, points) in enumerate(curves.items()):
-        colour = _COLOURS[place % len(_COLOURS)]
+    for number, (name, points) in enumerate(curves.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
         line = [(left + (right - left) * x, bottom - (bottom - top) * y) for x, y in points]
         draw.line(line, fill=colour, width=3)
-        draw.text((left + 12, top + 14 + 18 * place), name, fill=colour, anchor="lm")
+        draw.text((left + 12, top + 14 + 18 * number), name, fill=colour, anchor="lm")
     make_folder(path.parent)
     with atomic_file(path) as file:
         image.save(file, "PNG")

@@ -1,4 +1,4 @@
-"""J&F of YouTube-VOS, MOSE and SA-V like sets: objects may appear in any frame, annotations may be sparse.
+"""J&F of YouTube-VOS and MOSE like sets: objects may appear in any frame, annotations may be sparse.
 
 The numbers are those of the public ``vos-benchmark`` (scale 0..100). It differs from DAVIS in what counts: every id of
 the ground truth is an object (255 too), an object counts from the first evaluated frame where the ground truth or the
