@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from vidseg.sam.prompts import Prompts
 from vidseg.training.items import HQSEG_VAL
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.run import run_benchmark
+from vidseg_pipelines.bench.store import alone
 from vidseg_pipelines.bench.task import unpack
 
 
@@ -222,6 +224,34 @@ def test_davis_scores_as_the_evaluator_does(tmp_path: Path, refine: str) -> None
         assert folders[0].read_bytes() != folders[1].read_bytes()
     done = Counting()
     assert done.run("davis2017", root, refine=refine, output=tmp_path / "again", limit=1).computed == 1
+
+
+def test_sets_without_objects_and_ids_from_0(tmp_path: Path) -> None:
+    truth = read(coco(tmp_path)[0])
+
+    def run(first_id: int) -> Any:
+        for name, keep in (("Cows", 3), ("Hand", 0)):
+            target = tmp_path / "seginw" / name / "valid"
+            target.mkdir(parents=True, exist_ok=True)
+            rows = [{**row, "id": row["id"] - 1 + first_id} for row in truth["annotations"][:keep]]
+            write(target / "_annotations_min1cat.coco.json", {**truth, "annotations": rows})
+            for image in truth["images"]:
+                save_image(target / image["file_name"], image["id"])
+        output = tmp_path / f"out{first_id}"
+        return Counting().run("sginw", tmp_path, prompt="gt-boxes", sets="Cows,Hand", output=output).scores
+
+    scores = run(0)
+    assert scores["sam"]["Hand"]["mask"]["AP"] == -1
+    assert scores["sam"]["mean"]["AP"] == scores["sam"]["Cows"]["mask"]["AP"] >= 0
+    assert [row["id"] for row in read(tmp_path / "out0" / "ground-truth-Cows.json")["annotations"]] == [1, 2, 3]
+    assert run(1) == scores
+
+
+def test_a_second_call_on_a_folder_is_refused(tmp_path: Path) -> None:
+    hq44k(tmp_path)
+    with alone(tmp_path / "out"), pytest.raises(UsageError, match="another call works on output folder"):
+        Counting().run("hq44k-val", tmp_path, sets="coift", limit=1)
+    assert Counting().run("hq44k-val", tmp_path, sets="coift", limit=1).computed == 1
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from bench_media import Counting, coco, hq44k, one_thread, read
 from vidseg.cli import main
@@ -14,9 +16,19 @@ from vidseg.config import from_mapping
 from vidseg.errors import InputError, UsageError
 from vidseg.training.items import HQSEG_VAL
 from vidseg.weights.catalog import CATALOG
+from vidseg_pipelines.bench import figure
 from vidseg_pipelines.bench.benchmarks import BENCHMARKS, resolve
 from vidseg_pipelines.bench.config import BenchConfig
-from vidseg_pipelines.bench.tables import check_some, read_table, run_table, show_table, table_folder, write_table
+from vidseg_pipelines.bench.figure import check_figure, draw_figure
+from vidseg_pipelines.bench.tables import (
+    RowResult,
+    check_some,
+    read_table,
+    run_table,
+    show_table,
+    table_folder,
+    write_table,
+)
 
 TABLES = ("2", "3", "5", "6", "7", "8", "10", "11", "12", "13", "16")
 
@@ -97,6 +109,45 @@ def test_what_is_missing_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
     assert "not run: SAM (lvis)" in show_table(table, results, common)
     with pytest.raises(InputError, match="no row could be run"):
         check_some(results[2:])
+
+
+@pytest.mark.parametrize(("name", "steps"), [("figure-4", 5), ("figure-5", 5), ("table-6", 2), ("table-13", 3)])
+def test_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, steps: int) -> None:
+    table = read_table(name)
+    results = [RowResult(row, "", dict.fromkeys(row.paper, 10.0 * k)) for k, row in enumerate(table.rows)]
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(figure, "draw_curves", lambda *given: drawn.update(curves=given[3], ticks=given[4]))
+    check_figure(table)
+    draw_figure(tmp_path / "f.png", table, results)
+    assert len(drawn["ticks"]) == steps
+    assert all(name.startswith(("SAM: ", "HQ-SAM: ")) for name in drawn["curves"])
+    for points in drawn["curves"].values():
+        assert [place for place, _ in points] == list(drawn["ticks"])
+    monkeypatch.undo()
+    draw_figure(tmp_path / "f.png", table, [*results[1:], RowResult(table.rows[0], "", {}, "no data")])
+    with Image.open(tmp_path / "f.png") as image:
+        assert len(image.convert("RGB").getcolors(10000) or []) > 5
+
+
+def test_flags_that_rows_decide_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for table, flags, words in (
+        ("figure-4", ("--sets", "coift"), "--sets is for one benchmark"),
+        ("figure-4", ("--tracker", "xmem"), "--tracker xmem: no row"),
+        ("table-12", ("--tracker-option", "a=1"), "--tracker-option is for one benchmark"),
+        ("table-10", ("--plot", "f.png"), "--plot: no curves"),
+    ):
+        assert main(["bench-run", "--table", table, "--data", str(tmp_path), *flags]) == 2
+        assert words in capsys.readouterr().err
+    assert main(["bench-run", "coco", "--data", str(tmp_path), "--plot", "f.png"]) == 2
+
+
+def test_no_number_is_no_number(tmp_path: Path) -> None:
+    coco(tmp_path)
+    row = {"label": "x", "run": {"benchmark": "coco", "masks": "sam", "prompt": "gt-boxes"}, "paper": {"mask.APl": 1.0}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"title": "own", "rows": [row]}))
+    common = BenchConfig(data=tmp_path, output=tmp_path / "out")
+    (result,) = run_table(read_table(str(tmp_path / "own.yaml")), common, loaders=Counting().loaders())
+    assert result.ours == {"mask.APl": None}  # there is no large object
 
 
 def test_weights_of_an_ablation_say_how_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlparse
 
 from vidseg.errors import WeightsError
+from vidseg.locks import file_lock
 from vidseg.weights.catalog import Entry, find_entry, find_local, weights_folder
 
 Progress = Callable[[int, int | None], None]
@@ -76,7 +75,7 @@ def fetch(
         _refuse_link(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{entry.file}.lock"):
+        with file_lock(folder / f"{entry.file}.lock"):  # without locks two fetches at a time fail the verification
             if target.is_file() and not mismatch(target, entry):
                 return target  # here already, or another process was faster
             resumed = part.is_file() and part.stat().st_size > 0
@@ -198,19 +197,3 @@ def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: fl
                 if progress is not None:
                     progress(have, total)
     return total is None or have >= total
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an advisory lock where the system has them."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two fetches of one file at a time would fail the verification, not pass it
-        yield
-        return
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

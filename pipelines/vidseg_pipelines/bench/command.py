@@ -13,6 +13,7 @@ from vidseg.errors import UsageError
 from vidseg.evaluation.tables import text_pairs, text_table
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.bench.config import BenchConfig
+from vidseg_pipelines.bench.figure import check_figure, draw_figure
 from vidseg_pipelines.bench.run import BenchResult, lookup, run_benchmark
 from vidseg_pipelines.bench.tables import check_some, read_table, run_table, show_table, write_table
 from vidseg_pipelines.progress import RunProgress
@@ -32,11 +33,14 @@ class BenchCommand(BenchConfig):
       vidseg bench-run coco --data DATA --model sam-hq-vit-l --boxes detections.json
       vidseg bench-run davis2017 --data DATA --model sam-hq-vit-l --tracker xmem --tracker-option weights=xmem
       vidseg bench-run --table table-10 --data DATA
+      vidseg bench-run --table figure-4 --data DATA --plot figure-4.png
     """
 
     table: str = ""
     """A table of the paper (table-2, table-3, table-5 to -8, -10 to -13, -16, figure-4, figure-5) or a YAML file;
     --model, --tracker and --limit then replace what its rows say."""
+    plot: Path | None = None
+    """With --table figure-4, figure-5, table-6 or table-13: draw our curves into this PNG picture."""
     json: bool = False
     """Print the scores and the protocol as json instead of a table."""
 
@@ -55,6 +59,8 @@ class BenchCommand(BenchConfig):
                 if self.benchmark:
                     raise UsageError("a benchmark and --table exclude each other: the rows name theirs")
                 return self._table(config, loaders, started)
+            if self.plot:
+                raise UsageError("--plot goes with --table: figure-4, figure-5, table-6 or table-13")
             if not self.benchmark:
                 raise UsageError("which benchmark? vidseg bench-run NAME --data ROOT, or --table TABLE --data ROOT")
             result = run_benchmark(config, loaders=loaders, started=started)
@@ -68,10 +74,14 @@ class BenchCommand(BenchConfig):
         self, config: BenchConfig, loaders: Loaders, started: Callable[[str, int, str], Callable[[], None]]
     ) -> int:
         table = read_table(self.table)
+        if self.plot:
+            check_figure(table)
         folder = config.output or Path("runs") / Path(self.table).stem
         config = BenchConfig(**{**{f.name: getattr(config, f.name) for f in fields(config)}, "output": folder})
         results = run_table(table, config, loaders=loaders, started=started)
         content = write_table(folder / "table.json", table, results)
+        if self.plot:
+            draw_figure(self.plot, table, results)
         sys.stdout.write((json.dumps(content, indent=1) if self.json else show_table(table, results, config)) + "\n")
         return check_some(results)
 

@@ -231,5 +231,6 @@ class Detections:
 
 
 def _with_mean(table: Scores) -> Scores:
-    """The sets' numbers and the mean of their AP, which is the metric of SGinW."""
-    return {**table, "mean": {"AP": float(np.mean([numbers["mask"]["AP"] for numbers in table.values()]))}}
+    """The sets' numbers and the mean of their AP, which is the metric of SGinW; sets without objects are left out."""
+    known = [ap for numbers in table.values() if (ap := numbers["mask"]["AP"]) > -1]
+    return {**table, "mean": {"AP": float(np.mean(known)) if known else -1.0}}

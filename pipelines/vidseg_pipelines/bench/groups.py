@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.errors import InputError
-from vidseg.evaluation.checks import Row, check_known, check_tables, read_json, read_results
+from vidseg.evaluation.checks import Row, check_known, check_tables, is_int, read_json, read_results
 from vidseg.evaluation.tables import write_json
 
 Evaluate = Callable[[Path, Path], object]
@@ -20,7 +20,8 @@ Evaluate = Callable[[Path, Path], object]
 class Group:
     """One annotation file. ``rows``: its images or videos by id, those that are done; ``name`` is "" for a lone file.
 
-    ``by_row``: annotations of every row, crowds left out. ``scored``: whether the ground truth is public.
+    ``by_row``: annotations of every row, crowds left out. ``scored``: whether the ground truth is public. ``changed``:
+    whether ``data`` and ``rows`` are not all that the file has, as it has it.
     """
 
     name: str
@@ -31,12 +32,12 @@ class Group:
     categories: Mapping[int, str]
     by_row: Mapping[int, Sequence[Row]]
     scored: bool
-    partial: bool
+    changed: bool
     data: Mapping[str, Any] = field(repr=False)
 
     def truth(self, table: str, key: str, target: Path) -> Path:
-        """The file to evaluate against: the official one, or ``target`` with the done part of it."""
-        if not self.partial:
+        """The file to evaluate against: the official one, or ``target`` with the part of it that is done."""
+        if not self.changed:
             return self.file
         part = {**self.data, table: list(self.rows.values())}
         part["annotations"] = [row for row in self.data["annotations"] if row[key] in self.rows]
@@ -54,7 +55,8 @@ def read_group(name: str, file: Path, folder: Path, table: str, key: str, limit:
     scored = isinstance(data, dict) and "annotations" in data
     if not scored and isinstance(data, dict):
         data = {**data, "annotations": []}  # a split whose ground truth stays on a server
-    tables = check_tables(data, (table, "annotations", "categories"), file)
+    shifted = _from_one(data) if scored else data
+    tables = check_tables(shifted, (table, "annotations", "categories"), file)
     rows = sorted(tables[table], key=lambda row: row["id"])
     if not rows:
         raise InputError(f"{file}: '{table}' is empty")
@@ -66,7 +68,20 @@ def read_group(name: str, file: Path, folder: Path, table: str, key: str, limit:
         if not row.get("iscrowd", 0):
             by_row[row[key]].append(row)
     names = {row["id"]: str(row.get("name", row["id"])) for row in tables["categories"]}
-    return Group(name, file, folder, kept, all_ids, names, by_row, scored, len(done) < len(rows), data)
+    changed = len(done) < len(rows) or shifted is not data
+    return Group(name, file, folder, kept, all_ids, names, by_row, scored, changed, shifted)
+
+
+def _from_one(data: dict[str, Any]) -> dict[str, Any]:
+    """``data`` with annotation ids that begin at 1, where they begin at 0 as some tools number them.
+
+    A match with the id 0 counts as none in COCO's evaluator, so ours refuses such files.
+    """
+    rows = data["annotations"]
+    ids = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    if 0 not in ids or len(ids) < len(rows) or not all(is_int(i) and i >= 0 for i in ids):
+        return data
+    return {**data, "annotations": [{**row, "id": row["id"] + 1} for row in rows]}
 
 
 def read_boxes(path: Path, group: Group, key: str, *, any_category: bool) -> dict[int, list[Row]]:

@@ -14,7 +14,7 @@ from vidseg.registry import check_name, weights_used
 from vidseg.weights import weights_identity
 from vidseg_pipelines.bench.benchmarks import resolve
 from vidseg_pipelines.bench.config import BenchConfig
-from vidseg_pipelines.bench.store import SCORE, Store
+from vidseg_pipelines.bench.store import SCORE, Store, alone
 from vidseg_pipelines.bench.task import Models, Scores, Task
 from vidseg_pipelines.run import Loaders
 from vidseg_pipelines.run_folder import fingerprint
@@ -62,7 +62,7 @@ def run_benchmark(
     ``loaders`` give the models, which are asked for only when there is something to do.
 
     Raises:
-        UsageError: wrong settings; the folder holds a run with others.
+        UsageError: wrong settings; the folder holds a run with others, or another call works there.
         InputError: data that is missing or does not fit. WeightsError: weights that are missing or wrong.
         OutputError: a result cannot be written. What was computed before stays.
     """
@@ -73,31 +73,34 @@ def run_benchmark(
     if not task.keys:
         raise InputError(f"{config.root}: nothing to do for {config.benchmark}")
     folder = config.output or Path("runs") / f"bench-{config.benchmark}"
-    store = Store(folder, _manifest(config, task), overwrite=config.overwrite)
-    task.check(folder)
-    missing = [key for key in task.keys if key not in store.done]
-    models = Models(config, loaders or Loaders(), task)
-    if missing:
-        models.load()
-        store.describe(_manifest(config, task))  # again: weights that were fetched have a checksum now
-    advance = started(config.benchmark, len(missing), task.unit) if started and missing else lambda: None
-    for key in missing:
-        store.append(key, task.predict(key, models, folder))
-        advance()
-    outcome = task.score(store)
-    _, record = next(store.read(task.keys[:1]))
-    protocol = {
-        "benchmark": config.benchmark,
-        "model": config.model or "compact",
-        **outcome.protocol,
-        "masks": {name: _MASKS[name] for name in record["masks"]},
-        "fit": record.get("fit", "aspect kept, padded"),
-        "part": f"only the first {config.limit} {task.unit} of every set" if config.limit else "all",
-    }
-    scored = tuple(c for c in benchmark.columns if all(lookup(s, c) is not MISSING for s in outcome.scores.values()))
-    result = BenchResult(config, folder, outcome.scores, protocol, scored, outcome.lacking, len(missing))
-    write_json(folder / SCORE, result.content())
-    return result
+    with alone(folder, overwrite=config.overwrite):
+        store = Store(folder, _manifest(config, task), overwrite=config.overwrite)
+        task.check(folder)
+        missing = [key for key in task.keys if key not in store.done]
+        models = Models(config, loaders or Loaders(), task)
+        if missing:
+            models.load()
+            store.describe(_manifest(config, task))  # again: weights that were fetched have a checksum now
+        advance = started(config.benchmark, len(missing), task.unit) if started and missing else lambda: None
+        for key in missing:
+            store.append(key, task.predict(key, models, folder))
+            advance()
+        outcome = task.score(store)
+        _, record = next(store.read(task.keys[:1]))
+        protocol = {
+            "benchmark": config.benchmark,
+            "model": config.model or "compact",
+            **outcome.protocol,
+            "masks": {name: _MASKS[name] for name in record["masks"]},
+            "fit": record.get("fit", "aspect kept, padded"),
+            "part": f"only the first {config.limit} {task.unit} of every set" if config.limit else "all",
+        }
+        scored = tuple(
+            c for c in benchmark.columns if all(lookup(s, c) is not MISSING for s in outcome.scores.values())
+        )
+        result = BenchResult(config, folder, outcome.scores, protocol, scored, outcome.lacking, len(missing))
+        write_json(folder / SCORE, result.content())
+        return result
 
 
 MISSING = object()

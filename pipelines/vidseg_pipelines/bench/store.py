@@ -3,6 +3,7 @@
 bench.json     settings, data and weights; another call with the same ones goes on, with others it is refused
 results.jsonl  one line per image or video, flushed when it is done
 score.json     the scores and their protocol
+bench.lock     held while a call works on the folder
 """
 
 from __future__ import annotations
@@ -11,36 +12,53 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from vidseg.errors import InputError, UsageError
+from vidseg.locks import file_lock
 from vidseg.outputs.files import atomic_file, make_folder, output_error
 from vidseg_pipelines.resume import differences
 
-MANIFEST, JOURNAL, SCORE = "bench.json", "results.jsonl", "score.json"
+MANIFEST, JOURNAL, SCORE, LOCK = "bench.json", "results.jsonl", "score.json", "bench.lock"
 _MADE = (MANIFEST, SCORE, "ground-truth*.json", "results-*.json", "predictions", "runs", JOURNAL, "*.part")
 Record = dict[str, Any]
 
 
+def alone(folder: Path, *, overwrite: bool = False) -> AbstractContextManager[None]:
+    """Keep other calls out of the output folder, which is made if needed: they would write the same lines twice.
+
+    Raises:
+        UsageError: another call works there, or it is no folder, or holds something else and ``overwrite`` is not set.
+        OutputError: it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"output {folder} is a file; name a folder")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if MANIFEST not in names and names - {LOCK, f"{MANIFEST}.part"} and not overwrite:
+        raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
+    busy = f"another call works on output folder {folder}: wait for it, or name another --output"
+    return file_lock(make_folder(folder) / LOCK, busy)
+
+
 class Store:
-    """What is done, on disk. A kill loses at most the image or video that was being worked on."""
+    """What is done, on disk. A kill loses at most the image or video that was being worked on.
+
+    The folder exists, and nobody else works on it: see :func:`alone`.
+    """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Open the folder, new or old.
+        """Open the folder, empty or not.
 
         Raises:
-            UsageError: it holds something else, or a run with other settings, data or weights.
+            UsageError: it holds a run with other settings, data or weights.
             InputError: its journal is damaged. OutputError: it cannot be written.
         """
         self.folder = folder
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"output {folder} is a file; name a folder")
         if overwrite:
             _clear(folder)
         old = _read_manifest(folder)
-        if old is None and folder.is_dir() and any(folder.iterdir()) and not overwrite:
-            raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
         self._places = self._index()
         found = differences(old, manifest) if old and self._places else ""
         if found:
@@ -52,7 +70,7 @@ class Store:
     def describe(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, unless there are results that the one in the folder belongs to."""
         if not self._places:
-            with atomic_file(make_folder(self.folder) / MANIFEST) as file:
+            with atomic_file(self.folder / MANIFEST) as file:
                 file.write((json.dumps(manifest, indent=2) + "\n").encode())
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from vidseg.evaluation.tables import text_table, write_json
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.run import MISSING, BenchResult, Started, lookup, run_benchmark
 from vidseg_pipelines.run import Loaders
+
+_FOR_ALL = ("data", "device", "dtype", "offline", "workers", "overwrite")
+_REPLACED = ("model", "tracker", "limit")
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,11 @@ def run_table(
     ``common``: data, output folder and device for all rows; its model, tracker and limit replace those of the rows.
 
     Raises:
-        UsageError: a row that is malformed. OutputError: a result cannot be written.
+        UsageError: a row that is malformed, or settings in ``common`` that are for the rows to say. OutputError: a
+            result cannot be written.
     """
     folder = common.output or Path("runs") / "tables"
+    _check_common(table, common)
     configs = [_row_config(row, common) for row in table.rows]
     wanted: dict[str, list[str]] = {}
     for config in configs:
@@ -116,7 +121,7 @@ def show_table(table: Table, results: Sequence[RowResult], common: BenchConfig) 
         blocks.append(text_table(header, cells))
     blocks += [f"{label}: {told}" for label, told in table.printed.items()]
     blocks += list(table.notes)
-    given = {name: value for name in ("model", "tracker", "limit") if (value := getattr(common, name))}
+    given = {name: value for name in _REPLACED if (value := getattr(common, name))}
     blocks += [f"not the paper's protocol: every row ran with --{name} {value}" for name, value in given.items()]
     blocks += [f"not run: {r.row.label} ({r.benchmark}): {r.missing}" for r in results if r.missing]
     return "\n\n".join(blocks)
@@ -155,11 +160,22 @@ def check_some(results: Sequence[RowResult]) -> int:
     return 5 if missing else 0
 
 
+def _check_common(table: Table, common: BenchConfig) -> None:
+    """Refuse what would be passed over in silence (UsageError)."""
+    allowed = {*_FOR_ALL, *_REPLACED, "output", *(["tracker_option"] if common.tracker else [])}
+    default = BenchConfig()
+    for name in (f.name for f in fields(BenchConfig) if f.name not in allowed):
+        if getattr(common, name) != getattr(default, name):
+            raise UsageError(f"--{name.replace('_', '-')} is for one benchmark; with --table the rows say it")
+    if common.tracker and not any("tracker" in row.run for row in table.rows):
+        raise UsageError(f"--tracker {common.tracker}: no row of this table has a tracker")
+
+
 def _row_config(row: TableRow, common: BenchConfig) -> BenchConfig:
     config = from_mapping(BenchConfig, row.run, where=f"row '{row.label}'")
     if len(config.chosen_masks) != 1:
         raise UsageError(f"row '{row.label}': masks: one of sam, hq and sum is wanted, got '{config.masks}'")
-    given = {name: getattr(common, name) for name in ("data", "device", "dtype", "offline", "workers", "overwrite")}
+    given = {name: getattr(common, name) for name in _FOR_ALL}
     given |= {name: value for name in ("model", "limit") if (value := getattr(common, name))}
     if common.tracker and config.tracker:
         given |= {"tracker": common.tracker, "tracker_option": common.tracker_option, "tracker_options": {}}
@@ -189,7 +205,7 @@ def _row_result(row: TableRow, config: BenchConfig, result: BenchResult | str) -
     unknown = [metric for metric, value in numbers.items() if value is MISSING]
     if unknown and not result.lacking:
         raise UsageError(f"row '{row.label}': {config.benchmark} has no number '{unknown[0]}'")
-    ours = {m: None if v is None or v is MISSING else 100 * v for m, v in numbers.items()}
+    ours = {m: None if v in (None, MISSING, -1) else 100 * v for m, v in numbers.items()}  # -1: no object in the range
     return RowResult(row, config.benchmark, ours, "; ".join(result.lacking))
 
 

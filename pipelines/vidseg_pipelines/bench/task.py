@@ -106,7 +106,9 @@ def mean_of(trials: Sequence[Scores]) -> Scores:
         values = [trial[name] for trial in trials]
         if isinstance(value, Mapping):
             means[name] = mean_of(values)
-        elif isinstance(value, int) or any(v is None for v in values):
+        elif None in values:
+            means[name] = None
+        elif isinstance(value, int):  # a count, the same in all trials
             means[name] = value
         else:
             means[name] = float(np.mean(values))
