@@ -16,6 +16,7 @@ import torch
 
 import batch_toys
 from batch_toys import LOADERS, ThreadEngine, ToldTracker, make_clip, make_mask
+from streams import Loopback, http, transport_stream
 from vidseg.cli import main
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError, WeightsError
@@ -82,7 +83,7 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def plan(out: Path, video: Path, base: RunConfig) -> tuple[Store, Leases, Job]:
+def plan(out: Path, video: Path | str, base: RunConfig) -> tuple[Store, Leases, Job]:
     store = Store(out)
     leases = Leases(store.attempts, 60)
     (job,) = plan_jobs(store, leases, expand([str(video)], base))
@@ -312,12 +313,29 @@ def test_a_changed_or_lost_video_is_noticed(tmp_path: Path, base: RunConfig, out
     make_clip(clip, 9)
     with pytest.raises(UsageError, match=r"was made of another file of that name \(input.bytes"):
         plan(out, clip, base)
+    make_clip(clip)
+    plan(out, clip, base)
     clip.unlink()
     plan(out, clip, base)
     assert store.finished() == {job.key}  # done is done
+    mask = Path(base.mask[0])
+    mask.write_bytes(mask.read_bytes() + b"x")
+    with pytest.raises(UsageError, match=r"\(prompts\."):
+        plan(out, clip, base)
+    mask.unlink()
+    plan(out, clip, base)
     (out / "a" / "run.json").unlink()
     plan(out, clip, base)
     assert store.finished() == set()
+
+
+def test_live_sources_fail_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    body = transport_stream(tmp_path, range(8))
+    with Loopback(http(body), http(body)) as server:
+        url = "http://" + server.url.rpartition("@")[2].partition("?")[0]  # without secrets
+        store, _, job = plan(out, url, base)
+        work(spec_of(store, job), 0)
+    assert "a live source has no end" in store.result(job.key).reason  # type: ignore[union-attr]
 
 
 def test_missing_weights_stop_everything(
@@ -384,6 +402,7 @@ def test_missing_extras_are_named(base: RunConfig, out: Path, engine: str, monke
         run_batch(command(base, inputs=("a.mp4",), output=out, engine=engine))
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize(
     ("engine", "options"),
     [("ray", ("num_cpus=1",)), ("slurm", ("cluster=local", "timeout_min=5"))],

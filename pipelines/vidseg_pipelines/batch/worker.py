@@ -15,8 +15,8 @@ import cv2
 import torch
 
 from vidseg.config import RunConfig
-from vidseg.errors import VidsegError, WeightsError
-from vidseg.types import VideoInfo
+from vidseg.errors import InputError, VidsegError, WeightsError
+from vidseg.types import Source, VideoInfo
 from vidseg_pipelines.batch.leases import Lease, Leases, Owner
 from vidseg_pipelines.batch.store import Result, Store
 from vidseg_pipelines.run import Loaders, run_video
@@ -108,7 +108,7 @@ def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
     except VidsegError as error:
         raise _NoModelError(error) from error
     try:
-        summary = run_video(config, started=_stopper(stop), loaders=loaders)
+        summary = run_video(config, started=_stopper(stop), loaders=loaders, opened=_refuse_live)
     except WeightsError as error:  # of the tracker or detector
         raise _NoModelError(error) from error
     except VidsegError as error:
@@ -119,6 +119,11 @@ def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
         return _failed(reason, time.perf_counter() - begun)
     seconds = round(time.perf_counter() - begun, 3)
     return Result(summary.status, "; ".join(summary.warnings), seconds, summary.frames, len(summary.objects))
+
+
+def _refuse_live(source: Source) -> None:
+    if source.live:
+        raise InputError(f"{source.info.name}: a live source has no end and cannot be resumed: use vidseg run")
 
 
 def _failed(reason: str, seconds: float = 0.0) -> Result:
