@@ -21,7 +21,7 @@ class RunProgress:
         self._name, self._total, self._json, self._unit = name, total, json_log, unit
         self._rate = "fps" if unit == "frames" else f"{unit} per second"
         self._started = self._last = time.monotonic()
-        self._done = 0
+        self._done = self._told = 0
         self._bar: Progress | None = None
         console = Console(stderr=True)
         if console.is_terminal and not json_log:
@@ -41,7 +41,7 @@ class RunProgress:
         """Take the bar away, or print the last plain line."""
         if self._bar:
             self._bar.stop()
-        elif self._done:
+        elif self._done > self._told:
             self._line()
 
     def advance(self, frames: int, objects: int) -> None:
@@ -54,7 +54,7 @@ class RunProgress:
             self._line()
 
     def _line(self) -> None:
-        self._last = time.monotonic()
+        self._last, self._told = time.monotonic(), self._done
         seconds = self._last - self._started
         rate = self._done / max(seconds, 1e-6)
         left = (self._total - self._done) / rate if self._total and rate else None
