@@ -112,6 +112,19 @@ def frame_rate(stream: VideoStream) -> Fraction:
     return Fraction(25)
 
 
+def duration(container: InputContainer, stream: VideoStream) -> float | None:
+    """Seconds of the video stream; the container's own length counts only when the video is alone in it."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:05.280000000
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        alone = len(container.streams) == 1 and container.duration
+        return container.duration / av.time_base if alone and container.duration else None
+
+
 def _url(address: Address) -> str:
     if address.kind == "stdin":
         if sys.stdin is None or sys.stdin.isatty():  # closed by who started this, or a terminal

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from vidseg.address import Address
 from vidseg.errors import InputError, UsageError
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, frame_count, frame_rate, open_container, plain_reason
+from vidseg.video.container import PIXEL_LIMIT, duration, frame_count, frame_rate, open_container, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.orientation import display_orientation
 from vidseg.video.watchdog import StoppedError, Watchdog
@@ -284,25 +284,12 @@ def video_info(name: str, container: InputContainer, stream: VideoStream, first:
         height,
         frame_rate(stream),
         frame_count=frame_count(stream),
-        duration_s=_duration(container, stream),
+        duration_s=duration(container, stream),
         rotation=orientation.degrees,
         codec=stream.codec_context.name,
         name=name,
         time_base=stream.time_base,
     )
-
-
-def _duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds of the video stream; the container's own length counts only when the video is alone in it."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:05.280000000
-    minutes, _, seconds = rest.partition(":")
-    try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        alone = len(container.streams) == 1 and container.duration
-        return container.duration / av.time_base if alone and container.duration else None
 
 
 def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
