@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_nothing_to_read(tmp_path):
         open_source(tmp_path)
     (tmp_path / "b.png").write_text("text")
     with pytest.raises(InputError, match="none of its 2 images"):
+        open_source(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"the folder cannot be read \(Permission denied\)"):
         open_source(tmp_path)
 
 

@@ -65,8 +65,12 @@ def segment_frames(
         tracker_options: settings of a named tracker.
 
     Raises:
-        UsageError: a frame of another size than the first, or with an index that does not grow.
+        UsageError: a number that is not positive; a frame of another size than the first, or with an index that does
+            not grow.
     """
+    for name, number in (("batch", batch), ("max_objects", max_objects), ("fps", fps)):
+        if number <= 0:
+            raise UsageError(f"segment_frames: {name} {number}: more than 0 wanted")
     place = resolve_device(device)
     precision = resolve_dtype(dtype, place)
     sam = load_sam(model, device=place, dtype=precision) if isinstance(model, str) else model

@@ -126,9 +126,12 @@ def list_images(folder: Path) -> list[Path]:
     """Image files of a folder in natural order, hidden files left out.
 
     Raises:
-        InputError: the folder has no images.
+        InputError: the folder has no images, or cannot be read.
     """
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    try:
+        files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror})") from error
     if not files:
         raise InputError(f"{folder}: a folder without images (looked for {', '.join(IMAGE_SUFFIXES)})")
     return sorted(files, key=lambda f: natural_key(f.name))
