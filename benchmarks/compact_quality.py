@@ -8,7 +8,6 @@ DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ ma
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import cv2
@@ -17,25 +16,16 @@ import numpy.typing as npt
 import torch
 
 from vidseg.evaluation.region import mask_scores
-from vidseg.sam.build import build_sam
-from vidseg.sam.config import Output, config_from_mapping
+from vidseg.sam.build import load_sam
+from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam
 from vidseg.sam.prompts import Prompts
 from vidseg.training.items import Item, find_pairs, load
 from vidseg.training.prompts import click, noisy_logits, tight_box
 from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor
-from vidseg.weights.read import read_weights
 
 DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
-
-
-def read_sam(path: Path) -> Sam:
-    """The network of a safetensors file that carries its configuration."""
-    file = read_weights(path)
-    sam = build_sam(config_from_mapping(json.loads(file.metadata["config"]), str(path)))
-    sam.load_state_dict({k: v.float() for k, v in file.tensors.items()})
-    return sam.eval()
 
 
 def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
@@ -124,7 +114,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, help="a picture of 12 images, masks side by side")
     args = parser.parse_args()
     items = find_pairs(args.data / "images", args.data / "masks")[:: args.every]
-    sam = read_sam(args.weights)
+    sam = load_sam(args.weights)
     outputs: tuple[Output, ...] = ("sam", "hq", "sum") if sam.config.hq else ("sam",)
     predict = sam_predictor(sam, outputs)
     for noise in args.noise:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import Tensor
 
 from sam_oracle import MINI_VIT, difference, fill, prompts, vectors
+from vidseg.sam.hq import MaskFeature
 from vidseg.sam.mask_decoder import MaskDecoder, select, wanted_masks
 from vidseg.sam.prompt_encoder import PromptEncoder
 
@@ -48,3 +52,30 @@ def test_decoder_parity(parts: tuple[PromptEncoder, MaskDecoder], name: str) -> 
             masks, iou = select(out, output, candidates)
             assert difference(masks, want[f"{name}__mask_mm{multi}_hq{hq_only}"]) < TOLERANCE
             assert difference(iou, want[f"{name}__iou_mm{multi}"]) < TOLERANCE
+
+
+def test_mixing_puts_the_fused_feature_into_the_mask_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(mix: bool) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        decoder = MaskDecoder(replace(MINI_VIT, hq_mix=mix))
+        torch.manual_seed(1)
+        dim = MINI_VIT.prompt_dim
+        fused, rows = torch.randn(2, dim // 8, 16, 24), torch.tensor([0, 1, 1])
+        inputs = torch.randn(2, dim, 4, 6), torch.randn(1, 24, dim), torch.randn(3, 2, dim), torch.randn(1, dim, 1, 1)
+        answer = decoder(*inputs, rows, fused).hq
+        upscaled, weights, details = seen.pop()
+        assert torch.equal(details, fused[rows])
+        first, norm, gelu, last = (decoder.embedding_maskfeature[i] for i in range(4))
+        x = gelu(norm(first(upscaled)))
+        assert len(decoder.embedding_maskfeature.wide) == (2 if mix else 0)
+        for conv in decoder.embedding_maskfeature.wide:
+            x = x + gelu(conv(x))
+        by_hand = ((last(x) + details) * weights[..., None, None]).sum(1)
+        assert torch.allclose(answer, by_hand, atol=1e-5)
+        return upscaled, details
+
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    mask = MaskFeature.mask
+    monkeypatch.setattr(MaskFeature, "mask", lambda *a: (seen.append(a[1:]), mask(*a))[1])
+    plain, details = run(mix=False)
+    assert torch.allclose(run(mix=True)[0], plain + details)

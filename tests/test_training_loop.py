@@ -215,7 +215,7 @@ def test_stage_and_start_must_fit(tmp_path: Path) -> None:
 
 def compact_recipe(root: Path, steps: int) -> Recipe:
     network = SamConfig(
-        encoder="compact", hq=False, output="sam", image_size=96, pad="stride", prompt_dim=32, early_channels=64,
+        encoder="compact", hq=False, output="sam", image_size=96, pad="stride", prompt_dim=32, early_channels=128,
         early_stride=4, decoder_mlp_dim=32, decoder_heads=2, iou_hidden_dim=16, prompt_map=True,
         pixel_mean=(127.0,) * 3, pixel_std=(128.0,) * 3,
     )  # fmt: skip
@@ -328,7 +328,7 @@ def test_candidates_differ_although_hq_alone_is_the_default() -> None:
 def test_drawn_prompts_reach_the_decoder() -> None:
     torch.manual_seed(0)
     config = SamConfig(
-        encoder="compact", image_size=64, pad="stride", prompt_dim=16, early_channels=64, early_stride=4,
+        encoder="compact", image_size=64, pad="stride", prompt_dim=16, early_channels=128, early_stride=4,
         decoder_mlp_dim=16, decoder_heads=2, iou_hidden_dim=8, prompt_map=True,
     )  # fmt: skip
     sam = build_sam(config).eval()

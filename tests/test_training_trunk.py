@@ -38,7 +38,7 @@ def test_features_and_embedding_have_their_strides() -> None:
     assert [tuple(f.shape[1:]) for f in features] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (320, 2, 3)]
     assert [len(EfficientNetLite0(stages=n)(x)) for n in (1, 3)] == [1, 3]
     embedding, early = CompactEncoder(32)(x)
-    assert embedding.shape == (1, 32, 4, 6) and early.shape == (1, 64, 16, 24)
+    assert embedding.shape == (1, 32, 4, 6) and early.shape == (1, 128, 16, 24)
 
 
 def test_imagenet_weights_fill_the_trunk() -> None:

@@ -19,6 +19,8 @@ PIXEL_STD = 128.0
 
 #: Channels of the features at strides 4, 8, 16 and 32.
 TRUNK_CHANNELS = (24, 40, 112, 320)
+#: Channels of the feature at stride 2.
+HALF_CHANNELS = 16
 
 # One row per group of blocks: (blocks, kernel, stride of the first, expansion, output channels).
 _GROUPS = (
@@ -103,14 +105,21 @@ class EfficientNetLite0(nn.Module):
         """Channels of each returned feature."""
         return TRUNK_CHANNELS[: len(self.stages)]
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, in_channels, H, W) -> features at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels."""
-        x = F.relu6(self.stem(x))
+    def stride2(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> the feature at stride 2, (B, 16, H/2, W/2)."""
+        return self.stages[0][0](F.relu6(self.stem(x)))  # type: ignore[index]
+
+    def from_stride2(self, x: Tensor) -> list[Tensor]:
+        """From :meth:`stride2` to the features of :meth:`forward`."""
         features = []
-        for stage in self.stages:
-            x = stage(x)
+        for i, stage in enumerate(self.stages):
+            x = stage(x) if i else stage[1:](x)  # type: ignore[index]
             features.append(x)
         return features
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, H, W) -> features at strides 4, 8, 16, 32 with 24, 40, 112, 320 channels."""
+        return self.from_stride2(self.stride2(x))
 
 
 class ContextBlock(nn.Module):
@@ -137,8 +146,8 @@ class CompactEncoder(nn.Module):
     upscales from its output alone. The input must have sides that are multiples of 32.
     """
 
-    #: Channels of the early feature: strides 4 and 8 side by side.
-    early_channels = TRUNK_CHANNELS[0] + TRUNK_CHANNELS[1]
+    #: Channels of the early feature: strides 2 (the four pixels of a stride-4 cell), 4 and 8 side by side.
+    early_channels = 4 * HALF_CHANNELS + TRUNK_CHANNELS[0] + TRUNK_CHANNELS[1]
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -153,11 +162,14 @@ class CompactEncoder(nn.Module):
         self.norm = LayerNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, H, W) normalised -> embedding (B, D, H/16, W/16), early feature (B, 64, H/4, W/4)."""
+        """(B, 3, H, W) normalised -> embedding (B, D, H/16, W/16), early feature (B, 128, H/4, W/4)."""
         x = x.contiguous(memory_format=torch.channels_last)
-        f4, f8, f16, f32 = self.trunk(x)
+        f2 = self.trunk.stride2(x)
+        f4, f8, f16, f32 = self.trunk.from_stride2(f2)
         coarse = self.context32(self.from32(f32))
         y = self.from16(f16) + self.from8(f8) + self.from4(f4)
         y = y + F.interpolate(coarse, size=y.shape[-2:], mode="bilinear", align_corners=False)
-        early = torch.cat([f4, F.interpolate(f8, size=f4.shape[-2:], mode="bilinear", align_corners=False)], dim=1)
+        coarser = F.interpolate(f8, size=f4.shape[-2:], mode="bilinear", align_corners=False)
+        finer = [f2[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        early = torch.cat([*finer, f4, coarser], dim=1)
         return self.norm(self.context16(y)), early

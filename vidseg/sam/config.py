@@ -49,9 +49,11 @@ class SamConfig:
     """One SAM or HQ-SAM network.
 
     ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
-    the official networks, 4 in the compact one. ``pad`` "square" fills the input up to ``image_size`` on both sides as
-    the official code does; "stride" only up to the next multiple of 32. Coordinates are divided by ``image_size`` in
-    both cases, so the positional code is the same. ``prompt_map`` also draws boxes and points into the mask prompt.
+    the official networks, 4 in the compact one. With ``hq_mix`` the fused feature also enters the mask convolutions of
+    every prompt, and these see further (official: it is only added to their result). ``pad`` "square" fills the input
+    up to ``image_size`` on both sides as the official code does; "stride" only up to the next multiple of 32.
+    Coordinates are divided by ``image_size`` in both cases, so the positional code is the same. ``prompt_map`` also
+    draws boxes and points into the mask prompt.
     ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
     """
 
@@ -64,6 +66,7 @@ class SamConfig:
     prompt_dim: int = 256
     early_channels: int = 0
     early_stride: Literal[4, 16] = 16
+    hq_mix: bool = False
     decoder_mlp_dim: int = 2048
     decoder_heads: int = 8
     iou_hidden_dim: int = 256

@@ -56,13 +56,16 @@ def fuse(
 class MaskFeature(nn.Sequential):
     """``embedding_maskfeature``: two 3x3 convolutions on the decoder's upscaled feature."""
 
-    def __init__(self, dim: int) -> None:
-        """``dim`` -> 2 ``dim`` -> ``dim``, with LayerNorm2d and GELU between."""
+    def __init__(self, dim: int, wide: bool = False) -> None:
+        """``dim`` -> 2 ``dim`` -> ``dim``, with LayerNorm2d and GELU between; ``wide``: two residual dilated ones more."""
         super().__init__(
             nn.Conv2d(dim, 2 * dim, 3, padding=1),
             LayerNorm2d(2 * dim),
             nn.GELU(),
             nn.Conv2d(2 * dim, dim, 3, padding=1),
+        )
+        self.wide = nn.ModuleList(
+            nn.Conv2d(2 * dim, 2 * dim, 3, padding=reach, dilation=reach) for reach in ((2, 4) if wide else ())
         )
 
     def mask(
@@ -75,13 +78,15 @@ class MaskFeature(nn.Sequential):
         """
         c, h, w = upscaled.shape[1:]
         first, norm, last = (cast(nn.Conv2d, self[0]), cast(LayerNorm2d, self[1]), cast(nn.Conv2d, self[3]))
-        x = F.gelu(norm.last(first(upscaled).permute(0, 2, 3, 1))).flatten(1, 2)
+        x = F.gelu(norm.last(first(upscaled).permute(0, 2, 3, 1)))
+        for conv in self.wide:
+            x = x + F.gelu(conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        x = x.flatten(1, 2)
         taps = torch.matmul(weights, last.weight.flatten(1)).unflatten(1, (2 * c, 9))
         planes = torch.matmul(taps.transpose(1, 2), x.transpose(1, 2)).unflatten(2, (h, w)).float()
-        planes = F.pad(planes, (1, 1, 1, 1))
         out = torch.matmul(weights[:, None], fused.flatten(2)).squeeze(1).unflatten(1, (h, w))
         out = out + torch.matmul(weights, cast(Tensor, last.bias))[:, None, None]
-        for tap in range(9):
+        for tap, plane in enumerate(planes.unbind(1)):
             dy, dx = divmod(tap, 3)
-            out = out + planes[:, tap, dy : dy + h, dx : dx + w]
+            out = out + F.pad(plane, (1 - dx, dx - 1, 1 - dy, dy - 1))
         return out

@@ -54,7 +54,8 @@ class MaskDecoder(nn.Module):
             self.hf_mlp = Mlp((dim, dim, dim, dim // 8))
             self.compress_vit_feat = hq.compress_stack(config)
             self.embedding_encoder = Upscaler(dim, dim // 4, dim // 8)
-            self.embedding_maskfeature = hq.MaskFeature(dim // 8)
+            self.embedding_maskfeature = hq.MaskFeature(dim // 8, wide=config.hq_mix)
+            self.hq_mix = config.hq_mix
 
     def fuse(
         self, embedding: Float[Tensor, "b d h w"], early: Float[Tensor, "b e eh ew"]
@@ -105,8 +106,11 @@ class MaskDecoder(nn.Module):
             if not self.hq or fused is None:
                 raise UsageError("HQ masks wanted, but this network has no HQ branch")
             upscaled = cells_to_image(cells, h, w, channels_last=True)
+            details = spread(fused, rows)
+            if self.hq_mix:
+                upscaled = upscaled + details
             hq_weights = self.hf_mlp(tokens[:, 1 + NUM_MASKS])
-            hq_logits = self.embedding_maskfeature.mask(upscaled, hq_weights, spread(fused, rows))
+            hq_logits = self.embedding_maskfeature.mask(upscaled, hq_weights, details)
         return DecoderOutput(sam_logits, hq_logits, iou)
 
 

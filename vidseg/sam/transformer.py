@@ -7,6 +7,7 @@ per frame and spread over the prompts with ``rows``.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,7 +50,11 @@ class Attention(nn.Module):
         q = spread(self._heads(self.q_proj(q)), q_rows)
         k = spread(self._heads(self.k_proj(k)), kv_rows)
         v = spread(self._heads(self.v_proj(v)), kv_rows)
-        out = F.scaled_dot_product_attention(q, k, v)
+        if torch.is_grad_enabled() and q.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):  # the gradient is several times slower in bfloat16 there
+                out = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+        else:
+            out = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
