@@ -150,6 +150,14 @@ def test_no_number_is_no_number(tmp_path: Path) -> None:
     assert result.ours == {"mask.APl": None}  # there is no large object
 
 
+def test_the_papers_column_is_where_it_printed_numbers(tmp_path: Path) -> None:
+    for name, columns in (("figure-4", 0), ("table-13", 2)):
+        table = read_table(name)
+        results = [RowResult(row, "b", dict.fromkeys(row.paper, 1.0)) for row in table.rows]
+        header = show_table(table, results, BenchConfig()).splitlines()[2]
+        assert header.split().count("paper") == columns
+
+
 def test_weights_of_an_ablation_say_how_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hq44k(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -116,8 +116,12 @@ def show_table(table: Table, results: Sequence[RowResult], common: BenchConfig) 
     for benchmark in dict.fromkeys(result.benchmark for result in results):
         rows = [result for result in results if result.benchmark == benchmark]
         metrics = list(dict.fromkeys(metric for result in rows for metric in result.row.paper))
-        header = [benchmark, *(name for metric in metrics for name in (metric, "paper"))]
-        cells = [[r.row.label, *(_cell(n.get(m)) for m in metrics for n in (r.ours, r.row.paper))] for r in rows]
+        printed = {metric for r in rows for metric, value in r.row.paper.items() if value is not None}
+        header, cells = [benchmark], [[r.row.label] for r in rows]
+        for metric in metrics:
+            header += [metric, "paper"] if metric in printed else [metric]
+            for r, line in zip(rows, cells, strict=True):
+                line += [_cell(n.get(metric)) for n in (r.ours, r.row.paper)[: 1 + (metric in printed)]]
         blocks.append(text_table(header, cells))
     blocks += [f"{label}: {told}" for label, told in table.printed.items()]
     blocks += list(table.notes)
