@@ -73,3 +73,8 @@ def test_auto_prompts_with_the_trackers_mask_box_does_not() -> None:
     assert inside[0] < -2 < 2 < inside[1]
     assert inside[2] < -2
     assert sam.asked[1].masks is None
+
+
+def test_unknown_mode_is_refused() -> None:
+    with pytest.raises(UsageError, match="refine 'boxes': allowed are auto, box, none"):
+        RefineOptions("boxes")  # type: ignore[arg-type]

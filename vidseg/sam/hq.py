@@ -57,7 +57,7 @@ class MaskFeature(nn.Sequential):
     """``embedding_maskfeature``: two 3x3 convolutions on the decoder's upscaled feature."""
 
     def __init__(self, dim: int, wide: bool = False) -> None:
-        """``dim`` -> 2 ``dim`` -> ``dim``, with LayerNorm2d and GELU between; ``wide``: two residual dilated ones more."""
+        """``dim`` -> 2 ``dim`` -> ``dim``, LayerNorm2d and GELU between; ``wide``: two residual dilated ones more."""
         super().__init__(
             nn.Conv2d(dim, 2 * dim, 3, padding=1),
             LayerNorm2d(2 * dim),

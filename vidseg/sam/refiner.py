@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,11 @@ class RefineOptions:
     mode: Mode = "auto"
     min_iou: float = 0.85
     mask_logit: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Refuse a mode that does not exist."""
+        if self.mode not in get_args(Mode):
+            raise UsageError(f"refine {self.mode!r}: allowed are {', '.join(get_args(Mode))}")
 
 
 class Refiner:
