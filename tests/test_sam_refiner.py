@@ -3,9 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from toys import TINY
+from vidseg.errors import UsageError
 from vidseg.masks.rle import decode
 from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
