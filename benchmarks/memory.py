@@ -40,7 +40,7 @@ def make_video(path: Path, frames: int, width: int, height: int) -> None:
 
 def child(video: str, folder: str) -> None:
     """One run; prints frames, objects, frames per second and the peak resident size in MB."""
-    summary = run_video(RunConfig(input=video, output=Path(folder), box=("160,180,280,300",)))
+    summary = run_video(RunConfig(input=video, output=Path(folder), box=("153,276,273,396",)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(summary.frames, len(summary.objects), f"{summary.fps:.2f}", f"{peak:.1f}")
 
