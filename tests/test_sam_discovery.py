@@ -38,7 +38,7 @@ class Discs:
             inside = [(d, q) for *d, q in DISCS if np.hypot(px - d[0], py - d[1]) < d[2]]
             if inside:
                 (cx, cy, r), quality = inside[0]
-                mask = 8 * (r - np.hypot(x - cx, y - cy))
+                mask = 16 * (r - np.hypot(x - cx, y - cy))
                 speck = (np.abs(x - 4) < 2) & (np.abs(y - 66) < 2)  # elsewhere: no part of what was clicked
                 logits.append(np.where(speck, 5, mask))
                 iou.append(quality * self.quality)

@@ -28,7 +28,7 @@ class DiscoveryOptions:
     points_per_side: int = 12
     min_quality: float = 0.3
     min_share: float = 0.6
-    min_stability: float = 0.88
+    min_stability: float = 0.86
     min_area: float = 0.004
     max_area: float = 0.5
     max_overlap: float = 0.2
