@@ -14,7 +14,7 @@ from vidseg.sam.prompts import Prompts
 SIZE = (72, 128)
 GEOMETRY = frame_geometry(SIZE, TINY)
 FEATURES = FrameFeatures(torch.zeros(1, 1, 1), None, torch.zeros(1, 1, 1), GEOMETRY)
-DISCS = [(30, 30, 14, 0.9), (90, 40, 20, 0.8), (112, 14, 6, 0.9)]  # x, y, radius, quality
+DISCS = [(30, 30, 14, 0.9), (90, 40, 20, 0.8), (112, 14, 9, 0.9)]  # x, y, radius, quality
 
 
 class Discs:
@@ -38,7 +38,7 @@ class Discs:
             inside = [(d, q) for *d, q in DISCS if np.hypot(px - d[0], py - d[1]) < d[2]]
             if inside:
                 (cx, cy, r), quality = inside[0]
-                mask = 16 * (r - np.hypot(x - cx, y - cy))
+                mask = 24 * (r - np.hypot(x - cx, y - cy))
                 speck = (np.abs(x - 4) < 2) & (np.abs(y - 66) < 2)  # elsewhere: no part of what was clicked
                 logits.append(np.where(speck, 5, mask))
                 iou.append(quality * self.quality)
