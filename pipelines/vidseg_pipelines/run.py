@@ -154,7 +154,8 @@ def run_video(
         loaders = loaders or Loaders()
         with clock("load"):
             sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
-        manifest["weights"] = weights_of(config)  # again: some may have been fetched just now
+        if not all(file["sha256"] for file in manifest["weights"].values()):  # fetched just now
+            manifest["weights"] = weights_of(config)
         segmenter = Segmenter(
             tracker,
             sam,

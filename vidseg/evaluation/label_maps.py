@@ -15,6 +15,7 @@ from PIL import Image
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.png import plain_pixels
 from vidseg.video import PIXEL_LIMIT
+from vidseg.video.images import check_pixels
 
 LabelMap = npt.NDArray[np.uint8]
 
@@ -93,10 +94,7 @@ def _decode(path: Path, data: bytes) -> LabelMap:
     """What Pillow makes of a file that is not plain."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise InputError(
-                    f"{path}: {image.width}x{image.height} is larger than the limit of {PIXEL_LIMIT} pixels"
-                )
+            check_pixels(path, image.size, PIXEL_LIMIT)
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):

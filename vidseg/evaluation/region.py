@@ -18,7 +18,7 @@ from vidseg.errors import InputError
 from vidseg.evaluation.parallel import run_all
 from vidseg.evaluation.patches import EMPTY, Patch, cut_out, patch_of
 from vidseg.masks.boundary import band_width, boundary_band
-from vidseg.video import PIXEL_LIMIT
+from vidseg.video.images import check_pixels
 
 RECALL_POINTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 FOREGROUND = 128
@@ -119,10 +119,7 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as image:
-            if image.width * image.height > PIXEL_LIMIT:
-                raise InputError(
-                    f"{path}: {image.width}x{image.height} is larger than the limit of {PIXEL_LIMIT} pixels"
-                )
+            check_pixels(path, image.size)
             mode, pixels = image.mode, np.asarray(image)
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None

@@ -102,8 +102,7 @@ class ImageSource:
                     raise
                 last = error
                 continue  # reported when its turn comes
-            if size[0] * size[1] > pixel_limit:
-                raise _too_large(file, *size, pixel_limit)
+            check_pixels(file, size, pixel_limit)
             if first is None:
                 first = file, size
             elif size != first[1]:
@@ -165,8 +164,7 @@ def read_image(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Array:
     """
     try:
         with _open(file) as image:
-            if image.width * image.height > pixel_limit:
-                raise _too_large(file, image.width, image.height, pixel_limit)
+            check_pixels(file, image.size, pixel_limit)
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I;16"):
                 grey = (np.asarray(turned).astype(np.uint16) >> 8).astype(np.uint8)
@@ -180,8 +178,10 @@ def read_image(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Array:
         raise InputError(f"{file}: damaged image ({error})") from error
 
 
-def _too_large(file: Path, width: int, height: int, limit: int) -> InputError:
-    return InputError(f"{file}: {width}x{height} is larger than the limit of {limit} pixels")
+def check_pixels(file: Path, size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
+    """Raise ``InputError`` when an image of ``size`` (width, height) has more than ``limit`` pixels."""
+    if size[0] * size[1] > limit:
+        raise InputError(f"{file}: {size[0]}x{size[1]} is larger than the limit of {limit} pixels")
 
 
 def _open(file: Path) -> Image.Image:
