@@ -166,6 +166,12 @@ def test_prompts_of_a_batch_agree(layout: str) -> None:
         assert batch.points.shape[1] == batch.box_points.shape[1] + 1  # the same number of tokens
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.2, -0.2, 0.0)])
+def test_shares_of_boxes_that_are_no_shares_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(UsageError, match="add up to 1"):
+        PromptMix(boxes=shares)
+
+
 def test_batches_repeat_with_the_seed() -> None:
     first, second = (make_batch(np.random.default_rng(4), maker(), 2, 3, 64, 64, PromptMix()) for _ in range(2))
     assert torch.equal(first.images, second.images) and torch.equal(first.logits, second.logits)

@@ -95,6 +95,16 @@ def test_boxes_and_clicks_fit_the_mask() -> None:
         assert 0 <= box[0] < box[2] <= 128 and 0 <= box[1] < box[3] <= 96
 
 
+@pytest.mark.parametrize(
+    ("shares", "within"), [((1.0, 0.0, 0.0), 0.04), ((0.0, 1.0, 0.0), 0.12), ((0.0, 0.0, 1.0), 0.4)]
+)
+def test_boxes_are_as_far_off_as_their_share_says(shares: tuple[float, float, float], within: float) -> None:
+    rng = np.random.default_rng(3)
+    true = np.array([200, 200, 300, 300], np.float32)
+    errors = np.stack([jitter_box(rng, true, 500, 500, shares) - true for _ in range(300)]) / 100
+    assert 0.7 * within < np.abs(errors).max() <= within
+
+
 def test_noisy_logits_resemble_the_mask() -> None:
     rng = np.random.default_rng(2)
     mask = disc(128, 160, 80, 60, 40)

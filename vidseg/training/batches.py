@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg.errors import UsageError
 from vidseg.training.prompts import click, clicks, jitter_box, noisy_logits, tight_box
 from vidseg.training.scenes import Scene, SceneMaker
 
@@ -31,6 +32,13 @@ class PromptMix:
     """Prompts of points without a box."""
     mask: float = 0.3
     """Prompts that carry a mask beside their box or points."""
+    boxes: tuple[float, float, float] = (0.6, 0.25, 0.15)
+    """Boxes that are careful, hasty and badly off, see :func:`vidseg.training.prompts.jitter_box`; they add up to 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares of boxes that are no shares."""
+        if min(self.boxes) < 0 or abs(sum(self.boxes) - 1) > 1e-6:
+            raise UsageError(f"recipe: mix.boxes {list(self.boxes)}: three shares that add up to 1 are wanted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +89,7 @@ def prompt_batch(rng: np.random.Generator, scenes: list[Scene], prompts: int, la
         rows += [row] * prompts
     n = len(masks)
     loose = 3 if layout == "four" else 1
-    boxes = np.stack([jitter_box(rng, tight_box(m), height, width) for m in masks])
+    boxes = np.stack([jitter_box(rng, tight_box(m), height, width, mix.boxes) for m in masks])
     is_box = rng.random(n) >= mix.click if layout != "none" else np.zeros(n, dtype=bool)
     has_mask = rng.random(n) < np.where(is_box, mix.mask, mix.mask / 3) if layout != "none" else np.ones(n, dtype=bool)
     points, labels = np.zeros((n, loose, 2), np.float32), np.ones((n, loose), np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,17 +25,20 @@ def tight_box(mask: Mask) -> Floats:
     return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], dtype=np.float32)
 
 
-def jitter_box(rng: np.random.Generator, box: Floats, height: int, width: int) -> Floats:
-    """A box as a person or a tracker would draw it: 60 % within 4 % of a side, 25 % within 12 %, 15 % badly off.
+def jitter_box(
+    rng: np.random.Generator, box: Floats, height: int, width: int, shares: Sequence[float] = (0.6, 0.25, 0.15)
+) -> Floats:
+    """A box as a person or a tracker would draw it; ``shares`` of careful, hasty and badly-off ones, adding up to 1.
 
-    "Badly off" is the box noise of HQ-SAM, table 13 (shift by up to half, size by up to the whole of s times the side),
-    with s = 0.4.
+    Careful: every side within 4 % of the box's size. Hasty: within 12 %. Badly off: the box noise of HQ-SAM, table 13
+    (shift by up to half, size by up to the whole of s times the side), with s = 0.4.
     """
     x1, y1, x2, y2 = (float(v) for v in box)
     w, h = x2 - x1, y2 - y1
     kind = rng.random()
-    if kind < 0.85:
-        amount = 0.04 if kind < 0.6 else 0.12
+    careful, hasty, _ = shares
+    if kind < careful + hasty:
+        amount = 0.04 if kind < careful else 0.12
         d = rng.uniform(-amount, amount, 4) * (w, h, w, h)
         corners = [x1 + d[0], y1 + d[1], x2 + d[2], y2 + d[3]]
     else:
