@@ -84,6 +84,7 @@ def test_a_stream_that_stalls_closes_and_changes_size(tmp_path, settings, capsys
     assert code == 5
     said = capsys.readouterr()
     assert "s without connection" in said.err
+    assert "connecting again, up to 1 times" in said.err and ": connected again after" in said.err
     check_no_secrets(folder, said.out, said.err)
     with pytest.raises(InputError, match="give a recording of it"):
         ExportCommand(folder, "overlay").run()

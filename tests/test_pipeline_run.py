@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from PIL import Image
 from toys import KeepMasks, frames, tiny_sam
 from vidseg.cli import main
 from vidseg.config import RunConfig
-from vidseg.errors import OutputError, UsageError
+from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.outputs import JournalSink, read_journal
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, FrameMasks, Prompt, Tracks
@@ -113,12 +114,24 @@ def test_a_part_of_the_video_keeps_its_indices(config: RunConfig, video: Path, f
     assert [m.frame_index for m in read_journal(part.output / "masks.jsonl")] == [5, 6, 7, 8]  # type: ignore[operator]
 
 
+def test_a_run_that_fails_before_its_first_frame_leaves_nothing(config: RunConfig) -> None:
+    assert config.output is not None
+    with pytest.raises(InputError, match="it has only 23 frames"):
+        run_video(replace(config, mask=(), frames="500:600"))
+    assert not config.output.exists()
+    config.output.mkdir()
+    (config.output / "notes.txt").write_text("mine")
+    with pytest.raises(InputError):
+        run_video(replace(config, mask=(), frames="500:600", overwrite=True))
+    assert [path.name for path in config.output.iterdir()] == ["notes.txt"]
+
+
 def test_prompt_outside_the_part_is_refused(config: RunConfig, video: Path) -> None:
     with pytest.raises(UsageError, match=r"frame 9, outside --frames 5:9"):
         run_video(RunConfig(input=str(video), output=config.output, box=("9:1,1,20,20",), frames="5:9"))
 
 
-@pytest.mark.parametrize("stop", [1, 4, 9, 22])
+@pytest.mark.parametrize("stop", [5, 9, 22])
 def test_a_stopped_run_resumes_to_the_same_bytes(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
@@ -380,6 +393,5 @@ print(long - short)
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:
-    from dataclasses import replace
 
     return replace(config, **changes)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from vidseg.config import RunConfig
 from vidseg.types import Source, VideoInfo
+from vidseg.video import LiveSource
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.progress import RunProgress
@@ -36,6 +37,8 @@ class RunCommand(RunConfig):  # noqa: D101
         def opened(source: Source) -> None:
             if source.live:
                 live.append(source)
+            if isinstance(source, LiveSource):
+                source.notice = lambda text: sys.stderr.write(f"{text}\n")
 
         def stop(number: int, frame: FrameType | None) -> None:
             if not live:

@@ -33,7 +33,15 @@ from vidseg.types import Detector, Frame, FrameMasks, Gap, Sink, Source, Tracker
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.run_folder import JOURNAL, OUTPUTS, OVERLAY, check_folder, new_manifest, weights_of
+from vidseg_pipelines.run_folder import (
+    JOURNAL,
+    OUTPUTS,
+    OVERLAY,
+    check_folder,
+    discard_folder,
+    new_manifest,
+    weights_of,
+)
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import Advance, stream
 
@@ -232,8 +240,11 @@ class _Run:
             status = "interrupted"
             raise
         finally:
-            with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
-                self._manifest(status, time.perf_counter() - begun)
+            if status == "failed" and not self.tally.frames and not self.append:
+                discard_folder(self.folder)  # nothing to go on from
+            else:
+                with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
+                    self._manifest(status, time.perf_counter() - begun)
         (self.folder / resume.SNAPSHOT).unlink(missing_ok=True)
         return _summary_of(self.manifest, self.folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 from collections.abc import Mapping
@@ -128,3 +129,10 @@ def clear_folder(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def discard_folder(folder: Path) -> None:
+    """:func:`clear_folder`, and the folder itself goes when it is empty then. Errors are left to the next run."""
+    with contextlib.suppress(OSError):
+        clear_folder(folder)
+        folder.rmdir()

@@ -61,6 +61,8 @@ class LiveSource:
         """``connect`` opens the input again; ``frames`` chooses among the delivered frames."""
         self.live = True
         self.warnings: list[str] = []
+        self.notice: Callable[[str], object] = lambda text: None
+        """Told when the connection is lost and when there is one again, from the thread that reads."""
         self._connect, self._backoff, self._limit_s = connect, backoff, limit_s
         self._start, self._end = frame_bounds(frames)
         self._drop_oldest = drop_oldest
@@ -128,6 +130,8 @@ class LiveSource:
         self._connection, delay = None, self._backoff.first_s
         why = reason or f"{self.info.name}: the stream ended"
         last_failure = ""
+        if self._backoff.attempts:
+            self.notice(f"{why}; connecting again, up to {self._backoff.attempts} times")
         for attempt in range(1, self._backoff.attempts + 1):
             if self._stopped.wait(delay):
                 return None
@@ -144,7 +148,9 @@ class LiveSource:
             self._connection = connection
             if self._stopped.is_set():  # asked for before the new watchdog could hear it
                 return None
-            return Gap(round(time.monotonic() - last_data, 3), attempt, reason=why)
+            gap = Gap(round(time.monotonic() - last_data, 3), attempt, reason=why)
+            self.notice(f"{self.info.name}: connected again after {gap.seconds:.1f} s")
+            return gap
         if self._backoff.attempts:
             why += f"; given up after {self._backoff.attempts} attempts to connect again{last_failure}"
         if self._backoff.attempts or reason:
