@@ -17,7 +17,7 @@ from torch import nn
 
 from vidseg.config import load_yaml
 from vidseg.errors import OutputError, UsageError, WeightsError
-from vidseg.sam.build import build_sam, save_sam
+from vidseg.sam.build import build_sam, load_sam, save_sam
 from vidseg.sam.config import SamConfig, VitConfig
 from vidseg.sam.prompts import Prompts
 from vidseg.training.command import TrainHqCommand
@@ -202,6 +202,22 @@ def test_ablation_silences_a_feature(tmp_path: Path) -> None:
     assert sam.mask_decoder.compress_vit_feat(early.flatten(2).transpose(1, 2)).abs().max() == 0
     assert not any(p.requires_grad for p in sam.mask_decoder.compress_vit_feat.parameters())
     assert sam.mask_decoder.hf_token.weight.requires_grad
+
+
+def test_the_hq_token_on_sams_own_feature(tmp_path: Path) -> None:
+    recipe = hq_recipe(tmp_path, without=("fusion",))
+    path = train(recipe, tmp_path / "run", True, False, CPU)
+    learned = {k for k in read_weights(path).tensors if k.startswith(HQ_PARTS)}
+    assert learned and all(k.startswith(("mask_decoder.hf_token", "mask_decoder.hf_mlp")) for k in learned)
+    sam = load_sam(path)
+    decoder = sam.mask_decoder
+    decoder.hf_token.weight.copy_(decoder.mask_tokens.weight[:1])
+    decoder.hf_mlp.load_state_dict(decoder.output_hypernetworks_mlps[0].state_dict())
+    features = sam.encode([np.zeros((40, 64, 3), np.uint8)])
+    prompts = [Prompts(boxes=np.array([[4, 4, 30, 30]], np.float32))]
+    own, hq = (sam.decode(features, prompts, output=output)[0].logits for output in ("sam", "hq"))
+    assert own.abs().max() > 0
+    torch.testing.assert_close(hq, own)
 
 
 def test_stage_and_start_must_fit(tmp_path: Path) -> None:

@@ -50,8 +50,9 @@ class SamConfig:
 
     ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
     the official networks, 4 in the compact one. With ``hq_mix`` the fused feature also enters the mask convolutions of
-    every prompt, and these see further (official: it is only added to their result). ``pad`` "square" fills the input
-    up to ``image_size`` on both sides as the official code does; "stride" only up to the next multiple of 32.
+    every prompt, and these see further (official: it is only added to their result). Without ``hq_fusion`` the HQ token
+    reads SAM's mask feature as it is (HQ-SAM, table 2, "using SAM's mask decoder feature"). ``pad`` "square" fills the
+    input up to ``image_size`` on both sides as the official code does; "stride" only up to the next multiple of 32.
     Coordinates are divided by ``image_size`` in both cases, so the positional code is the same. ``prompt_map`` also
     draws boxes and points into the mask prompt.
     ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
@@ -67,6 +68,7 @@ class SamConfig:
     early_channels: int = 0
     early_stride: Literal[4, 16] = 16
     hq_mix: bool = False
+    hq_fusion: bool = True
     decoder_mlp_dim: int = 2048
     decoder_heads: int = 8
     iou_hidden_dim: int = 256
@@ -91,10 +93,12 @@ class SamConfig:
             raise UsageError(
                 f"pad {self.pad!r}, output {self.output!r}: allowed {get_args(Pad)} and {get_args(Output)}"
             )
-        if self.early_stride not in (4, 16) or (self.hq and self.early_channels < 1):
+        if self.early_stride not in (4, 16) or (self.hq and self.hq_fusion and self.early_channels < 1):
             raise UsageError(
                 f"early feature: stride {self.early_stride} (4 or 16), {self.early_channels} channels (> 0)"
             )
+        if self.hq_mix and not self.hq_fusion:
+            raise UsageError("hq_mix mixes the fused feature in: it needs hq_fusion")
         if not self.hq and self.output != "sam":
             raise UsageError(f"output {self.output!r}: a network without the HQ branch has only 'sam'")
 

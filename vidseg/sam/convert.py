@@ -121,8 +121,9 @@ def infer_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str,
             "decoder_mlp_dim": state["mask_decoder.transformer.layers.0.mlp.lin1.weight"].shape[0],
             "iou_hidden_dim": state["mask_decoder.iou_prediction_head.layers.0.weight"].shape[0],
             "mask_in_channels": state["prompt_encoder.mask_downscaling.4.weight"].shape[0],
+            "hq_fusion": not hq or any(key.startswith("mask_decoder.embedding_maskfeature.") for key in state),
         }
-        if hq:
+        if hq and common["hq_fusion"]:
             common["early_channels"] = state["mask_decoder.compress_vit_feat.0.weight"].shape[0]
         if "image_encoder.pos_embed" in state:
             return SamConfig(

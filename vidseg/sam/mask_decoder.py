@@ -52,6 +52,8 @@ class MaskDecoder(nn.Module):
         if config.hq:
             self.hf_token = nn.Embedding(1, dim)
             self.hf_mlp = Mlp((dim, dim, dim, dim // 8))
+        self.fusion = config.hq and config.hq_fusion
+        if self.fusion:
             self.compress_vit_feat = hq.compress_stack(config)
             self.embedding_encoder = Upscaler(dim, dim // 4, dim // 8)
             self.embedding_maskfeature = hq.MaskFeature(dim // 8, wide=config.hq_mix)
@@ -60,8 +62,8 @@ class MaskDecoder(nn.Module):
     def fuse(
         self, embedding: Float[Tensor, "b d h w"], early: Float[Tensor, "b e eh ew"]
     ) -> Float[Tensor, "b d8 h4 w4"] | None:
-        """The fused HQ feature of images, or None in a network without the HQ branch. Independent of the prompts."""
-        if not self.hq:
+        """The fused HQ feature of images, or None in a network without one. Independent of the prompts."""
+        if not self.fusion:
             return None
         return hq.fuse(self.compress_vit_feat, self.embedding_encoder, embedding, early)
 
@@ -103,13 +105,16 @@ class MaskDecoder(nn.Module):
             products = torch.matmul(cells.flatten(1, 3), weights)
             sam_logits = cells_to_image(products.unflatten(1, (h * w, 4, 4)), h, w)
         if want_hq:
-            if not self.hq or fused is None:
+            if not self.hq or (self.fusion and fused is None):
                 raise UsageError("HQ masks wanted, but this network has no HQ branch")
+            hq_weights = self.hf_mlp(tokens[:, 1 + NUM_MASKS])
+            if fused is None:
+                products = torch.matmul(cells, hq_weights[:, None, None, :, None])
+                return DecoderOutput(sam_logits, cells_to_image(products, h, w)[:, 0], iou)
             upscaled = cells_to_image(cells, h, w, channels_last=True)
             details = spread(fused, rows)
             if self.hq_mix:
                 upscaled = upscaled + details
-            hq_weights = self.hf_mlp(tokens[:, 1 + NUM_MASKS])
             hq_logits = self.embedding_maskfeature.mask(upscaled, hq_weights, details)
         return DecoderOutput(sam_logits, hq_logits, iou)
 

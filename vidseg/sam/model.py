@@ -173,10 +173,8 @@ class Sam(nn.Module):
             used = features[here[0] : here[-1] + 1]
             rows = torch.from_numpy(here - here[0]).to(self.device)
             embedding = torch.stack([f.embedding for f in used]) if len(used) > 1 else used[0].embedding[None]
-            fused = None
-            if output != "sam":
-                details = [f.fused for f in used if f.fused is not None]
-                fused = torch.stack(details) if len(details) > 1 else details[0][None]
+            details = [f.fused for f in used if f.fused is not None and output != "sam"]
+            fused = torch.stack(details) if len(details) > 1 else details[0][None] if details else None
             with self._autocast():
                 sparse, dense = self.prompt_encoder(**{k: v[start : start + step] for k, v in inputs.items()})
                 result = self.mask_decoder(

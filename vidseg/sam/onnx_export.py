@@ -18,7 +18,7 @@ OPSET = 17
 
 
 class EncoderGraph(nn.Module):
-    """Normalised, padded image (1, 3, S, S) -> embedding (1, D, g, g) and, with the HQ branch, the fused feature."""
+    """Normalised, padded image (1, 3, S, S) -> embedding (1, D, g, g) and, where there is one, the fused feature."""
 
     def __init__(self, sam: Sam) -> None:
         """``sam`` in float32 on the CPU."""
@@ -91,12 +91,12 @@ def export_onnx(sam: Sam, folder: Path) -> tuple[Path, Path]:
     config = sam.config
     size, grid, dim = config.image_size, config.grid, config.prompt_dim
     image = torch.zeros(1, 3, size, size)
-    features = ["embedding", "fused"] if config.hq else ["embedding"]
+    features = ["embedding", "fused"] if sam.mask_decoder.fusion else ["embedding"]
     encoder = folder / "encoder.onnx"
     _export(EncoderGraph(sam), (image,), encoder, ["image"], features, {})
 
     embedding = torch.zeros(1, dim, grid, grid)
-    fused = [torch.zeros(1, dim // 8, 4 * grid, 4 * grid)] if config.hq else []
+    fused = [torch.zeros(1, dim // 8, 4 * grid, 4 * grid)] if sam.mask_decoder.fusion else []
     points, labels = torch.rand(2, 3, 2) * size, torch.tensor([[1.0, 0, -1], [2, 3, 1]])
     arguments = (embedding, points, labels, torch.zeros(2, 1, 4 * grid, 4 * grid), torch.zeros(1), *fused)
     names = ["embedding", "points", "labels", "masks", "has_mask", *features[1:]]

@@ -68,9 +68,8 @@ def hq_loss(
     """
     with torch.no_grad():
         embedding, early = encode_images(sam, batch.images)
-    fused = sam.mask_decoder.fuse(embedding, early)
-    logits = decode(sam, embedding, fused, batch).hq
-    assert logits is not None  # asked for by passing the fused feature
+    logits = decode(sam, embedding, early, batch).hq
+    assert logits is not None  # asked for by passing the early feature
     logits = logits.float()[:, None]
     where = uncertain_points(logits.detach(), points, generator)
     predicted, wanted = sample_points(logits, where)[:, 0], sample_points(batch.targets, where)[:, 0]

@@ -12,7 +12,7 @@ from vidseg.training.batches import PromptMix
 from vidseg.training.loop import LoopConfig
 from vidseg.training.scenes import SceneConfig
 
-Feature = Literal["decoder", "final", "early"]
+Feature = Literal["decoder", "final", "early", "fusion"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Recipe:
     boundary: float = 0.0
     """Weight of an extra loss near the outline (HQ only)."""
     without: tuple[Feature, ...] = ()
-    """HQ features left out, for ablations (tables 2 and 3 of the paper)."""
+    """HQ features left out, for ablations (tables 2 and 3 of the paper); `fusion`: all, the HQ token reads SAM's mask
+    feature as it is."""
     frozen: tuple[str, ...] = ()
     """Prefixes of parameter names that do not learn (base only)."""
     slow: dict[str, float] = field(default_factory=dict)
@@ -86,6 +87,8 @@ class Recipe:
             raise UsageError("recipe: give either 'scenes' or 'folders'")
         if self.unit == "epoch" and self.folders is None:
             raise UsageError("recipe: scenes are drawn without end and have no epochs; set unit to step")
+        if "fusion" in self.without and len(self.without) > 1:
+            raise UsageError("recipe: 'without: [fusion]' leaves all features out; name it alone")
         if not self.shapes or any(side % 32 for shape in self.shapes for side in shape):
             raise UsageError(f"recipe: shapes {self.shapes}: sides must be multiples of 32")
         if self.images < 1 or self.prompts < 1 or self.points < 4:

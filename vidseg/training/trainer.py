@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
@@ -79,7 +80,7 @@ def network_of(recipe: Recipe, hq: bool) -> SamConfig:
         raise UsageError(
             f"recipe: this stage trains a network {wanted} the HQ branch; set network.hq to {str(hq).lower()}"
         )
-    return config
+    return replace(config, hq_fusion=False) if "fusion" in recipe.without else config
 
 
 def start(recipe: Recipe, config: SamConfig) -> Sam:
@@ -103,7 +104,8 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     if config.hq:
         set_trainable(sam, matching(HQ_PARTS))
         for feature in recipe.without:
-            silence(sam, _FEATURES[feature])
+            if feature in _FEATURES:
+                silence(sam, _FEATURES[feature])
         return sam.eval()
     frozen = tuple(recipe.frozen)
     set_trainable(sam, lambda name: not (frozen and name.startswith(frozen)))

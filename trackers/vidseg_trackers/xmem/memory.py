@@ -23,7 +23,8 @@ from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
 
 MAX_SCORES = 1 << 22
-"""Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it."""
+"""Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it. The
+room for them is taken once: blocks of a size that changes with every frame would leave holes in the heap."""
 
 _COLUMNS = ("key", "shrinkage", "selection", "use", "life", "time", "prototype")
 
@@ -42,6 +43,7 @@ class Memory:
         self.reference: dict[int, int] = {}
         self.now = 0
         self._expanded: Tensor | None = None
+        self._scores: Tensor | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -64,8 +66,11 @@ class Memory:
         use = self.table["use"]
         step = max(1, MAX_SCORES // total)
         query = expand_query(key, selection)
+        if self._scores is None or self._scores.device != key.device or len(self._scores) < step * total:
+            self._scores = key.new_empty(max(MAX_SCORES, total), dtype=torch.float32)
         for low in range(0, len(key), step):
-            scores = similarity(query[low : low + step], memory)
+            part = query[low : low + step]
+            scores = similarity(part, memory, self._scores[: len(part) * total].view(len(part), total))
             for start, positions in groups.items():
                 weights, index = top_weights(scores[:, start:], self.options.top_k)
                 for position in positions:

@@ -25,10 +25,15 @@ def expand_query(key: Float[Tensor, "*b Q C"], selection: Float[Tensor, "*b Q C"
     return torch.cat([-selection, 2 * weighted, -(weighted * key).sum(-1, keepdim=True)], -1)
 
 
-def similarity(query: Float[Tensor, "*b Q 2C+1"], memory: Float[Tensor, "*b M 2C+1"]) -> Float[Tensor, "*b Q M"]:
-    """Similarities (<= 0 up to rounding) of expanded queries and memory, in float32 also under autocast."""
+def similarity(
+    query: Float[Tensor, "*b Q 2C+1"], memory: Float[Tensor, "*b M 2C+1"], out: Float[Tensor, "*b Q M"] | None = None
+) -> Float[Tensor, "*b Q M"]:
+    """Similarities (<= 0 up to rounding) of expanded queries and memory, in float32 also under autocast.
+
+    They are written into ``out`` (float32) where it is given.
+    """
     with torch.autocast(query.device.type, enabled=False):
-        return query.float() @ memory.float().transpose(-1, -2)
+        return torch.matmul(query.float(), memory.float().transpose(-1, -2), out=out)
 
 
 def read_dense(
