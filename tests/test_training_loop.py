@@ -187,6 +187,19 @@ def test_hq_run_changes_only_the_hq_parts(tmp_path: Path) -> None:
     assert [r["step"] for r in scores] == [3, 6] and 0 <= scores[-1]["sum_mbiou"] <= 1  # 6 images, 2 a batch, 2 epochs
 
 
+def test_an_early_stop_gives_the_weights_of_that_step(tmp_path: Path) -> None:
+    recipe = hq_recipe(tmp_path, unit="step", loop=LoopConfig(steps=4, lr=1e-3, ema=0.5, save_every=2))
+    short = replace(recipe, loop=replace(recipe.loop, stop=2))
+    stopped = read_weights(train(short, tmp_path / "a", True, False, CPU)).tensors
+    train(recipe, tmp_path / "b", True, False, CPU)
+    longer = read_weights(train(recipe, tmp_path / "a", True, True, CPU)).tensors  # the stopped run goes on
+    whole = read_weights(tmp_path / "b" / "sam_hq.pth").tensors
+    assert all(torch.equal(whole[k], longer[k]) for k in whole)
+    assert any(not torch.equal(whole[k], stopped[k]) for k in whole)
+    with pytest.raises(UsageError, match="stop 5 must be a step of the 4"):
+        LoopConfig(steps=4, lr=1e-3, stop=5)
+
+
 def test_resumed_hq_run_is_identical(tmp_path: Path) -> None:
     recipe = hq_recipe(tmp_path)
     whole = read_weights(train(recipe, tmp_path / "a", True, False, CPU)).tensors

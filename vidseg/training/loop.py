@@ -38,6 +38,8 @@ class LoopConfig:
     """Largest norm of the gradient; 0 leaves it alone."""
     ema: float = 0.0
     """Decay of the running average of the weights; 0 keeps none."""
+    stop: int = 0
+    """End after this step, before the schedule of ``steps`` ends (early stopping); 0 = with the schedule."""
     accumulate: int = 1
     """Batches per step."""
     seed: int = 0
@@ -55,6 +57,13 @@ class LoopConfig:
             )
         if not 0 < self.decay <= 1 or not 0 <= self.ema < 1:
             raise UsageError(f"training: decay {self.decay} must be in (0, 1] and ema {self.ema} in [0, 1)")
+        if not 0 <= self.stop <= self.steps:
+            raise UsageError(f"training: stop {self.stop} must be a step of the {self.steps}, or 0")
+
+    @property
+    def last(self) -> int:
+        """The step with which the training ends."""
+        return self.stop or self.steps
 
     def times(self, factor: int) -> LoopConfig:
         """The same loop with everything that is counted in epochs multiplied by the steps of an epoch."""
@@ -62,6 +71,7 @@ class LoopConfig:
             self,
             steps=self.steps * factor,
             milestone=self.milestone * factor,
+            stop=self.stop * factor,
             save_every=self.save_every * factor,
             validate_every=self.validate_every * factor,
         )
@@ -174,20 +184,20 @@ class Loop:
         config = self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         began, seen, sums = time.monotonic(), 0, dict[str, float]()
-        while self.step < config.steps:
+        while self.step < config.last:
             for name, value in self._step().items():
                 sums[name] = sums.get(name, 0.0) + value
             seen += 1
             self.step += 1
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            if self.step % config.log_every == 0 or self.step == config.last:
                 means = {k: round(v / seen, 5) for k, v in sums.items()}
                 seconds = round((time.monotonic() - began) / seen, 3)
                 self.log({"step": self.step, "lr": config.rate(self.step - 1), "seconds": seconds, **means})
                 began, seen, sums = time.monotonic(), 0, {}
-            if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.steps):
+            if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.last):
                 self.save()
             due = config.validate_every and self.step % config.validate_every == 0
-            if validate is not None and self.rank == 0 and (due or self.step == config.steps):
+            if validate is not None and self.rank == 0 and (due or self.step == config.last):
                 with self.averaged():
                     self.log({"step": self.step, **{k: round(v, 5) for k, v in validate(self.step).items()}})
                 began = time.monotonic()
