@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vidseg.errors import UsageError
-from vidseg.training.prompts import click, clicks, jitter_box, noisy_logits, tight_box
+from vidseg.training.prompts import BOX_SHARES, click, clicks, jitter_box, noisy_logits, tight_box
 from vidseg.training.scenes import Scene, SceneMaker
 
 Layout = Literal["two", "four", "none"]
@@ -32,7 +32,7 @@ class PromptMix:
     """Prompts of points without a box."""
     mask: float = 0.3
     """Prompts that carry a mask beside their box or points."""
-    boxes: tuple[float, float, float] = (0.6, 0.25, 0.15)
+    boxes: tuple[float, float, float] = BOX_SHARES
     """Boxes that are careful, hasty and badly off, see :func:`vidseg.training.prompts.jitter_box`; they add up to 1."""
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from vidseg.training.items import Mask
 Floats = npt.NDArray[np.float32]
 #: Logits of a mask prompt stay within this bound, as those of a tracker or of an earlier answer do.
 LOGIT_BOUND = 10.0
+#: Shares of careful, hasty and badly-off boxes, see :func:`jitter_box`.
+BOX_SHARES = (0.6, 0.25, 0.15)
 
 
 def tight_box(mask: Mask) -> Floats:
@@ -26,7 +28,7 @@ def tight_box(mask: Mask) -> Floats:
 
 
 def jitter_box(
-    rng: np.random.Generator, box: Floats, height: int, width: int, shares: Sequence[float] = (0.6, 0.25, 0.15)
+    rng: np.random.Generator, box: Floats, height: int, width: int, shares: Sequence[float] = BOX_SHARES
 ) -> Floats:
     """A box as a person or a tracker would draw it; ``shares`` of careful, hasty and badly-off ones, adding up to 1.
 
