@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -110,6 +111,33 @@ def test_davis(run):
         assert picture.mode == "P"
         assert picture.getpalette() == davis_palette().ravel().tolist()
         assert (np.asarray(picture) == square(index, 1) + 2 * square(index, 2)).all()
+
+
+def named_run(folder, names):
+    """The journal of :func:`run` where every frame has a file name."""
+    folder.mkdir()
+    sink = JournalSink(folder / "masks.jsonl")
+    for index, name in enumerate(names):
+        sink.write(frame(index), replace(result(index), name=name))
+    sink.close()
+    return folder / "masks.jsonl"
+
+
+@pytest.mark.parametrize("form", ["{:05d}.jpg", "frame{:05d}.jpg", "{:08d}.PNG", "cam.left.{}.tif"])
+def test_exports_carry_the_names_of_the_stills(tmp_path, form):
+    names = [form.format(5 * k) for k in range(COUNT)]
+    stems = [name.rpartition(".")[0] for name in names]
+    journal = named_run(tmp_path / "run", names)
+    davis = EXPORTERS["davis"](journal, tmp_path)
+    assert {path.name for path in davis.iterdir()} == {f"{stem}.png" for stem in stems}
+    assert (np.asarray(Image.open(davis / f"{stems[2]}.png")) == square(2, 1) + 2 * square(2, 2)).all()
+    labelme = EXPORTERS["labelme"](journal, tmp_path)
+    records = {path.name: json.loads(path.read_text()) for path in labelme.iterdir()}
+    assert {name: record["imagePath"] for name, record in records.items()} == {
+        f"{stem}.json": name for stem, name in zip(stems, names, strict=True)
+    }
+    entries = json.loads(EXPORTERS["coco"](journal, tmp_path).read_text())
+    assert {(e["image_id"], e["file_name"]) for e in entries} == set(enumerate(names))
 
 
 def test_davis_ids_end_at_255(tmp_path):

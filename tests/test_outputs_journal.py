@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -148,3 +149,19 @@ def test_what_cannot_be_written(tmp_path):
         sink.write(frame(0), broken)
     sink.close()
     assert (tmp_path / "j.jsonl").read_bytes() == b""
+
+
+def test_a_line_keeps_the_name_of_the_frame_and_old_lines_have_none(tmp_path):
+    write(tmp_path / "j.jsonl", [0])
+    sink = JournalSink(tmp_path / "j.jsonl", append=True)
+    sink.write(frame(1), dataclasses.replace(result(1), name="IMG_0012.JPG"))
+    sink.close()
+    assert [masks.name for masks in read_journal(tmp_path / "j.jsonl")] == [None, "IMG_0012.JPG"]
+
+
+@pytest.mark.parametrize("name", ["../up.jpg", "/etc/passwd", "..", "", "a/b.png", "a\0b", 7])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
+    record = {"frame": 0, "pts": 0, "time_s": 0.0, "objects": [], "name": name}
+    (tmp_path / "j.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(InputError, match=r"line 1: not a line of a masks\.jsonl"):
+        list(read_journal(tmp_path / "j.jsonl"))

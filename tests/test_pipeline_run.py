@@ -84,6 +84,17 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frame_index: int, error: BaseExcept
     monkeypatch.setattr(KeepMasks, "step", step)
 
 
+def test_a_run_of_stills_names_its_pngs_after_them(config: RunConfig, tmp_path: Path) -> None:
+    names = [f"{5 * k:05d}" for k in range(3)]
+    (tmp_path / "stills").mkdir()
+    for name, frame in zip(names, frames(3), strict=True):
+        Image.fromarray(frame.rgb).save(tmp_path / "stills" / f"{name}.jpg")
+    summary = run_video(replace(config, input=str(tmp_path / "stills"), save="davis"))
+    assert sorted(path.stem for path in (summary.folder / "davis").iterdir()) == names
+    assert [masks.name for masks in read_journal(summary.folder / "masks.jsonl")] == [f"{name}.jpg" for name in names]
+    assert "frame_names" not in json.loads((summary.folder / "run.json").read_text())["video"]
+
+
 def test_all_outputs_speak_of_the_same_run(config: RunConfig) -> None:
     summary = run_video(config)
     folder = summary.folder

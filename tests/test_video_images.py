@@ -125,3 +125,12 @@ def test_pixel_limit_from_the_header(tmp_path):
     Image.new("1", (10_000, 6_000)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match="larger than the limit"):
         probe(tmp_path / "bomb.png")
+
+
+def test_frames_carry_the_names_of_their_files(tmp_path):
+    for stem in ("00010", "00000", "00005"):
+        Image.new("RGB", (32, 24)).save(tmp_path / f"{stem}.jpg")
+    source = open_source(str(tmp_path))
+    assert source.info.frame_names == ("00000.jpg", "00005.jpg", "00010.jpg")
+    assert [frame.name for frame in source] == list(source.info.frame_names)
+    assert [frame.name for frame in open_source(str(tmp_path / "00005.jpg"))] == ["00005.jpg"]

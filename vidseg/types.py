@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -55,6 +56,8 @@ class VideoInfo:
     name: str = "video"
     time_base: Fraction | None = None
     """Seconds per unit of ``Frame.pts``; None means one frame, ``1 / fps``."""
+    frame_names: tuple[str, ...] = ()
+    """File names of all frames, by index, where the frames are files (:attr:`Frame.name`)."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and rates that no video can have."""
@@ -102,6 +105,8 @@ class Frame(ShapeRepr):
     rgb: npt.NDArray[np.uint8]
     gap: Gap | None = None
     """What a live source lost directly before this frame."""
+    name: str | None = None
+    """Name of the file that the frame was read from, with its suffix; None for frames of a video."""
 
     def __post_init__(self) -> None:
         """Check dtype and shape."""
@@ -211,12 +216,19 @@ class FrameMasks(ShapeRepr):
     rles: tuple[Rle, ...]
     gap: Gap | None = None
     """Of the frame."""
+    name: str | None = None
+    """Of the frame: the name of its file, where it has one of its own."""
 
     def __post_init__(self) -> None:
         """Check that all fields speak of the same N objects."""
         n = len(self.ids)
         if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or len(self.labels) != n or len(self.rles) != n:
             raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {self!r}")
+
+    @property
+    def stem(self) -> str:
+        """What files made of this frame are called: the name of its own file without the suffix, else its index."""
+        return f"{self.frame_index:05d}" if self.name is None else PurePath(self.name).stem
 
 
 class Source(Protocol):

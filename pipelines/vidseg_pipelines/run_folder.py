@@ -42,6 +42,7 @@ _BLOCKS_OF_AN_IMAGE = 2  # there may be many
 def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
     """What ``run.json`` holds when a run begins."""
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(video).items()}
+    del info["frame_names"]  # the journal has them
     return {
         "version": __version__,
         "status": "running",

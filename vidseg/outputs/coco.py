@@ -14,6 +14,8 @@ from vidseg.outputs.journal import read_journal
 def export_coco(journal: Path, folder: Path) -> Path:
     """Write ``FOLDER/coco.json``, a list of {image_id, category_id, track_id, bbox (XYWH), score, segmentation}.
 
+    Entries of a frame that is a file of its own have its ``file_name`` too.
+
     Raises:
         InputError: the journal is unreadable.
         OutputError: the file cannot be written.
@@ -29,6 +31,7 @@ def export_coco(journal: Path, folder: Path) -> Path:
                     continue
                 entry = {
                     "image_id": masks.frame_index,
+                    **({} if masks.name is None else {"file_name": masks.name}),
                     "category_id": categories[label],
                     "track_id": object_id,
                     "bbox": [x1, y1, x2 - x1, y2 - y1],

@@ -18,7 +18,7 @@ MAX_ID = 255
 
 
 class DavisSink:
-    """Writes ``FOLDER/%05d.png``, named by the frame's index."""
+    """Writes ``FOLDER/STEM.png`` for every frame: the stem of the frame's own file, else its index as ``%05d``."""
 
     def __init__(self, folder: Path) -> None:
         """Create the folder.
@@ -43,7 +43,7 @@ class DavisSink:
             raise OutputError(f"frame {masks.frame_index}: object {max(masks.ids)} does not fit: DAVIS PNG ends at 255")
         image = Image.fromarray(label_map(masks, height, width).astype(np.uint8), "L")
         image.putpalette(self._palette)
-        with atomic_file(self._folder / f"{masks.frame_index:05d}.png") as file:
+        with atomic_file(self._folder / f"{masks.stem}.png") as file:
             image.save(file, "PNG", compress_level=1)
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
     {"frame":0,"pts":0,"time_s":0.0,"objects":[{"id":1,"box":[x1,y1,x2,y2],"score":0.93,"label":null,
      "rle":{"size":[h,w],"counts":"..."}}]}
 
+The line of a frame that is a file of its own also has ``"name":"IMG_0012.jpg"``.
+
 The line of a frame before which a live source lost something also has ``"gap":{"seconds":7.31,"reconnects":2,
 "dropped":0,"source_size":null,"reason":"..."}``, the fields of :class:`vidseg.types.Gap`.
 
@@ -15,7 +17,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,8 @@ def journal_line(masks: FrameMasks) -> bytes:
             for object_id, box, score, label, rle in rows
         ],
     }
+    if masks.name is not None:
+        record["name"] = masks.name
     if masks.gap is not None:
         record["gap"] = dataclasses.asdict(masks.gap)
     try:
@@ -172,6 +176,7 @@ def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
             labels=tuple(None if o["label"] is None else str(o["label"]) for o in objects),
             rles=tuple(from_coco(o["rle"]) for o in objects),
             gap=_gap(record.get("gap")),
+            name=_name(record.get("name")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error
@@ -185,6 +190,13 @@ def _gap(fields: Mapping[str, Any] | None) -> Gap | None:
         width, height = size
         size = int(width), int(height)
     return Gap(float(fields["seconds"]), int(fields["reconnects"]), int(fields["dropped"]), size, str(fields["reason"]))
+
+
+def _name(value: str | None) -> str | None:
+    """A bare file name: exports are called after it, and must stay in their folder."""
+    if value is not None and (value in ("", ".", "..") or "\0" in value or PurePath(value).name != value):
+        raise ValueError(f"name {value!r}: a file name without folders expected")
+    return value
 
 
 def _shortest(value: np.float32) -> float:

@@ -18,7 +18,9 @@ _TOLERANCE = 1.0  # pixels a polygon may leave the mask's edge
 
 
 def export_labelme(journal: Path, folder: Path) -> Path:
-    """Write ``FOLDER/labelme/%05d.json``; polygons are outer edges (holes are filled), ``group_id`` is the object id.
+    """Write ``FOLDER/labelme/STEM.json`` per frame: the stem of the frame's own file, else its index as ``%05d``.
+
+    Polygons are outer edges (holes are filled), ``group_id`` is the object id.
 
     Raises:
         InputError: the journal is unreadable or without objects.
@@ -42,12 +44,12 @@ def export_labelme(journal: Path, folder: Path) -> Path:
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
-            "imagePath": f"{masks.frame_index:05d}.jpg",
+            "imagePath": masks.name or f"{masks.stem}.jpg",
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
         }
-        with atomic_file(target / f"{masks.frame_index:05d}.json") as file:
+        with atomic_file(target / f"{masks.stem}.json") as file:
             file.write(json.dumps(record).encode())
     return target
 

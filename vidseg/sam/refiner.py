@@ -186,6 +186,7 @@ class Refiner:
             tuple(tracks.labels[i] if tracks.labels else None for i in kept),
             tuple[Rle, ...](rles),
             frame.gap,
+            frame.name,
         )
 
     def _keeps_tracker(self, logits: Tensor | None, own: Tensor | None, feature: FrameFeatures | None) -> list[bool]:

@@ -61,6 +61,7 @@ class ImageSource:
             codec="images",
             name=parse_address(str(path)).name,
             time_base=1 / fps,
+            frame_names=tuple(file.name for file in self._files),
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -80,7 +81,7 @@ class ImageSource:
                     continue
                 if rgb.shape[:2] != (self.info.height, self.info.width):
                     raise InputError(f"{file}: its size changed while it was read")
-                yield Frame(index, index, float(index / self.info.fps), rgb)
+                yield Frame(index, index, float(index / self.info.fps), rgb, name=file.name)
         finally:
             self.close()
 
