@@ -42,6 +42,14 @@ def lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("option", ["window=[", " =1", "window"])
+def test_a_wrong_setting_of_the_tracker_is_a_wrong_usage(tmp_path: Path, option: str, capsys: Any) -> None:
+    davis(tmp_path)
+    words = ["bench-run", "davis2017", "--data", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main([*words, "--tracker-option", option]) == 2
+    assert f"--tracker-option {option.strip()}" in capsys.readouterr().err
+
+
 def test_mask_sets_score_as_the_evaluator_does(tmp_path: Path) -> None:
     counting = Counting()
     result = counting.run("hq44k-val", hq44k(tmp_path))

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 
-from vidseg.config import RunConfig
+from vidseg.config import RunConfig, key_values
 from vidseg.errors import UsageError, did_you_mean
 
 PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker"]
@@ -139,13 +138,8 @@ class BenchConfig:
 
     def all_tracker_options(self) -> dict[str, Any]:
         """Settings of the tracker: the benchmark's, then those of YAML, then the flags."""
-        options = {**(_MASK2FORMER if self.tracker == "mask2former" else {}), **self.tracker_options}
-        for text in self.tracker_option:
-            key, equals, value = text.partition("=")
-            if not equals or not key:
-                raise UsageError(f"--tracker-option {text}: KEY=VALUE wanted")
-            options[key.strip()] = yaml.safe_load(value)
-        return options
+        defaults = _MASK2FORMER if self.tracker == "mask2former" else {}
+        return defaults | self.tracker_options | key_values("--tracker-option", self.tracker_option)
 
     def content(self) -> dict[str, Any]:
         """The settings that decide the masks, json-ready (not: where they go, which part of the data is done)."""
