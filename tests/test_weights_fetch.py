@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import http.client
+import re
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,6 +120,36 @@ def test_truncated_answers_are_resumed(server: Server, tmp_path: Path) -> None:
 def test_stalled_connection_is_resumed(server: Server, tmp_path: Path) -> None:
     assert get(server, "stall", tmp_path).read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]"), OSError(errno.EHOSTUNREACH, "No route to host")],
+)
+def test_any_error_of_the_connection_is_retried(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: OSError
+) -> None:
+    read, calls = http.client.HTTPResponse.read1, iter(range(99))
+
+    def read1(answer: http.client.HTTPResponse, n: int = -1) -> bytes:
+        if next(calls) == 1:
+            raise trouble
+        return read(answer, 1000)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read1)
+    with pytest.raises(WeightsError, match=f"{re.escape(str(trouble))} .1 attempts, 1,000 bytes kept for the next"):
+        get(server, "good", tmp_path, attempts=1)
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", read)
+    assert get(server, "good", tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=1000-"]
+
+
+def test_errors_of_the_disk_are_no_errors_of_the_connection(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", lambda *a: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(WeightsError, match=r"cannot write weights to .*: No space left"):
+        get(server, "good", tmp_path)
 
 
 def test_stall_without_end_is_reported(server: Server, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlparse
 
 from vidseg.errors import WeightsError
@@ -160,7 +160,7 @@ def _download(
                 raise WeightsError(f"{entry.url}: the server answers {error.code} {error.reason}") from None
             else:
                 reason = f"the server answers {error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, http.client.HTTPException) as error:
             cause = getattr(error, "reason", error)
             silent = isinstance(cause, TimeoutError) or "timed out" in str(cause)
             reason = f"no data for {timeout_s:g} s" if silent else str(cause) or type(error).__name__
@@ -180,7 +180,7 @@ def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: fl
         headers["Range"] = f"bytes={have}-"
     request = urllib.request.Request(entry.url, headers=headers)
     opener = urllib.request.build_opener(_SafeRedirects)
-    with opener.open(request, timeout=timeout_s) as answer:
+    with _network(opener.open, request, timeout=timeout_s) as answer:
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not resumed:
             have = 0
@@ -189,7 +189,7 @@ def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: fl
         if entry.size is not None and total is not None and total > entry.size:
             raise WeightsError(f"{entry.url}: the server offers {total:,} bytes instead of {entry.size:,}")
         with part.open("ab" if resumed else "wb") as out:
-            while block := answer.read1(CHUNK):  # what is there: a stall loses nothing
+            while block := _network(answer.read1, CHUNK):  # what is there: a stall loses nothing
                 out.write(block)
                 have += len(block)
                 if entry.size is not None and have > entry.size:
@@ -197,3 +197,13 @@ def _continue(entry: Entry, part: Path, progress: Progress | None, timeout_s: fl
                 if progress is not None:
                     progress(have, total)
     return total is None or have >= total
+
+
+def _network(call: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+    """``call(...)``, whose errors of the operating system are all the connection's: never those of the disk."""
+    try:
+        return call(*args, **settings)
+    except urllib.error.URLError:
+        raise
+    except OSError as error:  # TLS, time limits, resets, no route
+        raise urllib.error.URLError(error) from error
