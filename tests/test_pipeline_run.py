@@ -84,6 +84,28 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frame_index: int, error: BaseExcept
     monkeypatch.setattr(KeepMasks, "step", step)
 
 
+def test_what_a_tracker_says_of_its_input_is_in_the_manifest_and_on_the_screen(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = KeepMasks()
+    tracker.notes, tracker.warnings = ["matched by overlap"], ["3 boxes are outside"]  # type: ignore[attr-defined]
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: tracker)
+    arguments = ["run", config.input, "--mask", *config.mask, "--save", "none", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 5
+    manifest = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (manifest["status"], manifest["notes"], manifest["warnings"]) == (
+        "partial",
+        ["matched by overlap"],
+        ["3 boxes are outside"],
+    )
+    shown = capsys.readouterr().err
+    assert "note: matched by overlap\n" in shown
+    assert "warning: 3 boxes are outside\n" in shown
+    assert main([*arguments, "--resume"]) == 5  # a finished run says it again
+    del tracker.warnings  # type: ignore[attr-defined]
+    assert main([*arguments, "--overwrite"]) == 0
+
+
 def test_a_run_of_stills_names_its_pngs_after_them(config: RunConfig, tmp_path: Path) -> None:
     names = [f"{5 * k:05d}" for k in range(3)]
     (tmp_path / "stills").mkdir()

@@ -252,7 +252,11 @@ class Source(Protocol):
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Who is where. One instance follows the objects of one video, frame by frame."""
+    """Who is where. One instance follows the objects of one video, frame by frame.
+
+    A tracker may also have ``warnings`` and ``notes``, lists of str that grow while it works: what of its own input
+    came to nothing (the run is then done in part), and what a user should know of how it worked.
+    """
 
     lookahead: int
     """Frames it may hold back; 0 = causal."""

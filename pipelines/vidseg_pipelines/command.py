@@ -27,7 +27,7 @@ class RunCommand(RunConfig):  # noqa: D101
     CONFIG_IS_DEFAULTS: ClassVar[bool] = True
 
     def run(self) -> int:
-        """Segment the video and say where the results are; 5 when the input was damaged.
+        """Segment the video and say where the results are; 5 when something of the input came to nothing.
 
         A live input has no other end than Ctrl-C: the first one ends it in order, with code 0. Of a file, and the
         second time, it interrupts the run.
@@ -66,8 +66,9 @@ class RunCommand(RunConfig):  # noqa: D101
 
 
 def _report(summary: RunSummary) -> None:
-    for warning in summary.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+    for kind, texts in (("note", summary.notes), ("warning", summary.warnings)):
+        for text in texts:
+            sys.stderr.write(f"{kind}: {text}\n")
     gap = summary.gap
     if gap.reconnects or gap.dropped:
         sys.stderr.write(

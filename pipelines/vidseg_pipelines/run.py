@@ -77,7 +77,7 @@ class Loaders:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run gave. ``status`` is "done" or "partial" (a damaged input; see ``warnings``)."""
+    """What a run gave. ``status`` is "done" or "partial" (see ``warnings``); ``notes`` name no fault."""
 
     folder: Path
     status: str
@@ -88,6 +88,7 @@ class RunSummary:
     outputs: tuple[Path, ...]
     gap: Gap
     """All that a live source lost, added up."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -234,7 +235,7 @@ class _Run:
                     cancel=self.source.stop,
                 )
             self._export()
-            status = "partial" if self.source.warnings else "done"
+            status = "partial" if self._warnings() else "done"
         except KeyboardInterrupt:
             self._export()
             status = "interrupted"
@@ -285,6 +286,9 @@ class _Run:
                 elif name in EXPORTERS and name != "davis":
                     EXPORTERS[name](self.journal, self.folder)
 
+    def _warnings(self) -> list[str]:
+        return [*self.source.warnings, *self.segmenter.warnings]
+
     def _manifest(self, status: str, seconds: float = 0.0) -> None:
         frames = self.tally.frames
         self.manifest |= {
@@ -294,7 +298,8 @@ class _Run:
             "wall_seconds": round(seconds, 3),
             "fps": round(frames / seconds, 3) if seconds else 0.0,
             "seconds": self.clock.seconds(),
-            "warnings": list(self.source.warnings),
+            "warnings": self._warnings(),
+            "notes": self.segmenter.notes,
         }
         if self.source.live:
             self.manifest["gap"] = asdict(self.tally.gap)
@@ -312,4 +317,5 @@ def _summary_of(manifest: Mapping[str, Any], folder: Path) -> RunSummary:
         tuple(manifest["warnings"]),
         outputs,
         Gap(**manifest.get("gap", {})),
+        tuple(manifest.get("notes", ())),
     )

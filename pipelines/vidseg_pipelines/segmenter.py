@@ -66,6 +66,16 @@ class Segmenter:
         self._last_masks: npt.NDArray[np.float32] | None = None
         self._pending: dict[int, _Pending] = {}
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of the tracker's own input came to nothing; complete after :meth:`finish`."""
+        return list(getattr(self.tracker, "warnings", ()))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the tracker worked."""
+        return list(getattr(self.tracker, "notes", ()))
+
     def start(self, video: VideoInfo) -> None:
         """Prepare for a video."""
         self.tracker.start(video)
