@@ -77,7 +77,7 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks; auto is float32 on CPU and bfloat16 on CUDA."""
+    """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the tracker (in YAML)."""
     tracker_option: _Repeat = ()

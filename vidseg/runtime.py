@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from vidseg.errors import UsageError
 
+_DEVICES = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -19,10 +22,9 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N and mps") from error
+    if not _DEVICES.fullmatch(name):  # what PyTorch has besides (meta, xpu, ...) runs none of the networks
+        raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N and mps")
+    device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
@@ -33,9 +35,20 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16 on CUDA and float32 elsewhere, where half precision is slower or inexact."""
+    """``auto`` is bfloat16 on CUDA devices that compute in it, else float32.
+
+    Older CUDA devices emulate bfloat16 slowly or not for every operation; elsewhere half precision is slower or inexact.
+
+    Raises:
+        UsageError: an unknown name.
+    """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and _computes_in_bfloat16(device) else torch.float32
     if name not in _DTYPES:
         raise UsageError(f"--dtype {name}: allowed are auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -73,7 +73,7 @@ class ImageCommand:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision; auto is float32 on CPU and bfloat16 on CUDA."""
+    """Precision; auto is bfloat16 on CUDA devices that compute in it, else float32."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
 

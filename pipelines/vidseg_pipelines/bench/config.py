@@ -76,7 +76,7 @@ class BenchConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks; auto is float32 on CPU and bfloat16 on CUDA."""
+    """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
