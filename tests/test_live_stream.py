@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from fractions import Fraction
 from itertools import pairwise
 
 import cv2
@@ -13,9 +14,9 @@ import pytest
 from media import barcode_frame, read_barcode
 from streams import SECRETS, Loopback, http, rtsp, transport_stream
 from vidseg.errors import InputError, UsageError
-from vidseg.types import Frame, Gap
+from vidseg.types import Frame, Gap, VideoInfo
 from vidseg.video import Backoff, open_source
-from vidseg.video.live import WAITING_FRAMES, newest
+from vidseg.video.live import WAITING_FRAMES, LiveSource, newest
 
 COUNT = 40
 QUICK = Backoff(attempts=2, first_s=0.02, cap_s=0.05)
@@ -241,3 +242,57 @@ def test_what_does_not_fit_is_refused(tmp_path):
         open_source("rtsp://example.org/x", reader="decord")
     with pytest.raises(InputError, match="no camera /dev/video987"):
         open_source("camera:987")
+
+
+class Connection:
+    """One that gives a frame, and then is lost."""
+
+    warnings: tuple[str, ...] = ()
+    last_data = 0.0
+    info = VideoInfo(120, 64, Fraction(5))
+
+    def __init__(self):
+        self.closed = False
+
+    def __iter__(self):
+        yield Frame(0, 0, 0.0, barcode_frame(0))
+
+    def stop(self):
+        pass
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_connection_made_after_the_end_is_closed():
+    late, connecting, ended = Connection(), threading.Event(), threading.Event()
+
+    def connect(watchdog):
+        connecting.set()
+        ended.wait(20)
+        return late
+
+    source = LiveSource(Connection(), connect, backoff=QUICK, drop_oldest=True, frames=slice(0, 1))
+    assert [connecting.wait(20) for _ in source] == [True]
+    ended.set()
+    for thread in threading.enumerate():
+        if thread.name == "vidseg-newest":
+            thread.join(20)
+    assert late.closed
+
+
+def test_a_stop_is_heard_before_the_new_connection_begins():
+    source = LiveSource(Connection(), lambda watchdog: pytest.fail("nobody wants a connection any more"), backoff=QUICK)
+    source._stopped.wait = lambda seconds: bool(source.stop())  # in the moment after the wait
+    assert len(list(source)) == 1
+
+
+def test_a_connection_that_is_lost_while_the_source_closes_is_no_error():
+    class Racing(LiveSource):
+        _connection = property(
+            lambda self: self.__dict__.pop("now", None), lambda self, value: self.__dict__.update(now=value)
+        )
+
+    first = Connection()
+    Racing(first, lambda watchdog: first, backoff=QUICK).close()
+    assert first.closed

@@ -37,7 +37,7 @@ def resolve_device(name: str) -> torch.device:
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """``auto`` is bfloat16 on CUDA devices that compute in it, else float32.
 
-    Older CUDA devices emulate bfloat16 slowly or not for every operation; elsewhere half precision is slower or inexact.
+    Older CUDA devices emulate it, slowly, and lack some operations; elsewhere half precision is slower or inexact.
 
     Raises:
         UsageError: an unknown name.

@@ -98,8 +98,9 @@ class LiveSource:
     def close(self) -> None:
         """Stop, and close the connection."""
         self.stop()
-        if self._connection is not None:
-            self._connection.close()
+        connection = self._connection  # another thread may replace it meanwhile, and closes it then: see _reconnect
+        if connection is not None:
+            connection.close()
 
     def _frames(self) -> Generator[Frame]:
         """Frames of all connections, one time line; indices are given by who delivers them."""
@@ -138,15 +139,18 @@ class LiveSource:
             delay = min(2 * delay, self._backoff.cap_s)
             watchdog = Watchdog(self._limit_s)
             self._wake = watchdog.stop
+            if self._stopped.is_set():  # asked for before the new watchdog could hear it
+                watchdog.close(lambda: None)
+                return None
             try:
-                connection = self._connect(watchdog)
+                self._connection = connection = self._connect(watchdog)
             except StoppedError:
                 return None
             except InputError as error:
                 last_failure = f" ({error})"
                 continue
-            self._connection = connection
-            if self._stopped.is_set():  # asked for before the new watchdog could hear it
+            if self._stopped.is_set():  # asked for before there was a connection that could be closed
+                connection.close()
                 return None
             gap = Gap(round(time.monotonic() - last_data, 3), attempt, reason=why)
             self.notice(f"{self.info.name}: connected again after {gap.seconds:.1f} s")
