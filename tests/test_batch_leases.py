@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -111,6 +112,24 @@ def test_the_heart_beats(tmp_path: Path) -> None:
     leases = Leases(tmp_path, 0.3)
     with take(leases):
         (attempt,) = leases.attempts()["job"]
+        os.utime(attempt.path, (0, 0))
+        assert until(lambda: attempt.path.stat().st_mtime > 0)
+
+
+@pytest.mark.parametrize("method", ["exists", "stat"])
+def test_a_hiccup_of_the_file_system_is_no_death(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases, hiccups = Leases(tmp_path, 0.3), threading.Event()
+
+    def stale(path: Path, **options: bool) -> None:
+        hiccups.set()
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with take(leases, replace(ME, host="elsewhere")):
+        (attempt,) = leases.attempts()["job"]
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, stale)
+            assert leases.is_live(attempt)
+            assert hiccups.wait(20)
         os.utime(attempt.path, (0, 0))
         assert until(lambda: attempt.path.stat().st_mtime > 0)
 

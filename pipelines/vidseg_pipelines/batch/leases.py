@@ -93,8 +93,10 @@ class Leases:
                 return born == owner.born  # another birth: another process that got the same id
         try:
             return self._now() - attempt.path.stat().st_mtime <= self.timeout_s
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # a hiccup of the network file system is no death
+            return True
 
     def take(self, key: str, after: int, owner: Owner) -> Lease | None:
         """Begin attempt ``after + 1`` at a job, or None when another worker was faster.
@@ -145,11 +147,11 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_s):
-            if self._successor.exists():
-                # This process slept so long that its job was given away: any further write would damage the files of
-                # the new owner.
-                os._exit(1)
-            with suppress(OSError):  # a hiccup of the network file system
+            with suppress(OSError):  # a hiccup of the network file system: the next beat looks again
+                if self._successor.exists():
+                    # This process slept so long that its job was given away: any further write would damage the files
+                    # of the new owner.
+                    os._exit(1)
                 os.utime(self._path)
 
 

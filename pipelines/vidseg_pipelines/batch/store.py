@@ -155,7 +155,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         data: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the record ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged record; delete it to do its job again") from error
     return data
 
