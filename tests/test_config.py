@@ -44,6 +44,12 @@ def test_wrong_yaml_is_one_clear_line(tmp_path: Path, text: str, message: str) -
         load_yaml(RunConfig, path).check()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_yaml_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "run.yaml").write_text("tracker: boxes\r\nboxes: bär.json\r\n", encoding=encoding)
+    assert load_yaml(RunConfig, tmp_path / "run.yaml").boxes == Path("bär.json")
+
+
 def test_missing_file_and_missing_option(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot read the configuration"):
         load_yaml(RunConfig, tmp_path / "none.yaml")

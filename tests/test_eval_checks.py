@@ -23,6 +23,7 @@ from eval_media import (
 )
 from vidseg.cli import main
 from vidseg.errors import InputError
+from vidseg.evaluation.davis import evaluate_davis
 from vidseg.evaluation.image_ap import evaluate_coco, evaluate_lvis
 from vidseg.evaluation.tube_ap import evaluate_tubes
 
@@ -35,7 +36,9 @@ LVIS_LISTS: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_i
     [
         ({"video_id": 9}, "result 0 has video_id 9, which the ground truth does not have (it has 1)"),
         ({"video_id": None}, "result 0 has video_id nothing"),
-        ({"video_id": "1"}, "result 0 has video_id '1'"),
+        ({"video_id": 9.0}, "result 0 has video_id 9, which the ground truth does not have (it has 1)"),
+        ({"video_id": 1.5}, "result 0 has video_id 1.5: an integer is expected (the ground truth has 1)"),
+        ({"video_id": "one"}, "result 0 has video_id 'one': an integer is expected"),
         ({"video_id": True}, "result 0 has video_id True"),
         ({"category_id": 3}, "result 0 has category_id 3, which the ground truth does not have (it has 1, 2)"),
         ({"score": float("nan")}, "result 0 has score nan: a finite number"),
@@ -67,9 +70,9 @@ def test_wrong_tube_results(tmp_path: Path, change: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": 0}, "annotations[0] has id 0, at least 1 is wanted: 0 means 'no match' to evaluators; start at 1"),
+        ({"id": 0}, "annotations[0] has id 0, at least 1 is expected: 0 means 'no match' to evaluators; start at 1"),
         ({"id": -1}, "annotations[0] has id -1"),
-        ({"id": "1"}, "annotations[0] has id '1': an integer"),
+        ({"id": "one"}, "annotations[0] has id 'one': an integer"),
         ({"id": None}, "annotations[0] has id nothing"),
         ({"id": 2**63}, "annotations[0] has id 9223372036854775808: an integer of 64 bits"),
         ({"video_id": 2}, "annotation 1 has video_id 2"),
@@ -127,9 +130,9 @@ def test_wrong_files(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     for pred, message in (
         (tmp_path / "none.json", "file not found"),
-        (tmp_path, "not a readable json file"),
-        (broken, "not a readable json file"),
-        (binary, "not a readable json file"),
+        (tmp_path, "cannot be read"),
+        (broken, "not json"),
+        (binary, "line 1: not utf-16 text"),
         (gt, "results are a list of objects"),
         (write(tmp_path / "list.json", [[1]]), "results are a list of objects"),
     ):
@@ -196,7 +199,7 @@ def test_commands_report_errors_in_one_line(tmp_path: Path, capsys: pytest.Captu
     huge = tmp_path / "huge.json"
     huge.write_text('[{"score": 1' + "0" * 5000 + "}]")
     assert run("ytvis", "--gt", write(tmp_path / "truth.json", tube_truth()), "--pred", huge) == 3
-    assert "not a readable json file" in capsys.readouterr().err
+    assert "not json" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
     gt = write(tmp_path / "gt.json", tube_truth())
     assert run("hq-ytvis", "--gt", gt, "--pred", pred, "--ratio", 2) == 2
@@ -289,3 +292,95 @@ def test_results_without_detections(tmp_path: Path) -> None:
     assert run("ytvis", "--gt", empty, "--pred", pred, "--json", out, "--plot", tmp_path / "p.png") == 0
     assert json.loads(out.read_text())["AP"] == -1
     assert np.isfinite(json.loads(out.read_text())["AR1"])
+
+
+def three_images(names: bool = True) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Ground truth and results of three images with ids 3, 7 and 12, each with a square of its own and a wrong one."""
+    truth: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 4, "name": "one"}, {"id": 2}]}
+    results = []
+    for k, image in enumerate((7, 3, 12)):
+        named = {"file_name": f"cam/left_{image:04d}.JPG"} if names else {}
+        truth["images"].append({"id": image, "height": 100, "width": 100, **named})
+        mask = square((100, 100), 10 * k, 20, 30)
+        common = {"image_id": image, "category_id": 2 if k == 2 else 4}
+        truth["annotations"].append({"id": k + 1, **common, "segmentation": rle(mask), "area": 900, "iscrowd": 0})
+        results.append({**common, "score": 0.5 + 0.1 * k, "segmentation": rle(np.roll(mask, 3, axis=1))})
+    return truth, results
+
+
+def respell(row: dict[str, Any], spell: Any, keys: tuple[str, ...]) -> dict[str, Any]:
+    return {**row, **{key: spell(row[key]) for key in keys if key in row}}
+
+
+@pytest.mark.parametrize("spell", [float, str, "{}.0".format], ids=["7.0", "'7'", "'7.0'"])
+def test_ids_that_went_through_a_table_of_floats_or_texts_are_known(tmp_path: Path, spell: Any) -> None:
+    truth, results = three_images()
+    right = evaluate_coco(write(tmp_path / "gt.json", truth), write(tmp_path / "pred.json", results))
+    assert 0 < right.mask.curves.stats()["AP"] < 1
+    keys = ("id", "image_id", "category_id", "height", "width", "area")
+    told = {table: [respell(row, spell, keys) for row in rows] for table, rows in truth.items()}
+    rows = [respell(respell(row, spell, ("image_id", "category_id")), str, ("score",)) for row in results]
+    for gt, pred in ((truth, rows), (told, results), (told, rows)):
+        report = evaluate_coco(write(tmp_path / "gt.json", gt), write(tmp_path / "pred.json", pred))
+        assert report.mask.curves.stats() == right.mask.curves.stats()
+    tube = {**tube_truth(), "videos": [respell(row, spell, ("id", "length")) for row in tube_truth()["videos"]]}
+    found = respell(tube_result(), spell, ("video_id", "category_id"))
+    assert evaluate_tubes(write(tmp_path / "gt.json", tube), write(tmp_path / "pred.json", [found]))
+
+
+@pytest.mark.parametrize(
+    "spell",
+    ["cam/left_{:04d}.JPG", "left_{:04d}.JPG", "left_{:04d}", "/data/left_{:04d}.png", "cam\\left_{:04d}.JPG"],
+)
+def test_results_may_name_the_file_of_an_image(tmp_path: Path, spell: str) -> None:
+    truth, results = three_images()
+    gt = write(tmp_path / "gt.json", truth)
+    right = evaluate_coco(gt, write(tmp_path / "pred.json", results)).mask.curves.stats()
+    named = [{**row, "image_id": spell.format(row["image_id"])} for row in results]
+    assert evaluate_coco(gt, write(tmp_path / "pred.json", named)).mask.curves.stats() == right
+
+
+def test_a_name_that_fits_no_image_or_two_is_refused(tmp_path: Path) -> None:
+    truth, results = three_images()
+    results[1]["image_id"] = "right_0003.jpg"
+    gt, pred = write(tmp_path / "gt.json", truth), write(tmp_path / "pred.json", results)
+    with pytest.raises(InputError, match=r"result 1 has image_id 'right_0003\.jpg', which the ground truth does not"):
+        evaluate_coco(gt, pred)
+    for row, name in zip(truth["images"], ("a/7.jpg", "b/7.jpg", "12.jpg"), strict=True):
+        row["file_name"] = name
+    results[1]["image_id"] = "7.jpg"
+    gt, pred = write(tmp_path / "gt.json", truth), write(tmp_path / "pred.json", results)
+    with pytest.raises(InputError, match=r"result 1 has image_id '7\.jpg', which fits several images \(3, 7\)"):
+        evaluate_coco(gt, pred)
+
+
+@pytest.mark.parametrize("command", ["ytvis", "hq-ytvis", "coco", "lvis"])
+def test_annotations_that_are_null_are_annotations_that_are_not_there(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pred = write(tmp_path / "pred.json", [])
+    for truth in ({"annotations": None}, {}):
+        gt = write(tmp_path / "gt.json", {"videos": [], "images": [], "categories": [], **truth})
+        assert run(command, "--gt", gt, "--pred", pred) == 3
+        assert "no 'annotations' in it: the ground truth of this split is not public" in capsys.readouterr().err
+
+
+def test_json_files_of_windows_are_read(tmp_path: Path) -> None:
+    truth, results = three_images()
+    right = evaluate_coco(write(tmp_path / "gt.json", truth), write(tmp_path / "pred.json", results))
+    (tmp_path / "gt.json").write_text(json.dumps(truth), encoding="utf-8-sig")
+    (tmp_path / "pred.json").write_text(json.dumps(results), encoding="utf-16")
+    report = evaluate_coco(tmp_path / "gt.json", tmp_path / "pred.json")
+    assert report.mask.curves.stats() == right.mask.curves.stats()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_split_written_on_windows_is_read(tmp_path: Path, encoding: str) -> None:
+    maps = [square((40, 60), 10, 10 + t, 10) for t in range(4)]
+    save_labels(tmp_path / "gt" / "Annotations" / "480p" / "bear", maps)
+    save_labels(tmp_path / "pred" / "bear", maps)
+    split = tmp_path / "gt" / "ImageSets" / "2017" / "val.txt"
+    split.parent.mkdir(parents=True)
+    split.write_bytes("bear \r\n\r\n".encode(encoding))
+    report = evaluate_davis(tmp_path / "gt", tmp_path / "pred")
+    assert [one.name for one in report.sequences] == ["bear"]

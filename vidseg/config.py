@@ -192,7 +192,7 @@ def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
         UsageError: the file is missing, no mapping, has a key that the dataclass lacks or a value of another type.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.safe_load(path.read_bytes())  # it knows byte order marks
     except OSError as error:
         raise UsageError(f"{path}: cannot read the configuration ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

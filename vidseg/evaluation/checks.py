@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from pycocotools import mask as coco_mask
 
 from vidseg.errors import InputError
 from vidseg.masks.rle import from_coco
+from vidseg.text import number, read_json, whole
 from vidseg.types import Rle
 
 Row = Mapping[str, Any]
-
-
-def read_json(path: Path) -> Any:
-    """The content of a json file.
-
-    Raises:
-        InputError: missing, not text, or not json.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: no text, no json, or a number without end
-        raise InputError(f"{path}: not a readable json file ({error})") from None
+_IDS = ("id", "image_id", "video_id", "category_id")
 
 
 def read_ground_truth(path: Path, tables: Sequence[str]) -> dict[str, list[Row]]:
-    """The lists ``tables`` of a ground-truth file, with the ids of every row checked.
+    """The lists ``tables`` of a ground-truth file, with the ids of every row checked; 7.0 and "7" become 7.
 
     Raises:
         InputError: a list is missing, or has rows without an id or with an id twice.
@@ -44,16 +30,28 @@ def check_tables(data: Any, tables: Sequence[str], path: Path) -> dict[str, list
     """:func:`read_ground_truth` of the content of a file that was read already; ``path`` names it in errors."""
     if not isinstance(data, dict):
         raise InputError(f"{path}: a ground-truth file is an object with the lists {', '.join(tables)}")
-    if "annotations" not in data:
+    if data.get("annotations") is None:
         raise InputError(
             f"{path}: no 'annotations' in it: the ground truth of this split is not public, score it there"
         )
+    checked = {}
     for table in tables:
         rows = data.get(table)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise InputError(f"{path}: '{table}' must be a list of objects")
-        _check_ids(rows, table, path)
-    return {table: data[table] for table in tables}
+        checked[table] = _with_whole_ids(rows)
+        _check_ids(checked[table], table, path)
+    return checked
+
+
+def _with_whole_ids(rows: Iterable[Row]) -> list[Row]:
+    """Rows whose ids are integers wherever they are whole numbers."""
+    return [row if all(type(row.get(key, 0)) is int for key in _IDS) else {**row, **_whole_ids(row)} for row in rows]
+
+
+def _whole_ids(row: Row) -> dict[str, int]:
+    numbers = {key: whole(row[key]) for key in _IDS if key in row}
+    return {key: value for key, value in numbers.items() if value is not None}
 
 
 def _check_ids(rows: Iterable[Row], table: str, path: Path) -> None:
@@ -62,19 +60,30 @@ def _check_ids(rows: Iterable[Row], table: str, path: Path) -> None:
     for place, row in enumerate(rows):
         value = row.get("id")
         if not is_int(value) or value.bit_length() > 63:
-            raise InputError(f"{path}: {table}[{place}] has id {_show(value)}: an integer of 64 bits is wanted")
+            raise InputError(f"{path}: {table}[{place}] has id {_show(value)}: an integer of 64 bits is expected")
         if value < lowest:
             why = ": 0 means 'no match' to evaluators; start at 1" if value == 0 else ""
-            raise InputError(f"{path}: {table}[{place}] has id {value}, at least {lowest} is wanted{why}")
+            raise InputError(f"{path}: {table}[{place}] has id {value}, at least {lowest} is expected{why}")
         if value in seen:
             raise InputError(f"{path}: {table}[{place}] has id {value}, which is there already: ids must be distinct")
         seen.add(value)
 
 
-def read_results(path: Path, key: str, places: Collection[int], categories: Collection[int] | None) -> list[Row]:
-    """A list of results ``{key, category_id, score, ...}``; ``key`` names the image or video.
+def read_results(
+    path: Path,
+    key: str,
+    places: Collection[int],
+    categories: Collection[int] | None,
+    names: Mapping[str, Collection[int]] | None = None,
+) -> list[Row]:
+    """A list of results ``{key, category_id, score, ...}``; ``key`` says of which image or video.
 
-    ``categories``: the allowed ones; None: results may have any, or none.
+    Args:
+        path: the json file.
+        key: ``image_id`` or ``video_id``.
+        places: the ids of the ground truth.
+        categories: the allowed ones; None: results may have any, or none.
+        names: file names that may stand for an id of ``places``, see :func:`names_of`.
 
     Raises:
         InputError: not such a list, an unknown image, video or category, or a score that is no finite number.
@@ -82,13 +91,50 @@ def read_results(path: Path, key: str, places: Collection[int], categories: Coll
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path}: results are a list of objects with {key}, category_id, score and the masks")
+    if names and any(isinstance(row.get(key), str) for row in rows):
+        rows = [_with_named_id(row, key, places, names, f"{path}: result {k}") for k, row in enumerate(rows)]
+    rows = _with_whole_ids(rows)
     for place, row in enumerate(rows):
         check_known(row, key, places, f"{path}: result {place}")
         if categories is not None:
             check_known(row, "category_id", categories, f"{path}: result {place}")
-        if not is_number(row.get("score")):
-            raise InputError(f"{path}: result {place} has score {_show(row.get('score'))}: a finite number is wanted")
+        score = number(row.get("score"))
+        if score is None:
+            raise InputError(f"{path}: result {place} has score {_show(row.get('score'))}: a finite number is expected")
+        if isinstance(row["score"], str):
+            rows[place] = {**row, "score": score}
     return rows
+
+
+def names_of(images: Iterable[Row]) -> dict[str, set[int]]:
+    """Ids by file name: as it is written, without folders, and without the suffix too."""
+    names: dict[str, set[int]] = {}
+    for row in images:
+        name = row.get("file_name")
+        if isinstance(name, str) and name:
+            path = PurePosixPath(name.replace("\\", "/"))
+            for text in {name, path.name, path.stem}:
+                names.setdefault(text, set()).add(row["id"])
+    return names
+
+
+def _with_named_id(
+    row: Row, key: str, places: Collection[int], names: Mapping[str, Collection[int]], where: str
+) -> Row:
+    value = row.get(key)
+    if not isinstance(value, str):
+        return row
+    path = PurePosixPath(value.replace("\\", "/"))
+    ids = next((names[text] for text in (value, path.name, path.stem) if text in names), ())
+    by_number = whole(value)
+    found = {*ids, by_number} if by_number in places else {*ids}
+    if len(found) > 1:
+        shown = ", ".join(str(one) for one in sorted(found, key=str)[:3])
+        raise InputError(f"{where} has {key} {_show(value)}, which fits several images ({shown}): use their ids")
+    if not found and by_number is None:
+        some = next(iter(names))
+        raise InputError(f"{where} has {key} {_show(value)}, which the ground truth does not have (it has {some}, ...)")
+    return {**row, key: found.pop()} if found else row
 
 
 def check_known(row: Row, key: str, allowed: Collection[int], where: str) -> None:
@@ -98,9 +144,12 @@ def check_known(row: Row, key: str, allowed: Collection[int], where: str) -> Non
         InputError: it is missing or unknown.
     """
     value = row.get(key)
-    if not is_int(value) or value not in allowed:
-        some = ", ".join(str(v) for v in sorted(allowed)[:5]) + (", ..." if len(allowed) > 5 else "")
-        raise InputError(f"{where} has {key} {_show(value)}, which the ground truth does not have (it has {some})")
+    if is_int(value) and value in allowed:
+        return
+    some = ", ".join(str(v) for v in sorted(allowed)[:5]) + (", ..." if len(allowed) > 5 else "")
+    if value is not None and not is_int(value):
+        raise InputError(f"{where} has {key} {_show(value)}: an integer is expected (the ground truth has {some})")
+    raise InputError(f"{where} has {key} {_show(value)}, which the ground truth does not have (it has {some})")
 
 
 def check_annotation(row: Row, where: str) -> None:
@@ -111,7 +160,7 @@ def check_annotation(row: Row, where: str) -> None:
     """
     for key in ("iscrowd", "ignore"):
         if row.get(key, 0) not in (0, 1):
-            raise InputError(f"{where} has {key} {_show(row[key])}: 0 or 1 is wanted")
+            raise InputError(f"{where} has {key} {_show(row[key])}: 0 or 1 is expected")
 
 
 def size_of(row: Row, where: str) -> tuple[int, int]:
@@ -120,10 +169,11 @@ def size_of(row: Row, where: str) -> tuple[int, int]:
     Raises:
         InputError: missing, or not positive integers.
     """
-    height, width = row.get("height"), row.get("width")
-    if not is_int(height) or not is_int(width) or height < 1 or width < 1:
+    height, width = whole(row.get("height")), whole(row.get("width"))
+    if height is None or width is None or height < 1 or width < 1:
         raise InputError(
-            f"{where} has size {_show(width)}x{_show(height)} (width x height): positive integers are wanted"
+            f"{where} has size {_show(row.get('width'))}x{_show(row.get('height'))} (width x height): positive "
+            "integers are expected"
         )
     return height, width
 
@@ -134,10 +184,10 @@ def area_of(row: Row, where: str) -> float:
     Raises:
         InputError: missing, negative or not finite.
     """
-    value = row.get("area")
-    if not is_number(value) or value < 0:
-        raise InputError(f"{where} has area {_show(value)}: a finite number of at least 0 is wanted")
-    return float(value)
+    value = number(row.get("area"))
+    if value is None or value < 0:
+        raise InputError(f"{where} has area {_show(row.get('area'))}: a finite number of at least 0 is expected")
+    return value
 
 
 def read_mask(value: object, size: tuple[int, int], where: str, polygons: bool) -> Rle:
@@ -149,8 +199,8 @@ def read_mask(value: object, size: tuple[int, int], where: str, polygons: bool) 
     if isinstance(value, list) and polygons:
         return _draw(value, size, where)
     if not isinstance(value, Mapping):
-        wanted = "run-lengths or polygons" if polygons else "run-lengths, not polygons,"
-        raise InputError(f"{where} has a segmentation of type {type(value).__name__}: {wanted} are wanted")
+        expected = "run-lengths or polygons" if polygons else "run-lengths, not polygons,"
+        raise InputError(f"{where} has a segmentation of type {type(value).__name__}: {expected} are expected")
     try:
         rle = from_coco(value)
     except InputError as error:
@@ -164,9 +214,9 @@ def _draw(polygons: list[Any], size: tuple[int, int], where: str) -> Rle:
     for points in polygons:
         fine = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
         if not fine or not all(is_number(v) and abs(v) < 1e6 for v in points):
-            raise InputError(f"{where}: polygon {_show(points)}: a flat list of 3 or more points x, y is wanted")
+            raise InputError(f"{where}: polygon {_show(points)}: a flat list of 3 or more points x, y is expected")
     if not polygons:
-        raise InputError(f"{where}: an empty list of polygons: at least one is wanted")
+        raise InputError(f"{where}: an empty list of polygons: at least one is expected")
     counts = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))["counts"]
     return Rle(size[0], size[1], bytes(counts))
 
@@ -178,12 +228,7 @@ def is_int(value: object) -> TypeGuard[int]:
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """True for finite integers and floats."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float can hold
-        return False
+    return isinstance(value, (int, float)) and number(value) is not None
 
 
 def _show(value: object) -> str:

@@ -18,7 +18,7 @@ from vidseg.evaluation.checks import (
     area_of,
     check_annotation,
     check_known,
-    is_int,
+    names_of,
     read_ground_truth,
     read_mask,
     read_results,
@@ -26,6 +26,7 @@ from vidseg.evaluation.checks import (
 )
 from vidseg.evaluation.matching import Curves, Rules
 from vidseg.masks.rle import area
+from vidseg.text import whole
 
 RANGES = ((0.0, 1e5**2), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e5**2))
 LVIS_PER_IMAGE = 300
@@ -72,7 +73,7 @@ def evaluate_coco(
     data = read_ground_truth(gt, ("images", "annotations", "categories"))
     sizes, categories = _sizes(data["images"], gt), _names(data["categories"], gt)
     truths = _truths(data["annotations"], sizes, categories, gt)
-    found = _detections(read_results(pred, "image_id", sizes, categories), sizes, pred)
+    found = _detections(read_results(pred, "image_id", sizes, categories, names_of(data["images"])), sizes, pred)
     rules = Rules(RANGES, tuple(max_dets))
     reports = average_precision(
         truths,
@@ -117,7 +118,7 @@ def evaluate_lvis(gt: Path, pred: Path, *, ratio: float | None = None, workers: 
     partly = _image_lists(data["images"], "not_exhaustive_category_ids", categories, gt)
     for truth in truths:
         negative[truth.place].add(truth.category)  # from here on: the classes the image is annotated for
-    found = _detections(read_results(pred, "image_id", sizes, categories), sizes, pred)
+    found = _detections(read_results(pred, "image_id", sizes, categories, names_of(data["images"])), sizes, pred)
     of_image: dict[int, list[Detection]] = defaultdict(list)
     for one in found:
         of_image[one.place].append(one)
@@ -187,7 +188,7 @@ def _frequencies(categories: Sequence[Row], path: Path) -> dict[str, list[int]]:
     for place, row in enumerate(sorted(categories, key=lambda row: row["id"])):
         if row.get("frequency") not in places:
             raise InputError(
-                f"{path}: category {row['id']} has frequency {row.get('frequency')!r}: r, c or f is wanted"
+                f"{path}: category {row['id']} has frequency {row.get('frequency')!r}: r, c or f is expected"
             )
         places[row["frequency"]].append(place)
     return places
@@ -197,9 +198,11 @@ def _image_lists(images: Sequence[Row], key: str, categories: Mapping[int, str],
     lists = {}
     for row in images:
         values = row.get(key)
-        if not isinstance(values, list) or not all(is_int(v) and v in categories for v in values):
+        numbers = [whole(value) for value in values] if isinstance(values, list) else [None]
+        known = {number for number in numbers if number is not None and number in categories}
+        if not all(number in known for number in numbers):
             raise InputError(f"{path}: image {row['id']}: '{key}' must be a list of known category ids (LVIS v1)")
-        lists[row["id"]] = set(values)
+        lists[row["id"]] = known
     return lists
 
 

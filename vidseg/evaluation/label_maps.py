@@ -14,6 +14,7 @@ from PIL import Image
 
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.png import plain_pixels
+from vidseg.text import read_text
 from vidseg.video import PIXEL_LIMIT
 from vidseg.video.images import check_pixels
 
@@ -179,7 +180,7 @@ def _split(root: Path, davis: Path, split: str, year: str) -> dict[str, Path]:
     if not listing.is_file():
         allowed = sorted(path.stem for path in listing.parent.glob("*.txt"))
         raise UsageError(f"unknown split '{split}'{did_you_mean(split, allowed)}: {listing.parent} has {allowed}")
-    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(listing).split("\n") if line.strip()]
     if not names:
         raise InputError(f"{listing}: no sequences in it")
     repeated = sorted({name for name in names if names.count(name) > 1})

@@ -15,7 +15,6 @@ from vidseg.evaluation.checks import (
     Row,
     check_annotation,
     check_known,
-    is_int,
     is_number,
     read_ground_truth,
     read_mask,
@@ -25,6 +24,7 @@ from vidseg.evaluation.checks import (
 from vidseg.evaluation.matching import Rules
 from vidseg.evaluation.overlaps import Tube
 from vidseg.masks.rle import area
+from vidseg.text import whole
 
 RANGES = ((0.0, 1e5**2), (0.0, 128.0**2), (128.0**2, 256.0**2), (256.0**2, 1e5**2))
 
@@ -109,9 +109,9 @@ def evaluate_tubes(
 
 
 def _clip(row: Row, where: str) -> Clip:
-    length = row.get("length")
-    if not is_int(length) or length < 1:
-        raise InputError(f"{where} has length {length!r}: a positive number of frames is wanted")
+    length = whole(row.get("length"))
+    if length is None or length < 1:
+        raise InputError(f"{where} has length {row.get('length')!r}: a positive number of frames is expected")
     files = row.get("file_names")
     if isinstance(files, list) and len(files) != length:
         raise InputError(f"{where} has length {length} but {len(files)} file_names")

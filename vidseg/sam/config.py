@@ -145,4 +145,4 @@ def named_config(name: str) -> SamConfig:
     names = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in names:
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
-    return config_from_mapping(yaml.safe_load(path.read_text()), str(path))
+    return config_from_mapping(yaml.safe_load(path.read_bytes()), str(path))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.errors import InputError
-from vidseg.evaluation.checks import Row, check_known, check_tables, is_int, read_json, read_results
+from vidseg.evaluation.checks import Row, check_known, check_tables, is_int, read_results
 from vidseg.evaluation.tables import write_json
+from vidseg.text import read_json
 
 Evaluate = Callable[[Path, Path], object]
 
@@ -52,7 +53,7 @@ def read_group(name: str, file: Path, folder: Path, table: str, key: str, limit:
         InputError: unreadable, or ids that are missing, twice or unknown.
     """
     data = read_json(file)
-    scored = isinstance(data, dict) and "annotations" in data
+    scored = isinstance(data, dict) and data.get("annotations") is not None
     if not scored and isinstance(data, dict):
         data = {**data, "annotations": []}  # a split whose ground truth stays on a server
     shifted = _from_one(data) if scored else data
