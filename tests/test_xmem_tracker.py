@@ -281,6 +281,32 @@ def test_boxes_are_those_of_the_whole_label_map(size: tuple[int, int]) -> None:
         assert one.score == pytest.approx(wanted[one.row][1], abs=1e-4)
 
 
+@pytest.mark.parametrize("size", [(16, 4096), (4096, 16), (1, 4096), (100, 401), (1, 100_000), (3, 5), (1, 1)])
+def test_no_shape_costs_more_than_an_ordinary_video(size: tuple[int, int]) -> None:
+    for inner in (320, 384, 480):
+        usual, shape = Geometry.of((480, 854), inner), Geometry.of(size, inner)
+        assert shape.padded[0] * shape.padded[1] <= usual.padded[0] * usual.padded[1]
+        assert min(shape.inner) >= 1
+
+
+def test_ordinary_shapes_keep_the_official_size() -> None:
+    for height, width in [(480, 854), (854, 480), (1080, 2592), (1080, 3840), (2400, 1080), (600, 600), (100, 400)]:
+        short = min(height, width)
+        assert Geometry.of((height, width), 384).inner == (int(384 * height / short), int(384 * width / short))
+    assert Geometry.of((16, 4096), -1).inner == (16, 4096)
+
+
+def test_long_frames_are_followed() -> None:
+    xmem = tracker(16, 4096)
+    given = np.zeros((16, 4096), np.bool_)
+    given[:, 1000:1400] = True
+    for frame in toy_video(3, 16, 4096):
+        (tracks,) = xmem.step(frame, [Prompt(0, 1, mask=given)] if frame.index == 0 else [])
+        if frame.index == 0:
+            np.testing.assert_allclose(tracks.boxes, [[1000, 0, 1400, 16]], atol=8)
+    assert sum(xmem.online.memory.sizes) <= 2 * 4 * 8  # two memory frames of at most 64x128 pixels, a row for 16x16
+
+
 def test_geometry_and_resizing_are_the_official_ones() -> None:
     assert Geometry.of((1080, 1920), 480).inner == (480, 853)
     assert Geometry.of((480, 854), 480).padded == (480, 864)

@@ -1,7 +1,8 @@
 """From frames and masks of a video to the network's input, and back.
 
 The shorter side becomes ``size``, the longer one ``int(size * long / short)``; then ImageNet normalisation; then zeros
-on all sides up to multiples of 16, the odd pixel right and at the bottom (XMem's evaluation code).
+on all sides up to multiples of 16, the odd pixel right and at the bottom (XMem's evaluation code). Frames longer than
+4:1, which the rule would enlarge without bound, get at most the area of a 16:9 frame.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import Tensor
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_STRIDE = 16
+_LONGEST = 4  # longest ordinary aspect: cinema has 2.4:1, two screens side by side 3.6:1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,8 @@ class Geometry:
     @classmethod
     def of(cls, original: tuple[int, int], size: int) -> Geometry:
         """For frames of ``original`` (height, width) with the shorter side resized to ``size``; -1 = not resized."""
-        short = min(original)
-        height, width = original if size == -1 else (int(size * side / short) for side in original)
-        padded = (-(-height // 16) * 16, -(-width // 16) * 16)
+        height, width = original if size == -1 else _inner_size(original, size)
+        padded = (_round_up(height), _round_up(width))
         return cls(original, (height, width), (padded[0] - height) // 2, (padded[1] - width) // 2, padded)
 
     def pad(self, x: Float[Tensor, "*c h w"]) -> Float[Tensor, "*c H W"]:
@@ -46,6 +48,24 @@ class Geometry:
     def unpad(self, x: Float[Tensor, "*c H W"]) -> Float[Tensor, "*c h w"]:
         """The inner image."""
         return x[..., self.top : self.top + self.inner[0], self.left : self.left + self.inner[1]]
+
+
+def _round_up(side: int) -> int:
+    return -(-side // _STRIDE) * _STRIDE
+
+
+def _inner_size(original: tuple[int, int], size: int) -> tuple[int, int]:
+    """(height, width) with ``size`` as the shorter side; less for long frames, so that time and memory are bounded."""
+    short = min(original)
+    if max(original) <= _LONGEST * short:
+        return int(size * original[0] / short), int(size * original[1] / short)
+    area = _round_up(size) * _round_up(size * 16 // 9)
+    for side in range(size, 0, -1):
+        height, width = int(side * original[0] / short), int(side * original[1] / short)
+        if _round_up(height) * _round_up(width) <= area:
+            return height, width
+    longest = area // _STRIDE  # thinner than one pixel in proportion
+    return min(original[0], longest), min(original[1], longest)
 
 
 def prepare_frame(
