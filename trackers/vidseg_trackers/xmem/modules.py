@@ -45,9 +45,10 @@ def add_per_image(own: Tensor, shared: Tensor) -> Tensor:
 class GroupResBlock(nn.Module):
     """``conv2(relu(conv1(relu(g)))) + skip(g)`` with 3x3 convolutions; the skip is a convolution when widths differ."""
 
-    def __init__(self, in_dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int, skip_size: int = 3) -> None:
         super().__init__()
-        self.downsample = nn.Conv2d(in_dim, out_dim, 3, padding=1) if in_dim != out_dim else None
+        skip = nn.Conv2d(in_dim, out_dim, skip_size, padding=skip_size // 2) if in_dim != out_dim else None
+        self.downsample = skip
         self.conv1 = nn.Conv2d(in_dim, out_dim, 3, padding=1)
         self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
 

@@ -65,7 +65,8 @@ def _shortcut(in_dim: int, out_dim: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, stride, bias=False), FrozenBatchNorm2d(out_dim))
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], in_dim: int, dim: int, depth: int, stride: int) -> nn.Sequential:
+def stage(block: type[BasicBlock] | type[Bottleneck], in_dim: int, dim: int, depth: int, stride: int) -> nn.Sequential:
+    """``depth`` blocks of a ResNet, the first with the stride."""
     out_dim = dim if block is BasicBlock else 4 * dim
     return nn.Sequential(*(block(in_dim if i == 0 else out_dim, dim, stride if i == 0 else 1) for i in range(depth)))
 
@@ -77,9 +78,9 @@ class ResNetKeyEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = FrozenBatchNorm2d(64)
-        self.res2 = _stage(Bottleneck, 64, 64, 3, 1)
-        self.layer2 = _stage(Bottleneck, 256, 128, 4, 2)
-        self.layer3 = _stage(Bottleneck, 512, 256, 6, 2)
+        self.res2 = stage(Bottleneck, 64, 64, 3, 1)
+        self.layer2 = stage(Bottleneck, 256, 128, 4, 2)
+        self.layer3 = stage(Bottleneck, 512, 256, 6, 2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised RGB (B, 3, H, W) -> f16 (B, 1024, H/16, W/16), f8 (B, 512, ...), f4 (B, 256, ...)."""
@@ -96,9 +97,9 @@ class ResNetValueEncoder(ValueEncoder):
         super().__init__(config)
         self.conv1 = nn.Conv2d(5, 64, 7, 2, 3, bias=False)
         self.bn1 = FrozenBatchNorm2d(64)
-        self.layer1 = _stage(BasicBlock, 64, 64, 2, 1)
-        self.layer2 = _stage(BasicBlock, 64, 128, 2, 2)
-        self.layer3 = _stage(BasicBlock, 128, 256, 2, 2)
+        self.layer1 = stage(BasicBlock, 64, 64, 2, 1)
+        self.layer2 = stage(BasicBlock, 64, 128, 2, 2)
+        self.layer3 = stage(BasicBlock, 128, 256, 2, 2)
 
     def trunk(self, image: Tensor, masks: Tensor) -> Tensor:
         """See :class:`ValueEncoder`."""

@@ -1,0 +1,267 @@
+"""Pixel memory in buckets, and the object memory (Cutie, section 3 and supplement; facts of the published memory).
+
+A bucket holds the objects that entered memory on the same frame: one table of elements with a key each, and the values
+of every object of the bucket. Rows stand in the order long-term, permanent, temporary. The first frame of a bucket is
+permanent; the elements of later frames are temporary and are consolidated into long-term prototypes or, without
+long-term memory, dropped first in, first out. All tensors have a leading batch axis B: 1, or 2 with the mirrored image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidseg.types import State
+from vidseg_trackers.cutie.options import CutieOptions
+from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
+
+_NEW_LIFE = 1e-7
+
+
+class MemoryFrame(NamedTuple):
+    """The elements of one frame: key (B, M, C), shrinkage (B, M, 1), selection (B, M, C), float32."""
+
+    key: Tensor
+    shrinkage: Tensor
+    selection: Tensor
+
+
+class Bucket:
+    """The memory of the objects that joined on one frame. ``values`` maps an object id to its rows (B, M, Cv)."""
+
+    def __init__(self, options: CutieOptions) -> None:
+        self.options = options
+        self.table: dict[str, Tensor] = {}
+        """key, shrinkage, use and life of all rows; selection of the temporary rows alone."""
+        self.values: dict[int, Tensor] = {}
+        self.long = self.permanent = 0
+        """Rows at the beginning: first the long-term ones, then the permanent ones."""
+        self._expanded: Tensor | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The objects, in the order in which they joined."""
+        return list(self.values)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Number of working elements, of permanent ones among them, and of long-term elements."""
+        rows = self.table["key"].shape[1]
+        return rows - self.long, self.permanent, self.long
+
+    def add(self, frame: MemoryFrame, values: Mapping[int, Tensor], *, permanent: bool) -> None:
+        """Memorise a frame; the first one is permanent."""
+        first = not self.table
+        kept = first or permanent
+        place = self.long if kept else None
+        new = {"key": frame.key, "shrinkage": frame.shrinkage}
+        new["use"] = torch.zeros_like(frame.key[..., 0])
+        new["life"] = torch.full_like(new["use"], _NEW_LIFE)
+        for name, rows in new.items():
+            self.table[name] = rows.clone() if first else _insert(self.table[name], rows, place)
+        selection = frame.selection[:, :0] if kept else frame.selection
+        self.table["selection"] = torch.cat([self.table.get("selection", selection[:, :0]), selection], 1)
+        for i, rows in values.items():
+            self.values[i] = rows.clone() if first else _insert(self.values[i], rows, place)
+        self._expanded = None
+        if kept:
+            self.permanent += frame.key.shape[1]
+        self._bound(frame.key.shape[1])
+
+    def read(self, query: Float[Tensor, "B Q 2C+1"]) -> tuple[Float[Tensor, "B Q k"], Float[Tensor, "B Q k"]]:
+        """Weights and rows of the ``top_k`` most similar elements of every pixel; counts their use."""
+        if self._expanded is None:
+            self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
+        weights, index = [], []
+        use = torch.zeros_like(self.table["use"])
+        for row, (one, memory) in enumerate(zip(query, self._expanded, strict=True)):
+            best, places = top_weights(similarity(one, memory), self.options.top_k)
+            use[row].index_add_(0, places.flatten(), best.flatten())
+            weights.append(best)
+            index.append(places)
+        if self.options.use_long_term:
+            counted = [slice(self.long + self.permanent, None)]
+            if self.options.long_term.count_usage:
+                counted.append(slice(0, self.long))
+            for part in counted:
+                self.table["use"][:, part] += use[:, part]
+                self.table["life"][:, part] += 1
+        return torch.stack(weights), torch.stack(index)
+
+    def keep_permanent(self) -> None:
+        """Forget the temporary and long-term elements."""
+        self._keep(slice(self.long, self.long + self.permanent), temporary=slice(0, 0))
+        self.long = 0
+
+    def _bound(self, frame: int) -> None:
+        """Keep the number of rows within the options; ``frame`` is the number of elements of a frame."""
+        options = self.options
+        limit = options.max_permanent_frames * frame
+        if options.memory == "correct" and self.permanent > limit:  # the first frame is the last of them
+            rows = self.table["key"].shape[1]
+            oldest = self.long + limit - frame
+            self._keep(torch.cat([torch.arange(oldest), torch.arange(oldest + self.permanent - limit, rows)]))
+            self.permanent = limit
+        temporary = self.table["selection"].shape[1]
+        if not options.use_long_term:
+            surplus = temporary - (options.max_mem_frames - 1) * frame
+            if surplus > 0:
+                self._drop_oldest(surplus)
+        elif temporary >= (options.long_term.max_mem_frames - 1) * frame:
+            self._consolidate(temporary - (options.long_term.min_mem_frames - 1) * frame)
+
+    def _drop_oldest(self, count: int) -> None:
+        start, rows = self.long + self.permanent, self.table["key"].shape[1]
+        self._keep(torch.cat([torch.arange(start), torch.arange(start + count, rows)]), temporary=slice(count, None))
+
+    def _consolidate(self, count: int) -> None:
+        """Turn the oldest ``count`` temporary elements into prototypes, picked by their usage."""
+        options = self.options.long_term
+        if self.long >= options.max_num_tokens - options.num_prototypes:
+            self._evict(options.max_num_tokens - options.num_prototypes - options.buffer_tokens)
+        start = self.long + self.permanent
+        part = {name: column[:, start : start + count] for name, column in self.table.items() if name != "selection"}
+        part["selection"] = self.table["selection"][:, :count]
+        picked = (part["use"] / part["life"]).topk(min(options.num_prototypes, count), 1).indices
+        chosen = {name: _gather(part[name], picked) for name in ("key", "selection")}
+        scores = similarity(
+            expand_query(chosen["key"], chosen["selection"]), expand_memory(part["key"], part["shrinkage"])
+        )
+        weights = torch.softmax(scores, -1)
+        new = {"key": chosen["key"], "shrinkage": weights @ part["shrinkage"]}
+        new["use"] = torch.zeros_like(new["key"][..., 0])
+        new["life"] = torch.full_like(new["use"], _NEW_LIFE)
+        for i, rows in self.values.items():
+            prototypes = (weights @ rows[:, start : start + count].float()).to(rows.dtype)
+            self.values[i] = torch.cat(
+                [rows[:, : self.long], prototypes, rows[:, self.long : start], rows[:, start + count :]], 1
+            )
+        for name, rows in new.items():
+            column = self.table[name]
+            self.table[name] = torch.cat(
+                [column[:, : self.long], rows, column[:, self.long : start], column[:, start + count :]], 1
+            )
+        self.table["selection"] = self.table["selection"][:, count:].clone()
+        self.long += picked.shape[1]
+        self._expanded = None
+
+    def _evict(self, target: int) -> None:
+        """Keep the ``target`` most used long-term elements, in the order of their usage."""
+        usage = self.table["use"][:, : self.long] / self.table["life"][:, : self.long]
+        kept = usage.topk(target, 1).indices
+        rest = torch.arange(self.long, self.table["key"].shape[1], device=kept.device).expand(len(kept), -1)
+        self._keep(torch.cat([kept, rest], 1))
+        self.long = target
+
+    def _keep(self, rows: Tensor | slice, temporary: slice = slice(None)) -> None:
+        """Only these rows: a slice, indices (M,), or indices (B, M) of every batch row."""
+
+        def kept(column: Tensor) -> Tensor:
+            if isinstance(rows, slice):
+                return column[:, rows].clone()
+            index = rows.to(column.device)
+            return _gather(column, index if index.ndim == 2 else index.expand(len(column), -1))
+
+        for name in ("key", "shrinkage", "use", "life"):
+            self.table[name] = kept(self.table[name])
+        self.table["selection"] = self.table["selection"][:, temporary].clone()
+        self.values = {i: kept(value) for i, value in self.values.items()}
+        self._expanded = None
+
+
+class Memory:
+    """Buckets of pixel memory, and the object memory: sums of summaries (B, Q, C+1) over an object's memory frames."""
+
+    def __init__(self, options: CutieOptions) -> None:
+        self.options = options
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.buckets: dict[int, Bucket] = {}
+        self.object_memory: dict[int, Tensor] = {}
+        self._next_bucket = 0
+
+    def add(
+        self, frame: MemoryFrame, values: Mapping[int, Tensor], summaries: Mapping[int, Tensor], *, permanent: bool
+    ) -> None:
+        """Memorise a frame: values (B, M, Cv) and summaries of every object; new objects found a bucket."""
+        known = {i for bucket in self.buckets.values() for i in bucket.values}
+        new = [i for i in values if i not in known]
+        for bucket in self.buckets.values():
+            bucket.add(frame, {i: values[i] for i in bucket.values}, permanent=permanent)
+        if new:
+            bucket = self.buckets[self._next_bucket] = Bucket(self.options)
+            bucket.add(frame, {i: values[i] for i in new}, permanent=True)
+            self._next_bucket += 1
+        for i, summary in summaries.items():
+            old = self.object_memory.get(i)
+            self.object_memory[i] = summary.clone() if old is None else old + summary
+
+    def read(
+        self, key: Float[Tensor, "B Q C"], selection: Float[Tensor, "B Q C"]
+    ) -> Iterable[tuple[list[int], Float[Tensor, "B N Q Cv"]]]:
+        """What memory says about every pixel, for the objects of every bucket."""
+        query = expand_query(key, selection)
+        for bucket in self.buckets.values():
+            weights, index = bucket.read(query)
+            rows = [
+                torch.stack([weighted_rows(v, w, i) for v, w, i in zip(value, weights, index, strict=True)])
+                for value in bucket.values.values()
+            ]
+            yield bucket.ids, torch.stack(rows, 1)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget objects. The published code forgets their pixel memory only."""
+        for i in ids:
+            for bucket in self.buckets.values():
+                bucket.values.pop(i, None)
+            if self.options.memory == "correct":
+                self.object_memory.pop(i, None)
+        self.buckets = {number: bucket for number, bucket in self.buckets.items() if bucket.values}
+
+    def keep_permanent(self) -> None:
+        """Forget the temporary and long-term elements; the object memory stays."""
+        for bucket in self.buckets.values():
+            bucket.keep_permanent()
+
+    def state_dict(self) -> State:
+        """All of it as tensors and scalars."""
+        state: State = {f"object.{i}": value.clone() for i, value in self.object_memory.items()}
+        layout = {}
+        for number, bucket in self.buckets.items():
+            layout[number] = {"ids": bucket.ids, "long": bucket.long, "permanent": bucket.permanent}
+            state |= {f"table.{number}.{name}": column.clone() for name, column in bucket.table.items()}
+            state |= {f"value.{number}.{i}": value.clone() for i, value in bucket.values.items()}
+        return state | {"layout": json.dumps(layout), "next_bucket": self._next_bucket}
+
+    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.clear()
+        tensors = {k: v.to(device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
+        for number, layout in json.loads(str(state["layout"])).items():
+            bucket = self.buckets[int(number)] = Bucket(self.options)
+            bucket.long, bucket.permanent = layout["long"], layout["permanent"]
+            prefix = f"table.{number}."
+            bucket.table = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            bucket.values = {i: tensors[f"value.{number}.{i}"] for i in layout["ids"]}
+        self.object_memory = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("object.")}
+        self._next_bucket = int(state["next_bucket"])
+
+
+def _insert(column: Tensor, rows: Tensor, place: int | None) -> Tensor:
+    """``rows`` before row ``place``, or at the end."""
+    parts = [column, rows] if place is None else [column[:, :place], rows, column[:, place:]]
+    return torch.cat(parts, 1)
+
+
+def _gather(column: Tensor, index: Tensor) -> Tensor:
+    """Rows (B, n) of a column (B, M) or (B, M, C)."""
+    if column.ndim == 2:
+        return column.gather(1, index)
+    return column.gather(1, index[..., None].expand(-1, -1, column.shape[-1]))
