@@ -154,6 +154,16 @@ def test_a_live_run_cannot_be_resumed(tmp_path, settings):
             run_video(RunConfig(input=server.url, resume=True, **settings))  # type: ignore[arg-type]
 
 
+def test_a_tracker_that_waits_for_the_end_is_refused(tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(KeepMasks, "lookahead", sys.maxsize)
+    with (
+        Loopback(http(transport_stream(tmp_path, range(COUNT)))) as server,
+        pytest.raises(UsageError, match="holds every frame back until the end, and a live source has none"),
+    ):
+        run_video(RunConfig(input=server.url, **settings))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("extra", [{"offline": True}, {"input": "rtsp://alice:hunter2@127.0.0.1:1/s3cret?s3cret"}])
 def test_errors_hold_no_secrets(tmp_path, settings, extra, capsys):
     with Loopback() as server, pytest.raises(VidsegError) as caught:

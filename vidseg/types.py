@@ -259,7 +259,7 @@ class Tracker(Protocol):
     """
 
     lookahead: int
-    """Frames it may hold back; 0 = causal."""
+    """Frames it may hold back; 0 = causal, sys.maxsize = all of them until the end, which live sources do not have."""
     wants_masks: bool
     """True: every prompt must reach :meth:`step` as a mask (the pipeline draws boxes and points with HQ-SAM first)."""
     finds_objects: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -163,6 +164,11 @@ def run_video(
         loaders = loaders or Loaders()
         with clock("load"):
             sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
+        if source.live and tracker.lookahead == sys.maxsize:
+            raise UsageError(
+                f"--tracker {config.tracker} with these settings holds every frame back until the end, and a live"
+                " source has none: use settings that give results on the way (not mode=offline)"
+            )
         if not all(file["sha256"] for file in manifest["weights"].values()):  # fetched just now
             manifest["weights"] = weights_of(config)
         segmenter = Segmenter(
