@@ -8,6 +8,8 @@ The front door, imported when it is first used (torch is heavy)::
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from vidseg.errors import InputError, OutputError, PartialError, UsageError, VidsegError, WeightsError
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from vidseg.types import Tracks as Tracks
 
 __version__ = "0.1.0"
+
+_OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+if "torch" not in sys.modules and not any(name in os.environ for name in _OPENMP_WAITING):
+    # OpenMP reads it once, when torch is loaded. Its threads then sleep while they wait for each other: beside another
+    # busy process, threads that wait in a loop take the CPU from the one that they wait for.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 
 _LAZY = {
     "segment_video": "vidseg_pipelines.api",

@@ -1,1 +1,3 @@
 """Trackers: who is where."""
+
+import vidseg  # noqa: F401  (before torch: see there)
