@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import UsageError
+from vidseg.options import key_values
+from vidseg_trackers.xmem.options import XMemOptions
 
 
 def test_yaml_is_the_same_tree(tmp_path: Path) -> None:
@@ -82,3 +86,56 @@ def test_contradictions_are_refused() -> None:
         RunConfig(boxes=Path("d.json")).check()
     with pytest.raises(UsageError, match="input"):
         from_mapping(RunConfig, {"input": 3}, where="here")
+
+
+@dataclass(frozen=True)
+class Values:
+    rate: float = 0.0
+    steps: int = 0
+    text: str = ""
+    switch: bool = False
+    shares: dict[str, float] = field(default_factory=dict)
+    size: int | None = None
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        *(("1e-3", "rate", 1e-3), ("5E2", "rate", 500.0), ("1", "rate", 1.0), (".5", "rate", 0.5)),
+        *(("-.Inf", "rate", -math.inf), ("2024-01-02", "text", "2024-01-02")),
+        *(("1e4", "steps", 10000), ("1_000", "steps", 1000), ("010", "steps", 10), ("0x10", "steps", 16)),
+        *(("1:30", "text", "1:30"), ("no", "text", "no"), ("1_000", "text", "1_000")),
+        *(("no", "switch", False), ("On", "switch", True), ("TRUE", "switch", True), ("off", "switch", False)),
+        *(("{a: 1e-2, no: 1}", "shares", {"a": 0.01, "no": 1.0}), ("1_000", "size", 1000), ("~", "size", None)),
+    ],
+)  # fmt: skip
+def test_plain_values_mean_what_the_option_takes(tmp_path: Path, text: str, name: str, value: object) -> None:
+    (tmp_path / "a.yaml").write_text(f"{name}: {text}\n")
+    given = getattr(load_yaml(Values, tmp_path / "a.yaml"), name)
+    assert given == value and type(given) is type(value)
+    assert getattr(from_mapping(Values, key_values("--set", [f"{name}={text}"]), where="flag"), name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate: fast", "rate: a float wanted, got 'fast'"),
+        ("steps: 1.5", "steps: an int wanted, got 1.5"),
+        ("steps: '5'", "steps: an int wanted, got '5'"),
+        ("size: many", "size: an int wanted, got 'many'"),
+        ("text: 5", "text: a str wanted, got 5; put it in quotes"),
+        ("switch: 1", "switch: a bool wanted, got 1"),
+        ("shares: {a: much}", "shares: a: a float wanted"),
+        ("rate: 1\nsteps: 2\nrate: 3", "'rate' stands twice"),
+    ],
+)
+def test_other_values_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_yaml(Values, tmp_path / "a.yaml")
+
+
+def test_options_of_a_tracker_are_read_the_same_way() -> None:
+    options = key_values("--tracker-option", ["scene_cut=1e-2", "antialias=no", "max_long_term_elements=20_000"])
+    made = XMemOptions.from_mapping(options)
+    assert (made.scene_cut, made.antialias, made.max_long_term_elements) == (0.01, False, 20000)

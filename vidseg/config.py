@@ -5,24 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
-import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 
 from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
+from vidseg.options import from_mapping as from_mapping
+from vidseg.options import key_values as key_values
+from vidseg.options import load_yaml as load_yaml
 
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
 
 _MAX_SECONDS = 1_000_000
 
-T = TypeVar("T")
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
@@ -161,109 +159,7 @@ class RunConfig:
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
 
 
-def key_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` texts of a flag as a mapping; values are read as YAML.
-
-    Raises:
-        UsageError: a text without a key or a value, or a value that is no YAML.
-    """
-    values: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        try:
-            if not equals or not key.strip():
-                raise ValueError
-            values[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UsageError(f"{flag} {text}: KEY=VALUE wanted") from error
-    return values
-
-
 def check_seconds(flag: str, seconds: float) -> None:
     """Refuse times that nobody can wait for (UsageError)."""
     if not 0 < seconds < _MAX_SECONDS:  # also what is no number
         raise UsageError(f"{flag} {seconds:g}: more than 0 and less than {_MAX_SECONDS} seconds wanted")
-
-
-def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
-    """A dataclass from a YAML file; ``overrides`` win.
-
-    Raises:
-        UsageError: the file is missing, no mapping, has a key that the dataclass lacks or a value of another type.
-    """
-    try:
-        data = yaml.safe_load(path.read_bytes())  # it knows byte order marks
-    except OSError as error:
-        raise UsageError(f"{path}: cannot read the configuration ({error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if data is not None and not isinstance(data, dict):
-        raise UsageError(f"{path}: a mapping of options wanted, got {type(data).__name__}")
-    return from_mapping(cls, {**(data or {}), **overrides}, where=str(path))
-
-
-def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
-    """A (nested) dataclass from a mapping. Unknown keys and values of another type are a UsageError."""
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for raw, value in data.items():
-        key = str(raw).replace("-", "_")
-        if key not in known:
-            raise UsageError(f"{where}: unknown option '{raw}'{did_you_mean(key, known)}")
-        values[key] = _coerce(hints[key], value, f"{where}: {raw}")
-    missing = [
-        name
-        for name, f in known.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UsageError(f"{where}: option '{missing[0]}' is missing")
-    return cls(**values)
-
-
-def _coerce(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
-        return from_mapping(hint, value, where=where)
-    if origin is Literal:
-        if value not in args:
-            raise UsageError(f"{where}: {value!r} is not allowed: use one of {', '.join(map(str, args))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        for arg in args:
-            try:
-                return _coerce(arg, value, where)
-            except UsageError:
-                continue
-        raise UsageError(f"{where}: {value!r} does not fit")
-    if origin is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_coerce(args[0], item, where) for item in items)
-        if len(items) != len(args):
-            raise UsageError(f"{where}: {len(args)} values wanted, got {value!r}")
-        return tuple(_coerce(arg, item, where) for arg, item in zip(args, items, strict=True))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
-        return dict(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool, Path) and type(value) is not hint and not isinstance(value, hint):
-        raise UsageError(f"{where}: {_article(hint.__name__)} wanted, got {value!r}")
-    if hint is int and isinstance(value, bool):
-        raise UsageError(f"{where}: an int wanted, got {value!r}")
-    return value
-
-
-def _article(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

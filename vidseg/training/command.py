@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from vidseg.config import load_yaml
 from vidseg.errors import OutputError
+from vidseg.options import load_yaml
 from vidseg.runtime import resolve_device
 from vidseg.training.recipe import Recipe
 from vidseg.training.trainer import train

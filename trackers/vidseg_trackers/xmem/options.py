@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vidseg.errors import UsageError, did_you_mean
+from vidseg.options import plain_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +81,15 @@ class XMemOptions:
         """
         hints = get_type_hints(cls)
         names = [field.name for field in fields(cls)]
+        values = dict(options)
         for name, value in options.items():
             if name not in names:
                 raise UsageError(
                     f"unknown xmem option '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}"
                 )
-            _check(name, value, hints[name])
-        return cls(**options)  # type: ignore[arg-type]
+            values[name] = plain_value(hints[name], value)
+            _check(name, values[name], hints[name])
+        return cls(**values)  # type: ignore[arg-type]
 
 
 def _check(name: str, value: object, hint: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from vidseg.config import load_yaml
 from vidseg.errors import OutputError
+from vidseg.options import load_yaml
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.loop import CHECKPOINT, train
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vidseg.config import from_mapping
+from vidseg.options import from_mapping
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.triplets import Bank, SequenceOptions, make_sequence
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
