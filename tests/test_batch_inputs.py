@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
+from vidseg_pipelines.batch import jobs
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.jobs import plan_jobs, safe_name
-from vidseg_pipelines.batch.leases import Leases
+from vidseg_pipelines.batch.leases import Lease, Leases, Owner
 from vidseg_pipelines.batch.store import Job, Result, Store
 
 BASE = RunConfig()
@@ -128,6 +130,48 @@ def test_names_of_outputs_are_unique_and_stay(tmp_path: Path) -> None:
     assert [job.name for job in plan(out, inputs[:2])] == ["clip", "clip-3"]
     assert [job.name for job in plan(out, inputs[::-1] + inputs)] == ["clip-4", "clip-3", "clip"]
     assert all(job.config.output == out / job.name for job in Store(out).jobs())
+
+
+def test_the_name_of_a_failed_job_is_not_free(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (first,) = plan(out, [str(tmp_path / "a" / "clip.mp4")])
+    Store(out).finish(first.key, Result("failed", "why"))
+    (out / "clip").rmdir()
+    (second,) = plan(out, [str(tmp_path / "b" / "clip.mp4")])
+    assert (first.name, second.name) == ("clip", "clip-2")
+
+
+def test_calls_that_plan_at_the_same_moment_share_the_jobs(tmp_path: Path) -> None:
+    out, context = tmp_path / "out", multiprocessing.get_context("fork")
+    barrier, inputs = context.Barrier(3), [str(tmp_path / f"{place}/clip.mp4") for place in range(60)]
+
+    def call() -> None:
+        barrier.wait()
+        plan(out, inputs)
+
+    calls = [context.Process(target=call) for _ in range(2)]
+    for process in calls:
+        process.start()
+    barrier.wait()
+    for process in calls:
+        process.join()
+    assert [process.exitcode for process in calls] == [0, 0]
+    assert len(Store(out).jobs()) == len(list(out.glob("clip*"))) == 60
+
+
+def test_a_job_that_is_planned_anew_is_in_no_other_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a worker begins it in the moment before its folder is cleared."""
+    out, video = tmp_path / "out", str(tmp_path / "v.mp4")
+    (job,) = plan(out, [video])
+    leases = Leases(Store(out).attempts, 60)
+    worker = Owner.this_process("other call", 0)
+    seen: list[Lease | None] = []
+    monkeypatch.setattr(jobs, "clear_folder", lambda folder: seen.append(leases.take(job.key, 0, worker)))
+    plan(out, [video], overwrite=True)
+    assert seen == [None]
+    assert leases.take(job.key, 1, worker) is not None
+    with pytest.raises(UsageError, match="out/v is being made by another"):
+        plan(out, [video], overwrite=True)
 
 
 def test_same_video_with_other_prompts_is_another_job(tmp_path: Path) -> None:

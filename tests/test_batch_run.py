@@ -237,7 +237,25 @@ def test_a_job_that_kills_its_workers_fails(tmp_path: Path, base: RunConfig, out
     assert (result.status, result.reason) == ("failed", "3 workers died while they were at it (killed, out of memory?)")
     plan_jobs(store, leases, expand([job.config.input], base), retry_failed=True)
     work(spec_of(store, job), 0)
-    assert store.result(job.key).status == "done"  # type: ignore[union-attr]
+    result = store.result(job.key)
+    assert result is not None
+    assert (result.status, result.attempts) == ("done", 1)  # what was before does not count
+
+
+def test_results_outlive_the_failure_and_the_repetition_of_others(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    clips = [make_clip(tmp_path / place / "clip.mp4") for place in "ab" if (tmp_path / place).mkdir() is None]
+    beyond = replace(base, frames="100:", mask=(f"100:{base.mask[0]}",))
+    store, leases, bad = plan(out, clips[0], beyond)
+    work(spec_of(store, bad), 0)
+    _, _, good = plan(out, clips[1], base)
+    work(spec_of(store, good), 0)
+    assert [store.result(job.key).status for job in (bad, good)] == ["failed", "done"]  # type: ignore[union-attr]
+    there = results(out / good.name)
+    for how in ({"retry_failed": True}, {"overwrite": True}):
+        (again,) = plan_jobs(store, leases, expand([str(clips[0])], beyond), **how)
+        work(spec_of(store, again), 0)
+        assert (again.name, store.result(again.key).status) == ("clip", "failed")  # type: ignore[union-attr]
+        assert results(out / good.name) == there
 
 
 def test_jobs_in_other_hands_are_left_alone(tmp_path: Path, base: RunConfig, out: Path, log: Path) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidseg.errors import UsageError
+from vidseg.locks import file_lock
 from vidseg.names import safe_name
 from vidseg.outputs.files import output_error
 from vidseg_pipelines.batch.inputs import Request
-from vidseg_pipelines.batch.leases import Leases, end_attempts
+from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
 from vidseg_pipelines.batch.store import Job, Store
 from vidseg_pipelines.resume import differences, read_manifest
 from vidseg_pipelines.run_folder import clear_folder, files_of
@@ -23,8 +24,9 @@ def plan_jobs(
 ) -> list[Job]:
     """The jobs of a call of ``vidseg batch``, recorded in ``store`` with a folder for each.
 
-    A request that was made before gets the same folder again; a new one gets a name that no folder has. The same
-    request twice is one job. ``overwrite`` makes all of them again, ``retry_failed`` those that failed.
+    A request that was made before gets the same folder again; a new one gets a name that no folder and no job has. The
+    same request twice is one job. ``overwrite`` makes all of them again, ``retry_failed`` those that failed.
+    Other calls may plan at the same time.
 
     Raises:
         UsageError: without ``overwrite``, results that were made with other settings or of another input; results that
@@ -32,7 +34,8 @@ def plan_jobs(
         OutputError: the folder cannot be written.
     """
     store.create()
-    return _Plan(store, leases, overwrite, retry_failed).jobs(requests)
+    with file_lock(store.root / "plan.lock"):  # calls that begin at the same moment plan one after the other
+        return _Plan(store, leases, overwrite, retry_failed).jobs(requests)
 
 
 class _Plan:
@@ -41,7 +44,9 @@ class _Plan:
         self.attempts = leases.attempts()
         self.by_digest: dict[str, list[Job]] = {}  # jobs that no request has claimed yet
         self.by_input: dict[str, list[Job]] = {}
+        self.names: set[str] = set()
         for job in store.jobs():
+            self.names.add(job.name)
             self.by_digest.setdefault(job.config.digest(), []).append(job)
             self.by_input.setdefault(job.config.input, []).append(job)
 
@@ -58,7 +63,7 @@ class _Plan:
                 other = self._claim(self.by_input.get(request.config.input, []), base)
                 if other is not None:
                     self._replace(other, request)
-                name = other.name if other is not None else _new_folder(self.store.folder, base)
+                name = other.name if other is not None else self._new_folder(base)
                 job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name))
                 self.store.add(job)
                 chosen[digest, base] = job
@@ -78,8 +83,7 @@ class _Plan:
         result = self.store.result(job.key)
         folder = self.store.folder / job.name
         if self.overwrite:
-            self._reset(job)
-            clear_folder(folder)
+            self._reset(job, clear=True)
         elif result is not None and result.status == "failed":
             if self.retry_failed:
                 self._reset(job)
@@ -102,33 +106,44 @@ class _Plan:
         if not self.overwrite and (self.store.result(old.key) or read_manifest(folder)):
             found = differences({"config": old.config.content()}, {"config": request.config.content()})
             raise UsageError(f"{folder} was made with other settings ({found}): use --overwrite or another --output")
-        self._reset(old)
-        clear_folder(folder)
+        self._reset(old, clear=True)
         self.store.remove(old.key)
 
-    def _reset(self, job: Job) -> None:
-        """Forget the result of a job and the deaths of its workers."""
+    def _reset(self, job: Job, *, clear: bool = False) -> None:
+        """Forget the result of a job and its earlier attempts, and ``clear`` its folder; no worker begins meanwhile."""
+        folder = self.store.folder / job.name
         attempts = self.attempts.get(job.key, [])
-        if attempts and self.leases.is_live(attempts[-1]):
-            raise UsageError(f"{self.store.folder / job.name} is being made by another vidseg batch: stop that first")
-        end_attempts(attempt.path for attempt in attempts if not attempt.ended)
-        self.store.forget_result(job.key)
+        last = attempts[-1].number if attempts else 0
+        busy = bool(attempts) and self.leases.is_live(attempts[-1])
+        lease = None if busy else self.leases.take(job.key, last, Owner.this_process(PLANNING, 0))
+        if lease is None:
+            raise UsageError(f"{folder} is being made by another vidseg batch: stop that first")
+        with lease:
+            end_attempts(attempt.path for attempt in attempts if not attempt.ended)
+            self.store.forget_result(job.key)
+            if clear:
+                clear_folder(folder)
+
+    def _new_folder(self, base: str) -> str:
+        """Create ``base`` or ``base-2``, ``base-3``...
+
+        Creating it is what makes the name ours. The folder of a job that failed may be gone; its name is not free.
+        """
+        for number in itertools.count(1):
+            name = base if number == 1 else f"{base}-{number}"
+            if name in self.names:
+                continue
+            try:
+                (self.store.folder / name).mkdir()
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise output_error(self.store.folder / name, error) from error
+            self.names.add(name)
+            return name
+        raise AssertionError
 
 
 def _base(request: Request) -> str:
     path = Path(request.config.input)
     return safe_name(request.name or (path.name if path.is_dir() else path.stem))
-
-
-def _new_folder(folder: Path, base: str) -> str:
-    """Create ``base`` or ``base-2``, ``base-3``...; creating it is what makes the name ours."""
-    for number in itertools.count(1):
-        name = base if number == 1 else f"{base}-{number}"
-        try:
-            (folder / name).mkdir()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise output_error(folder / name, error) from error
-        return name
-    raise AssertionError

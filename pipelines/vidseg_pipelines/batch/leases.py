@@ -15,12 +15,15 @@ import os
 import platform
 import tempfile
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vidseg.outputs.files import output_error
+
+PLANNING = "planning"
+"""The call of an owner that is no worker: a job was planned anew, and what was attempted before does not count."""
 
 _BEATS_PER_TIMEOUT = 6
 _END = ".end"
@@ -63,6 +66,13 @@ class Attempt:
             return Owner(**json.loads(self.path.read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def since_planned(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those of ``attempts`` at a job that workers made since it was last planned anew."""
+    owners = [attempt.owner for attempt in attempts]
+    plans = [place for place, owner in enumerate(owners) if owner is not None and owner.call == PLANNING]
+    return list(attempts[plans[-1] + 1 :]) if plans else list(attempts)
 
 
 class Leases:
@@ -128,11 +138,6 @@ class Lease:
         self._path, self._successor, self._beat_s = path, successor, beat_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="vidseg-lease", daemon=True)
-
-    @property
-    def attempt(self) -> int:
-        """Which attempt at the job this is, from 1."""
-        return int(self._path.suffix[1:])
 
     def __enter__(self) -> Lease:
         """Start the heartbeat."""

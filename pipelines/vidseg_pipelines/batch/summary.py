@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vidseg.outputs.files import atomic_file
-from vidseg_pipelines.batch.leases import Leases
+from vidseg_pipelines.batch.leases import Leases, since_planned
 from vidseg_pipelines.batch.store import Store
 
 STATES = ("done", "partial", "failed", "running", "waiting")
@@ -60,7 +60,7 @@ def rows_of(store: Store, leases: Leases) -> list[Row]:
             live = bool(made) and leases.is_live(made[-1])
             worker = str(made[-1].owner or "") if live else ""
             status = "running" if live else "waiting"
-            rows.append(Row(job.name, status, 0, 0, 0.0, 0.0, len(made), worker, job.config.input, ""))
+            rows.append(Row(job.name, status, 0, 0, 0.0, 0.0, len(since_planned(made)), worker, job.config.input, ""))
     return rows
 
 

@@ -17,7 +17,7 @@ import torch
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, VidsegError, WeightsError
 from vidseg.types import Source, VideoInfo
-from vidseg_pipelines.batch.leases import Lease, Leases, Owner
+from vidseg_pipelines.batch.leases import Attempt, Lease, Leases, Owner, since_planned
 from vidseg_pipelines.batch.store import Result, Store
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.streaming import Advance
@@ -63,28 +63,29 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
         taken = _take(store, leases, spec.keys, owner)
         if taken is None:
             return
-        key, lease, deaths = taken
+        key, lease, earlier = taken
         with lease:
             if key in store.finished():  # by a worker that was faster
                 continue
             try:
+                deaths = sum(not attempt.ended for attempt in earlier)
                 result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, key, loaders, stop)
             except _NoModelError as error:
                 store.abort(spec.call, str(error), error.exit_code)
                 return
-            store.finish(key, dataclasses.replace(result, attempts=lease.attempt, worker=str(owner)))
+            store.finish(key, dataclasses.replace(result, attempts=len(earlier) + 1, worker=str(owner)))
         _free_memory()
 
 
-def _take(store: Store, leases: Leases, keys: Sequence[str], owner: Owner) -> tuple[str, Lease, int] | None:
-    """The first job that has not ended and that nobody is at: its key, its lease, how many workers died at it."""
+def _take(store: Store, leases: Leases, keys: Sequence[str], owner: Owner) -> tuple[str, Lease, list[Attempt]] | None:
+    """The first job that has not ended and that nobody is at: its key, its lease, the attempts before."""
     finished, attempts = store.finished(), leases.attempts()
     for key in keys:
         earlier = attempts.get(key, [])
         if key not in finished and not (earlier and leases.is_live(earlier[-1])):
             lease = leases.take(key, earlier[-1].number if earlier else 0, owner)
             if lease is not None:
-                return key, lease, sum(not attempt.ended for attempt in earlier)
+                return key, lease, since_planned(earlier)
     return None
 
 
