@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,29 @@ def test_inputs_are_absolute_whatever_the_current_folder(videos: Path, monkeypat
     assert request.config.input == str(videos / "b10.mp4")
     assert request.config.mask == (f"3:{videos / 'm.png'}", str(videos / "n.png"))
     assert request.config.boxes == videos / "d.txt"
+
+
+def test_weights_are_absolute_whatever_the_current_folder(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(videos)
+    for name in ("xmem", "XMem.pth", "m2f.pkl", "a # b.txt"):
+        (videos / name).touch()
+    own = RunConfig(
+        tracker_options={"weights": "xmem", "size": 480},
+        tracker_option=("weights=./XMem.pth", "log='a # b.txt'", "memory=official"),
+        detector_options={"weights": "m2f.pkl", "threshold": 0.5},
+    )
+    for model, expected in [
+        ("sub/sam.pth", f"{videos}/sub/sam.pth"),
+        ("sam-vit-b=../x.pth", f"sam-vit-b={videos.parent}/x.pth"),
+        ("compact", "compact"),
+    ]:
+        (request,) = expand(["b10.mp4"], replace(own, model=model))
+        assert request.config.model == expected
+    (other,) = expand(["b10.mp4"], RunConfig(tracker_option=("weights=xmem",)))
+    assert other.config.all_tracker_options() == {"weights": "xmem"}  # the catalogue's
+    options = {"weights": f"{videos}/XMem.pth", "size": 480, "log": f"{videos}/a # b.txt", "memory": "official"}
+    assert request.config.all_tracker_options() == options
+    assert request.config.detector_options == {"weights": f"{videos}/m2f.pkl", "threshold": 0.5}
 
 
 def test_manifests_set_prompts_per_video(videos: Path) -> None:

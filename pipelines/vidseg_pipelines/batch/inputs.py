@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.address import redact
-from vidseg.config import RunConfig, from_mapping
+from vidseg.config import RunConfig, from_mapping, key_values
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.video.images import IMAGE_SUFFIXES, natural_key
+from vidseg.weights import split_model
+from vidseg.weights.catalog import CATALOG
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".flv", ".wmv"),
@@ -152,7 +154,29 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
     boxes = config.boxes
     if boxes is not None:
         boxes = Path(_absolute(str(boxes), folder if "boxes" in row else Path.cwd()))
-    return dataclasses.replace(config, input=_absolute(config.input, folder), mask=tuple(masks), boxes=boxes)
+    name, weights = split_model(config.model)
+    if weights is not None:
+        path = _absolute(str(weights), Path.cwd())
+        config = dataclasses.replace(config, model=f"{name}={path}" if name else path)
+    return dataclasses.replace(
+        config,
+        input=_absolute(config.input, folder),
+        mask=tuple(masks),
+        boxes=boxes,
+        tracker_options=_with_files(config.tracker_options | key_values("--tracker-option", config.tracker_option)),
+        tracker_option=(),
+        detector_options=_with_files(config.detector_options),
+    )
+
+
+def _with_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a tracker or detector; those that name a file here (weights, boxes) get absolute paths."""
+    return {key: _absolute(value, Path.cwd()) if _is_file(value) else value for key, value in options.items()}
+
+
+def _is_file(value: object) -> bool:
+    """Whether a setting names a file; a known name of weights wins over a file of that name."""
+    return isinstance(value, str) and value not in CATALOG and os.path.isfile(value)  # noqa: PTH113  (any text)
 
 
 def _absolute(text: str, folder: Path) -> str:
