@@ -283,6 +283,38 @@ def test_an_unexpected_error_fails_alone_and_keeps_its_traceback(
     assert "1 / 0" in (store.root / "errors" / f"{job.key}.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("error", "workers"),
+    [
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), 2),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1),
+    ],
+)
+def test_a_worker_whose_device_is_lost_makes_room_for_another(
+    tmp_path: Path, base: RunConfig, out: Path, error: Exception, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, started = ToldTracker.step, []
+
+    def failing_step(self: ToldTracker, frame: Frame, *prompts: Any) -> list[Tracks]:
+        if self.name == "b":
+            raise error
+        return step(self, frame, *prompts)
+
+    class Engine(ThreadEngine):
+        def start(self, spec: WorkerSpec, number: int) -> batch_toys.ThreadWorker:
+            started.append(number)
+            return super().start(spec, number)
+
+    monkeypatch.setattr(ToldTracker, "step", failing_step)
+    monkeypatch.setattr(batch_command, "make_engine", lambda *a: Engine())
+    monkeypatch.setattr(supervisor, "POLL_S", 0.01)
+    clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 2)) for name in "abc")
+    assert run_batch(command(base, inputs=clips, output=out, workers=1), loaders=LOADERS) == 5
+    assert [row["status"] for row in table(out).values()] == ["done", "failed", "done"]
+    assert str(error) in table(out)["b"]["reason"]
+    assert len(started) == workers
+
+
 def test_a_video_is_forgotten_before_the_next(
     tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidseg.errors import UsageError
-from vidseg.runtime import resolve_device, resolve_dtype
+from vidseg.runtime import loses_device, resolve_device, resolve_dtype
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,18 @@ def test_bfloat16_is_automatic_where_the_device_computes_in_it(
     assert resolve_dtype("auto", torch.device("cuda")) == dtype
     assert resolve_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16  # who asks for it gets it
     assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), False),
+        (RuntimeError("Expected all tensors to be on the same device, but found cpu and cuda:0"), False),
+        (ValueError("CUDA error: it is none"), False),
+    ],
+)
+def test_errors_that_leave_the_device_unusable(error: Exception, lost: bool) -> None:
+    assert loses_device(error) == lost

@@ -9,6 +9,7 @@ import torch
 from vidseg.errors import UsageError
 
 _DEVICES = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
+_OF_THE_DEVICE = re.compile(r"\b(CUDA|HIP|cuDNN|MIOpen)( driver)? error|\bCU(BLAS|DNN|SOLVER|FFT)_STATUS_")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -47,6 +48,18 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise UsageError(f"--dtype {name}: allowed are auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def loses_device(error: BaseException) -> bool:
+    """Whether ``error`` may leave the device unusable for the rest of the process.
+
+    An illegal access or a failed assertion in a CUDA kernel does: every later call fails with the same error. Running
+    out of memory does not.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    named = isinstance(error, RuntimeError) and _OF_THE_DEVICE.search(str(error)) is not None
+    return isinstance(error, torch.AcceleratorError) or named
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ import torch
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, VidsegError, WeightsError
+from vidseg.runtime import loses_device
 from vidseg.types import Source, VideoInfo
 from vidseg_pipelines.batch.leases import Attempt, Lease, Leases, Owner, since_planned
 from vidseg_pipelines.batch.store import Result, Store
@@ -50,7 +51,8 @@ class WorkerSpec:
 def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
     """Do jobs until all are done or in other hands, or until ``stop()``.
 
-    A job that fails is recorded with its reason. A model that cannot be loaded ends all work: see :meth:`Store.abort`.
+    A job that fails is recorded with its reason. When the device failed with it, this worker ends: another process is
+    needed for the other jobs. A model that cannot be loaded ends all work: see :meth:`Store.abort`.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
@@ -70,10 +72,15 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
             try:
                 deaths = sum(not attempt.ended for attempt in earlier)
                 result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, key, loaders, stop)
+                lost = False
             except _NoModelError as error:
                 store.abort(spec.call, str(error), error.exit_code)
                 return
+            except _DeviceLostError as error:
+                result, lost = error.result, True
             store.finish(key, dataclasses.replace(result, attempts=len(earlier) + 1, worker=str(owner)))
+        if lost:
+            return
         _free_memory()
 
 
@@ -97,6 +104,14 @@ class _NoModelError(Exception):
         self.exit_code = cause.exit_code
 
 
+class _DeviceLostError(Exception):
+    """A job ended with an error after which every further call of the device fails in this process."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.reason)
+        self.result = result
+
+
 def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
     """One attempt at a job; continues what an earlier attempt left."""
     begun = time.perf_counter()
@@ -117,7 +132,10 @@ def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
     except Exception as error:
         path = store.save_traceback(key, traceback.format_exc())
         reason = f"internal error: {type(error).__name__}: {error} (traceback: {path})"
-        return _failed(reason, time.perf_counter() - begun)
+        result = _failed(reason, time.perf_counter() - begun)
+        if loses_device(error):
+            raise _DeviceLostError(result) from error
+        return result
     seconds = round(time.perf_counter() - begun, 3)
     return Result(summary.status, "; ".join(summary.warnings), seconds, summary.frames, len(summary.objects))
 
