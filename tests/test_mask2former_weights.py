@@ -46,6 +46,16 @@ def test_detectron2_pickles(state, tmp_path: Path, protocol: int) -> None:
     assert same(read_state_dict(path), state)
 
 
+def test_wrapped_files(state, tmp_path: Path) -> None:
+    compiled = {f"_orig_mod.{k}": v for k, v in state.items()}
+    torch.save({"model_state_dict": compiled, "epoch": 3}, tmp_path / "wrapped.pth")
+    assert same(read_state_dict(tmp_path / "wrapped.pth"), state)
+    renamed = {f"module.{k}": v for k, v in arrays(state).items()}
+    path = tmp_path / "wrapped.pkl"
+    path.write_bytes(pickle.dumps({"ema": {"net": renamed}, "epoch": 3}, 4))
+    assert same(read_state_dict(path), state)
+
+
 def test_pickles_of_the_first_numpy(state, tmp_path: Path) -> None:
     path = write_pickle(tmp_path / "model.pkl", arrays(state), 2)
     old = path.read_bytes().replace(b"numpy._core", b"numpy.core")

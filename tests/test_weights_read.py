@@ -17,7 +17,9 @@ from vidseg.sam.build import build_sam, from_state, load_sam, save_sam
 from vidseg.sam.config import named_config
 from vidseg.sam.convert import infer_config, is_decoder_only, merge_decoder, official_state
 from vidseg.weights import split_model, weights_identity
+from vidseg.weights.catalog import find_local
 from vidseg.weights.read import WeightFile, read_weights
+from vidseg_trackers.xmem.weights import load_network
 
 State = dict[str, torch.Tensor]
 HQ = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
@@ -37,8 +39,35 @@ def save(path: Path, content: object) -> Path:
     return path
 
 
+def prefixed(prefix: str, state: State) -> State:
+    return {prefix + k: v for k, v in state.items()}
+
+
+def halfway(state: State) -> State:
+    return {k.replace("image_encoder.", "image_encoder._orig_mod."): v for k, v in state.items()}
+
+
+OPTIMIZER = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+
+
 @pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {f"module.{k}": v for k, v in s.items()}]
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"model": s},
+        lambda s: prefixed("module.", s),
+        lambda s: {"model_state_dict": s, "optimizer_state_dict": OPTIMIZER, "epoch": 3},
+        lambda s: prefixed("_orig_mod.", s),
+        lambda s: prefixed("_orig_mod.module.", s),
+        lambda s: {"state_dict": prefixed("model.", s), "epoch": 1, "optimizer_states": [OPTIMIZER]},
+        lambda s: {"state_dict": prefixed("sam.", s), "loops": {"fit_loop": {}}},
+        lambda s: {"module": s, "global_steps": 7},
+        lambda s: {"net": prefixed("module.", s), "loss": 0.3},
+        lambda s: {"ema": {"module": prefixed("network.", s), "updates": 9}},
+        lambda s: {"model": prefixed("module.", s), "ema": s, "optimizer": {"exp_avg": prefixed("module.", s)}},
+        lambda s: {"generator": s, "discriminator": {"conv.weight": torch.zeros(1)}},
+        halfway,
+    ],
 )
 def test_official_file_loads_by_its_path(tmp_path: Path, state: State, wrap: object) -> None:
     extra = {**state, "pixel_mean": torch.zeros(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)}
@@ -190,6 +219,33 @@ def test_disguised_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=r"w.pth.*damaged"):
         load_sam(tmp_path / "w.pth")
+
+
+def test_two_networks_in_one_file_are_not_guessed_at(tmp_path: Path, state: State) -> None:
+    with pytest.raises(WeightsError, match=r"2 of its parts are a SAM: student .*, teacher .*file of its own"):
+        load_sam(save(tmp_path / "two.pth", {"student": state, "teacher": state}))
+    two = {"a": {"conv.weight": torch.zeros(1)}, "b": {"fc.weight": torch.zeros(1)}}
+    with pytest.raises(WeightsError, match=r"none of its parts is a SAM: a \('conv'\), b \('fc'\)"):
+        load_sam(save(tmp_path / "none.pth", two))
+    with pytest.raises(WeightsError, match="is not a SAM: it has parts conv instead of"):
+        load_sam(save(tmp_path / "other.pth", {"model_state_dict": two["a"], "epoch": 3}))
+
+
+def test_wrapped_files_of_the_trackers_load_too(tmp_path: Path) -> None:
+    embedded = find_local("compact-xmem")
+    assert embedded is not None
+    config = read_weights(embedded).metadata
+    tensors = read_weights(embedded).tensors
+    save_file(prefixed("_orig_mod.module.", tensors), tmp_path / "xmem.safetensors", metadata=config)
+    network = load_network(str(tmp_path / "xmem.safetensors"), device=torch.device("cpu"), offline=True)
+    assert network.state_dict().keys() == tensors.keys()
+
+
+def test_configuration_of_another_tool_is_a_matter_of_the_weights(tmp_path: Path, state: State) -> None:
+    for text in ("{", "[]", '{"hidden_size": 3}'):
+        save_file(state, tmp_path / "other.safetensors", metadata={"config": text})
+        with pytest.raises(WeightsError, match=r"other.safetensors: its configuration cannot be read"):
+            load_sam(tmp_path / "other.safetensors")
 
 
 def test_other_contents(tmp_path: Path) -> None:

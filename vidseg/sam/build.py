@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.sam.config import SamConfig, named_config
-from vidseg.sam.convert import check_state, infer_config, official_state
+from vidseg.sam.convert import SAM, check_state, infer_config, official_state
 from vidseg.sam.image_encoder import ImageEncoderViT
 from vidseg.sam.model import Sam
 from vidseg.sam.tiny_vit import TinyViT
@@ -50,7 +50,7 @@ def load_sam(
         if name not in names:
             raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
         path = locate(name, offline=offline, progress=progress)
-    file = read_weights(path)
+    file = read_weights(path, SAM)
     state = official_state(file)
     config = named_config(name) if name and "config" not in file.metadata else infer_config(state, *_origin(file))
     sam = from_state(config, state, str(path), hq=config.hq or not name)

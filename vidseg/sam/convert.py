@@ -13,9 +13,13 @@ from torch import Tensor
 from vidseg.errors import WeightsError
 from vidseg.sam.config import SamConfig, TinyVitConfig, VitConfig, config_from_mapping
 from vidseg.weights.read import WeightFile
+from vidseg.weights.unwrap import Network
 
 HQ_PARTS = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
 """The modules of the mask decoder that HQ-SAM adds to SAM."""
+
+SAM = Network("a SAM", lambda names: _is_sam(names))
+"""What a SAM file is expected to hold, for the reader of weights."""
 
 _PE = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 _IGNORED = ("pixel_mean", "pixel_std")
@@ -82,6 +86,12 @@ def official_state(file: WeightFile) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
+def _is_sam(names: Iterable[str]) -> bool:
+    heads = {name.partition(".")[0] for name in names}
+    encoders = {"image_encoder", "vision_encoder"}
+    return bool(heads & encoders and {"prompt_encoder", "mask_decoder"} <= heads) or is_decoder_only(names)
+
+
 def is_decoder_only(tensors: Iterable[str]) -> bool:
     """True for the epoch files of the official HQ training code: decoder tensors without prefix."""
     heads = {k.split(".")[0] for k in tensors}
@@ -107,10 +117,13 @@ def infer_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str,
     """The configuration of a state dict with official names, from the shapes (our own files carry it as text).
 
     Raises:
-        WeightsError: an encoder we do not know, or tensors missing that tell a size.
+        WeightsError: an encoder we do not know, tensors missing that tell a size, or a configuration of another tool.
     """
     if metadata and "config" in metadata:
-        return config_from_mapping(json.loads(metadata["config"]), f"config in {where}")
+        try:
+            return config_from_mapping(json.loads(metadata["config"]), f"config in {where}")
+        except (ValueError, AttributeError) as error:  # a UsageError is a ValueError
+            raise WeightsError(f"{where}: its configuration cannot be read ({error})") from error
     try:
         dim = state["prompt_encoder.no_mask_embed.weight"].shape[1]
         hq = "mask_decoder.hf_token.weight" in state

@@ -126,7 +126,8 @@ class ConvertCommand:
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Official .pth, Hugging Face model.safetensors, or a decoder file of the official HQ-SAM training."""
+    """Official .pth, Hugging Face model.safetensors, a checkpoint of a training of your own (its tensors may be wrapped
+    in dictionaries and have prefixes), or a decoder file of the official HQ-SAM training."""
     sam: Path | None = None
     """The SAM file that a decoder file was trained on."""
     output: Path | None = None
@@ -141,17 +142,17 @@ class ConvertCommand:
             UsageError: the output exists. WeightsError: a file is damaged or the parts do not fit.
         """
         from vidseg.sam.build import from_state, save_sam
-        from vidseg.sam.convert import infer_config, is_decoder_only, merge_decoder, official_state
+        from vidseg.sam.convert import SAM, infer_config, is_decoder_only, merge_decoder, official_state
         from vidseg.weights.read import read_weights
 
         target = self.output or self.file.with_suffix(".safetensors")
         if target.exists() and not self.overwrite:
             raise UsageError(f"{target} exists: name another --output, or add --overwrite")
-        source = read_weights(self.file)
+        source = read_weights(self.file, SAM)
         if self.sam is not None:
             if not is_decoder_only(source.tensors):
                 raise UsageError(f"--sam joins a decoder-only file with its SAM, but {self.file} is not decoder-only")
-            state, metadata = merge_decoder(source.tensors, official_state(read_weights(self.sam))), {}
+            state, metadata = merge_decoder(source.tensors, official_state(read_weights(self.sam, SAM))), {}
         else:
             state, metadata = official_state(source), source.metadata
         sam = from_state(infer_config(state, str(self.file), metadata), state, str(self.file))

@@ -10,7 +10,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from torch import Tensor
 from vidseg.archives import HEAD_BYTES, archive_kind
 from vidseg.errors import WeightsError
 from vidseg.types import ShapeRepr
+from vidseg.weights.unwrap import Network, some, unwrap
 
 _NEEDED = re.compile(
     r"collections\.OrderedDict|torch\.Size|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
@@ -40,42 +41,49 @@ class WeightFile(ShapeRepr):
     metadata: dict[str, str]
 
 
-def read_weights(path: Path) -> WeightFile:
-    """Read .pth/.pt files of PyTorch (with ``weights_only``) and .safetensors; the content decides, not the name.
+def read_weights(path: Path, network: Network | None = None) -> WeightFile:
+    """Read .pth/.pt/.ckpt files of PyTorch (with ``weights_only``) and .safetensors; the content decides, not the name.
 
-    Files that keep the tensors under "model" or "state_dict" are unpacked; a "module." prefix is removed. What loading
-    takes of memory is bounded by the size of the file.
+    The tensors may be wrapped as training loops do it, see :func:`unwrap`. What loading takes of memory is bounded by
+    the size of the file.
 
     Raises:
-        WeightsError: missing, damaged, truncated, unsafe, an archive, or without tensors.
+        WeightsError: missing, damaged, truncated, unsafe, an archive, or without tensors of one network.
     """
+    content, metadata = _read(path)
+    tensors = unwrap(content, path, Tensor, network)
+    size = path.stat().st_size
+    large = [k for k, v in tensors.items() if v.layout != torch.strided or v.numel() * v.element_size() > size]
+    if large:
+        raise WeightsError(f"{path} refused: {some(large)} would be larger than the file")
+    return WeightFile(path, tensors, metadata)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of a training: a dictionary of tensors, numbers, texts and dictionaries of these.
+
+    Raises:
+        WeightsError: missing, damaged, truncated, unsafe, or something else.
+    """
+    content, _ = _read(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds {type(content).__name__} instead of a checkpoint")
+    return content
+
+
+def _read(path: Path) -> tuple[object, dict[str, str]]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
-    metadata: dict[str, str] = {}
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        content = _read_pytorch(path, size, zipped=head[:2] == b"PK")
-    elif len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
-        content, metadata = _read_safetensors(path, size)
-    elif kind := archive_kind(head):
+        return _read_pytorch(path, size, zipped=head[:2] == b"PK"), {}
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        return _read_safetensors(path, size)
+    if kind := archive_kind(head):
         raise WeightsError(f"{path} is a {kind} archive: unpack it and name the file of weights in it")
-    else:
-        raise WeightsError(f"{path} ({size:,} bytes) is neither a PyTorch nor a safetensors file, or it is damaged")
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path} holds {type(content).__name__} instead of named tensors")
-    wrong = [str(k) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if wrong:
-        raise WeightsError(f"{path}: {_some(wrong)} not a tensor: this is not a file of weights")
-    large = [k for k, v in content.items() if v.layout != torch.strided or v.numel() * v.element_size() > size]
-    if large:
-        raise WeightsError(f"{path} refused: {_some(large)} would be larger than the file")
-    tensors = {k.removeprefix("module."): v for k, v in content.items()}
-    return WeightFile(path, tensors, metadata)
+    raise WeightsError(f"{path} ({size:,} bytes) is neither a PyTorch nor a safetensors file, or it is damaged")
 
 
 def _read_pytorch(path: Path, size: int, *, zipped: bool) -> object:
@@ -134,9 +142,3 @@ def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated: {error}") from error
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    """The first few of ``names``, and how many more there are."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(n) for n in names[:limit]) + more

@@ -19,9 +19,11 @@ from vidseg.errors import WeightsError
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
 from vidseg.weights.read import read_weights
+from vidseg.weights.unwrap import Network, unwrap
 from vidseg_trackers.mask2former.config import config_from_state_dict
 from vidseg_trackers.mask2former.network import Mask2Former
 
+_NETWORK = Network.of_parts("a Mask2Former", "backbone", "sem_seg_head")
 _TORCH_MAGIC = b"\x8a\n"
 """After the protocol bytes: the long number that PyTorch's old format starts with."""
 _IGNORED = re.compile(r"criterion\.|pixel_mean$|pixel_std$|.*\.relative_position_index$|.*\.num_batches_tracked$")
@@ -80,7 +82,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         head = stream.read(4)
         stream.seek(0)
         plain = head[:1] == b"\x80" and head[2:4] != _TORCH_MAGIC
-        tensors = _read_detectron2(stream, path) if plain else read_weights(path).tensors
+        tensors = _read_detectron2(stream, path) if plain else read_weights(path, _NETWORK).tensors
     return official_names(tensors, where=str(path))
 
 
@@ -134,13 +136,14 @@ def _read_detectron2(stream: IO[bytes], path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} refused: {error}") from None
     except Exception as error:  # a damaged pickle can fail in any way
         raise WeightsError(f"{path} ({path.stat().st_size:,} bytes) is damaged or truncated: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path} holds {type(content).__name__} instead of named arrays")
+    arrays: dict[str, Any] = unwrap(
+        *(content, path, (np.ndarray, np.generic), _NETWORK),
+        named="named arrays",
+        complaint="is not an array of numbers",
+    )
     tensors = {}
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind not in "fiu":
+    for key, value in arrays.items():
+        if value.dtype.kind not in "fiu":
             raise WeightsError(f"{path}: '{key}' is not an array of numbers")
         array = np.asarray(value)
         tensors[key] = torch.from_numpy(array if array.flags.writeable else array.copy())

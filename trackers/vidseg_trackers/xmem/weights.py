@@ -11,9 +11,11 @@ from vidseg.errors import UsageError, WeightsError, did_you_mean
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
 from vidseg.weights.read import read_weights
+from vidseg.weights.unwrap import Network
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 
+_NETWORK = Network.of_parts("an XMem", "key_encoder", "value_encoder", "key_proj", "decoder")
 _MASK_CONV = "value_encoder.conv1.weight"
 
 
@@ -28,7 +30,7 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
         WeightsError: missing, damaged or unsafe, or made for another network.
     """
     path = _find(weights, offline)
-    file = read_weights(path)
+    file = read_weights(path, _NETWORK)
     text = file.metadata.get("config")
     try:
         config = XMemConfig.from_json(text) if text is not None else XMemConfig.from_state_dict(file.tensors)
