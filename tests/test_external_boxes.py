@@ -84,10 +84,13 @@ def test_coco_with_ids(tmp_path):
 
 
 def test_coco_counted_from_one(tmp_path):
-    path = save(tmp_path / "b.json", entries(True, first=1))
-    with pytest.raises(InputError, match="boxes for frame 12, but video has 12 frames, 0 to 11"):
-        tracker(path)
-    assert follow(tracker(path, first_frame=1)) == truth()
+    made = tracker(save(tmp_path / "b.json", entries(True, first=1)))
+    assert follow(made) == truth()
+    assert made.notes == [f"{tmp_path}/b.json: its frames are taken to count from 1 (tracker option first_frame)"]
+    two_more = save(tmp_path / "c.json", entries(True, first=2))
+    with pytest.raises(InputError, match="boxes for frame 13, but video has 12 frames, 0 to 11 as the file counts"):
+        tracker(two_more)
+    assert follow(tracker(two_more, first_frame=2)) == truth()
 
 
 def test_coco_with_a_list_of_images(tmp_path):
@@ -215,21 +218,31 @@ def test_boxes_are_cut_to_the_frame_and_filtered_by_score(tmp_path):
         ("b.json", "[{", r"b\.json: not json"),
         ("b.json", "[" * 100_000, r"b\.json: not json"),
         ("b.json", '"text"', r"b\.json: a list of results"),
-        ("b.json", {"categories": [1], "annotations": []}, "'categories' and 'images' must be lists of objects"),
-        ("b.json", {"images": [{"id": []}], "annotations": []}, "'categories' and 'images' must be lists of objects"),
-        ("b.json", '[{"image_id": Infinity, "bbox": [0, 0, 1, 1]}]', "entry 0: cannot convert float infinity"),
+        (
+            "b.json",
+            {"categories": [1], "annotations": []},
+            "'images' and 'videos' must be lists of objects",
+        ),
+        (
+            "b.json",
+            {"images": [{"id": []}], "annotations": []},
+            "'images' and 'videos' must be lists of objects",
+        ),
+        ("b.json", '[{"image_id": Infinity, "bbox": [0, 0, 1, 1]}]', "entry 0: frame inf: a whole number"),
         ("b.json", "[1]", r"b\.json: a list of results"),
         ("b.json", [{"bbox": [0, 0, 1, 1]}], r"entry 0: no 'image_id'"),
-        ("b.json", [{"image_id": 0}], r"entry 0: no 'segmentation'"),
+        ("b.json", [{"image_id": 0}], "entry 0: no 'bbox' and no 'segmentation'"),
         ("b.json", [{"image_id": 0, "bbox": [0, 0, -5, 1]}], "entry 0: box 0,0,-5,1"),
         ("b.json", [{"image_id": 0, "bbox": [0, 0, 1]}], "entry 0: not enough values"),
         ("b.json", [{"image_id": -1, "bbox": [0, 0, 1, 1]}], "entry 0: frame -1"),
-        ("b.json", [{"image_id": 0, "bbox": [0, 0, 1, 1], "track_id": 0}], "object id 0 on frame 0"),
+        ("b.json", [{"image_id": 0, "bbox": [0, 0, 1, 1], "track_id": -2}], "entry 0: object id -2: a whole number"),
+        ("b.json", [{"image_id": 0, "bbox": [0, 0, 1, 1], "track_id": "ball"}], "entry 0: object id 'ball'"),
+        ("b.json", '[{"image_id": 0, "bbox": [0, 0, 1, 1], "score": NaN}]', "entry 0: score nan: a finite number"),
         ("b.json", [{"image_id": 0, "bbox": [0, 0, 1, 1], "track_id": 4}] * 2, "object 4 has two boxes"),
         (
             "b.json",
             [{"image_id": k, "bbox": [0, 0, 1, 1], **({"track_id": 4} if k else {})} for k in (0, 1)],
-            "to none",
+            "1 boxes have ids and 1 have none; give ids to all",
         ),
         (
             "b.json",
@@ -238,7 +251,9 @@ def test_boxes_are_cut_to_the_frame_and_filtered_by_score(tmp_path):
         ),
         ("b.txt", "1,1,0,0,10,10\n1,2,0,zero,10,10\n", r"b\.txt, line 2"),
         ("b.txt", "1,1,0\n", r"b\.txt, line 1"),
-        ("b.txt", "0,1,0,0,10,10\n", r"b\.txt, line 1: .*frame -1 after subtracting first_frame"),
+        ("b.txt", "-1,1,0,0,10,10\n", r"b\.txt, line 1: .*frame '-1': a whole number from 0 on expected"),
+        ("b.txt", "1,1,0,0,10,10,nan\n", r"b\.txt, line 1: .*score 'nan': a finite number expected"),
+        ("b.csv", "frame,id,x1,y1,x2,y2\n1,1,0,0,10,10\n", r"b\.csv, line 1: boxes by their corners"),
         ("b.txt", "1,1,nan,0,10,10\n", r"b\.txt, line 1"),
         ("b.jsonl", "text\n", r"b\.jsonl, line 1"),
     ],
@@ -258,7 +273,7 @@ def test_wrong_options(tmp_path):
         tracker(path, iou=0)
     with pytest.raises(UsageError, match="max_gap -1"):
         tracker(path, max_gap=-1)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"none\.json: file not found"):
         tracker(tmp_path / "none.json")
     with pytest.raises(UsageError, match="takes no prompts"):
         tracker(path).step(frame(0), [Prompt(0, 1, box=(0, 0, 5, 5))])

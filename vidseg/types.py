@@ -58,6 +58,8 @@ class VideoInfo:
     """Seconds per unit of ``Frame.pts``; None means one frame, ``1 / fps``."""
     frame_names: tuple[str, ...] = ()
     """File names of all frames, by index, where the frames are files (:attr:`Frame.name`)."""
+    end: int | None = None
+    """Index of the first frame that nobody asks for, where only a part of the video is read."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and rates that no video can have."""

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +204,7 @@ class _Run:
         self._manifest("running")  # before any other file: without it a killed run could not be resumed
         self.journal = folder / JOURNAL
         self.first = self.next_frame = config.frame_range[0]
-        segmenter.start(source.info)
+        segmenter.start(replace(source.info, end=config.frame_range[1]))
         snapshot = resume.load_snapshot(folder) if resuming else None
         if snapshot is not None:
             self.next_frame = snapshot.next_frame

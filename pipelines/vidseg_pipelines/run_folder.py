@@ -42,7 +42,7 @@ _BLOCKS_OF_AN_IMAGE = 2  # there may be many
 def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
     """What ``run.json`` holds when a run begins."""
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(video).items()}
-    del info["frame_names"]  # the journal has them
+    del info["frame_names"], info["end"]  # the journal and the configuration have them
     return {
         "version": __version__,
         "status": "running",
@@ -57,9 +57,11 @@ def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
 def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
     prompts = [mask_file(text) for text in config.mask] + ([config.boxes] if config.boxes is not None else [])
+    folders = [path for path in prompts if path.is_dir()]
     return {
         "input": {"path": redact(config.input), **fingerprint(Path(config.input))},
-        "prompts": {str(path): _digest(path) for path in prompts if path.is_file()},
+        "prompts": {str(path): fingerprint(path)["sha256_of_samples"] for path in folders}
+        | {str(path): _digest(path) for path in prompts if path.is_file()},
     }
 
 

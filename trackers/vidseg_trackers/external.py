@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vidseg.errors import InputError, UsageError, did_you_mean
+from vidseg.errors import UsageError, did_you_mean
 from vidseg.masks.boxes import clip_boxes
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.association import IouMatcher
-from vidseg_trackers.external_files import Detection, read_boxes
+from vidseg_trackers.detections import Detection
+from vidseg_trackers.external_files import read_boxes
+from vidseg_trackers.external_frames import fit
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class BoxesOptions:
     """Settings of the ``boxes`` tracker."""
 
     file: str = ""
-    """COCO or YouTube-VIS results (.json), MOT text (.txt) or a journal (.jsonl). Required."""
+    """COCO or YouTube-VIS json, MOT text, YOLO labels (a file or a folder), or a journal (.jsonl). Required."""
     min_score: float = 0.0
     """Boxes with a lower score are left out."""
     iou: float = 0.3
@@ -29,9 +31,9 @@ class BoxesOptions:
     max_gap: int = 30
     """Boxes without ids: frames an object may be missing and still keep its id."""
     first_frame: int | None = None
-    """Number that the file gives to the first frame (default: 1 for MOT, 0 for COCO)."""
+    """Number that the file gives to the first frame (default: what its format and its numbers say)."""
     video_id: int | None = None
-    """Which video of a YouTube-VIS file."""
+    """Which video of a file for several."""
 
     def __post_init__(self) -> None:
         """Check values."""
@@ -74,25 +76,35 @@ class BoxesTracker:
             InputError: see :func:`vidseg_trackers.external_files.read_boxes`.
         """
         self._options = options
+        file = read_boxes(Path(options.file), video_id=options.video_id)
+        kept = [detection for detection in file.detections if detection.score >= options.min_score]
+        self._given = len(file.detections)
+        self._file = replace(file, detections=kept)
         self._frames: dict[int, list[Detection]] = {}
-        for detection in read_boxes(Path(options.file), first_frame=options.first_frame, video_id=options.video_id):
-            if detection.score >= options.min_score:
-                self._frames.setdefault(detection.frame_index, []).append(detection)
         self._matcher = self._new_matcher()
+        self._last = -1
+        self._end: int | None = None
+        self.warnings: list[str] = []
+        """What of the file came to nothing."""
+        self.notes: list[str] = []
+        """How the file was understood."""
 
     def start(self, video: VideoInfo) -> None:
-        """Forget the ids given so far.
+        """Find the frame of every box, and forget the ids given so far.
 
         Raises:
-            InputError: the file has boxes for frames after the video's last one.
+            InputError: the boxes do not fit the video, see :func:`vidseg_trackers.external_frames.fit`.
         """
-        last = max(self._frames, default=0)
-        if video.frame_count is not None and last >= video.frame_count:
-            raise InputError(
-                f"{self._options.file}: boxes for frame {last}, but {video.name} has {video.frame_count} frames, 0 to "
-                f"{video.frame_count - 1}; if the file counts from another number, set the tracker option first_frame"
-            )
         self._matcher = self._new_matcher()
+        self._last, self._end = -1, video.end
+        if not self._file.detections:
+            reason = f"all {self._given} boxes score below min_score" if self._given else "no boxes in it"
+            self._frames, self.warnings, self.notes = {}, [], [f"{self._options.file}: {reason}"]
+            return
+        fitted = fit(self._file, video, self._options.first_frame)
+        self._frames, self.warnings, self.notes = fitted.frames, fitted.warnings, fitted.notes
+        if any(detection.object_id is None for detection in self._file.detections):
+            self.notes.append(f"{self._options.file}: the file has no ids; objects are matched by overlap")
 
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
         """The boxes of this frame, in the order of the file.
@@ -102,6 +114,7 @@ class BoxesTracker:
         """
         if prompts:
             raise UsageError("the boxes tracker takes no prompts: its objects come from the file")
+        self._last = frame.index
         height, width = frame.size
         found = self._frames.get(frame.index, [])
         boxes = clip_boxes(np.array([d.box for d in found], np.float32).reshape(-1, 4), width, height)
@@ -114,7 +127,14 @@ class BoxesTracker:
         return [Tracks(frame.index, ids, boxes, scores, labels)]
 
     def finish(self) -> list[Tracks]:
-        """Nothing is held back."""
+        """Nothing is held back; boxes on frames that never came are counted."""
+        late = [index for index in self._frames if self._last < index and (self._end is None or index < self._end)]
+        if late:
+            count = sum(len(self._frames[index]) for index in late)
+            self.warnings.append(
+                f"{self._options.file}: {count} boxes are on frames {min(late)} to {max(late)}; the last frame was "
+                f"{self._last}"
+            )
         return []
 
     def state_dict(self) -> State:
