@@ -248,6 +248,7 @@ class Connection:
     """One that gives a frame, and then is lost."""
 
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     last_data = 0.0
     info = VideoInfo(120, 64, Fraction(5))
 

@@ -138,7 +138,7 @@ def test_one_warning_line_per_kind_of_damage(tmp_path, clip):
 
 
 def test_pixel_limit_before_any_frame(tmp_path, clip):
-    with pytest.raises(InputError, match="frames of 120x64 are larger than the limit of 7000 pixels"):
+    with pytest.raises(InputError, match="120x64 is larger than the limit of 7000 pixels; --max-pixels 7680 reads it"):
         probe(clip, pixel_limit=7000)
 
 

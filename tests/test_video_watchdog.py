@@ -17,6 +17,7 @@ from media import barcode_frame, barcode_video, read_barcode, write_video
 from vidseg.errors import InputError
 from vidseg.video import images, open_source
 from vidseg.video.reader import VideoSource
+from vidseg.video.rgb import RgbConverter
 from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
 
 
@@ -53,16 +54,16 @@ def test_a_file_that_stops_in_the_middle(tmp_path, pipe):
 
 def test_a_decoder_that_hangs(tmp_path, monkeypatch):
     """Between two frames, where no limit of FFmpeg helps; the source is closed when the decoder returns after all."""
-    original, over = VideoSource._to_rgb, threading.Event()
+    original, over = RgbConverter.convert, threading.Event()
     closed = threading.Event()
 
-    def slow(self: VideoSource, decoded: object) -> object:
+    def slow(self: RgbConverter, decoded: object) -> object:
         if self._damage.position == 3:
             over.wait()
         return original(self, decoded)  # type: ignore[arg-type]
 
     release = VideoSource._release
-    monkeypatch.setattr(VideoSource, "_to_rgb", slow)
+    monkeypatch.setattr(RgbConverter, "convert", slow)
     monkeypatch.setattr(VideoSource, "_release", lambda self: (release(self), closed.set()))
     source = open_source(barcode_video(tmp_path / "v.mp4", 10), limit_s=2.0)
     with pytest.raises(InputError, match="frame 3 takes longer"):

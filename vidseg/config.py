@@ -13,6 +13,7 @@ import tyro
 
 from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
+from vidseg.limits import HIGHEST_LIMIT, PIXEL_LIMIT
 from vidseg.options import from_mapping as from_mapping
 from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
@@ -71,6 +72,12 @@ class RunConfig:
     """Settings of the detector (in YAML)."""
     frames: str = ":"
     """A:B - only frames A (included) to B (excluded), counted from 0."""
+    stream: int | None = None
+    """Number of the video stream to read, as ffprobe shows it (default: the largest of the default streams)."""
+    deinterlace: bool = False
+    """Make one picture of the two fields of each frame of an interlaced video."""
+    max_pixels: int = PIXEL_LIMIT
+    """Largest frame in pixels; raise it only for an input that you trust."""
     batch: int = 4
     """Frames per HQ-SAM encoder batch."""
     device: str = "auto"
@@ -110,12 +117,14 @@ class RunConfig:
         unknown = [s for s in self.saves if s not in SAVES]
         if unknown:
             raise UsageError(f"--save {unknown[0]}{did_you_mean(unknown[0], SAVES)}: allowed are {', '.join(SAVES)}")
-        for name in ("max_objects", "batch", "snapshot_every"):
+        for name in ("max_objects", "batch", "snapshot_every", "max_pixels"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         for name in ("detect_every", "reconnect"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 0")
+        if self.max_pixels > HIGHEST_LIMIT:
+            raise UsageError(f"--max-pixels {self.max_pixels}: must be at most {HIGHEST_LIMIT} (16384x16384)")
         check_seconds("--read-timeout", self.read_timeout)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")

@@ -52,10 +52,21 @@ class VideoInfo:
     frame_count: int | None = None
     duration_s: float | None = None
     rotation: int = 0
+    """Clockwise turn in degrees that was applied."""
     codec: str = ""
     name: str = "video"
     time_base: Fraction | None = None
     """Seconds per unit of ``Frame.pts``; None means one frame, ``1 / fps``."""
+    mirrored: bool = False
+    """Frames were mirrored besides the turn of ``rotation``."""
+    stream: int = 0
+    """Number of the stream in its file, as ffprobe shows it."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of a pixel as it is shown, over its height (the sample aspect ratio)."""
+    levels: tuple[float, float] | None = None
+    """Values that became black and white where the source is deeper than 8 bits and does not say them."""
+    deinterlaced: str = ""
+    """FFmpeg's filter that made one picture of the two fields of each frame."""
     frame_names: tuple[str, ...] = ()
     """File names of all frames, by index, where the frames are files (:attr:`Frame.name`)."""
     end: int | None = None
@@ -234,10 +245,13 @@ class FrameMasks(ShapeRepr):
 
 
 class Source(Protocol):
-    """Where frames come from: iterated once, forwards. ``warnings`` grows while reading (damage, truncation)."""
+    """Where frames come from: iterated once, forwards."""
 
     info: VideoInfo
     warnings: list[str]
+    """What was lost (damage, truncation); grows while reading."""
+    notes: list[str]
+    """What a user should know of how it is read, and is no fault; grows while reading."""
     live: bool
     """It cannot be read again and has no known end: a camera, a stream, standard input."""
 

@@ -139,6 +139,9 @@ def run_video(
     source = open_source(
         config.input,
         frames=slice(first, end),
+        stream=config.stream,
+        deinterlace=config.deinterlace,
+        pixel_limit=config.max_pixels,
         limit_s=config.read_timeout,
         reader=config.reader,
         drop=config.drop,
@@ -305,7 +308,7 @@ class _Run:
             "fps": round(frames / seconds, 3) if seconds else 0.0,
             "seconds": self.clock.seconds(),
             "warnings": self._warnings(),
-            "notes": self.segmenter.notes,
+            "notes": [*self.source.notes, *self.segmenter.notes],
         }
         if self.source.live:
             self.manifest["gap"] = asdict(self.tally.gap)

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.errors import InputError
+from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.boxes import mask_box
 from vidseg.types import Rle
 
 MAX_PIXELS = 1 << 26
-"""Largest mask (height times width) accepted from a file, 8192 x 8192: more than any frame that is read."""
+"""Largest mask (height times width) accepted from a file, 8192 x 8192: more than any frame that is read unasked."""
 
 _GROUPS = 7  # five-bit groups of the largest count or difference: 33 bits with the sign
 _Counts = npt.NDArray[np.int64]
@@ -99,10 +100,10 @@ def bbox(rle: Rle) -> npt.NDArray[np.float32]:
     return np.array(_bounds(*_runs(rle), rle.height), np.float32)
 
 
-def from_coco(value: object) -> Rle:
+def from_coco(value: object, max_pixels: int = MAX_PIXELS) -> Rle:
     """Validate an RLE from a file: ``{"size": [h, w], "counts": str or list of counts}``.
 
-    Nothing larger than the text itself is allocated.
+    Nothing larger than the text itself is allocated; masks of more than ``max_pixels`` pixels are refused.
 
     Raises:
         InputError: not of this form, too large, malformed characters, negative counts, or a wrong sum.
@@ -114,9 +115,9 @@ def from_coco(value: object) -> Rle:
         not isinstance(size, (list, tuple))
         or len(size) != 2
         or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size)
-        or size[0] * size[1] > MAX_PIXELS
+        or size[0] * size[1] > max_pixels
     ):
-        raise InputError(f"RLE size {str(size)[:60]}: two positive integers with a product up to {MAX_PIXELS} wanted")
+        raise InputError(f"RLE size {str(size)[:60]}: two positive integers with a product up to {max_pixels} wanted")
     height, width = size
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
@@ -124,7 +125,7 @@ def from_coco(value: object) -> Rle:
         rle = Rle(height, width, counts)
         _parse(rle)
         return rle
-    if not isinstance(counts, list) or not all(isinstance(c, int) and 0 <= c <= MAX_PIXELS for c in counts):
+    if not isinstance(counts, list) or not all(isinstance(c, int) and 0 <= c <= max_pixels for c in counts):
         raise InputError("RLE counts: a string or a list of non-negative integers wanted")
     if sum(counts) != height * width:
         raise InputError(f"RLE counts sum to {sum(counts)}, the mask of {width}x{height} has {height * width} pixels")
@@ -190,7 +191,7 @@ def _parse(rle: Rle) -> _Counts:
     values -= np.where(digits[last] & 16, np.int64(1) << (5 * length), 0)
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
-    if values.min() < 0 or values.max() > MAX_PIXELS or values.sum() != rle.height * rle.width:
+    if values.min() < 0 or values.max() > HIGHEST_LIMIT or values.sum() != rle.height * rle.width:
         raise InputError(
             f"RLE counts: negative runs or a sum that is not {rle.height * rle.width}, the pixels of a mask of "
             f"{rle.width}x{rle.height}"

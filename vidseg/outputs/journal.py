@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from vidseg.errors import InputError, OutputError
+from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.rle import from_coco
 from vidseg.outputs.files import output_error
 from vidseg.types import Frame, FrameMasks, Gap
@@ -174,7 +175,7 @@ def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
             boxes=np.array([o["box"] for o in objects], np.float32).reshape(len(objects), 4),
             scores=np.array([o["score"] for o in objects], np.float32),
             labels=tuple(None if o["label"] is None else str(o["label"]) for o in objects),
-            rles=tuple(from_coco(o["rle"]) for o in objects),
+            rles=tuple(from_coco(o["rle"], HIGHEST_LIMIT) for o in objects),
             gap=_gap(record.get("gap")),
             name=_name(record.get("name")),
         )

@@ -26,7 +26,14 @@ class OverlaySink:
         Raises:
             OutputError: it cannot be created.
         """
-        self._writer = VideoWriter(path, info.width, info.height, fps=info.fps, time_base=info.time_base)
+        self._writer = VideoWriter(
+            path,
+            info.width,
+            info.height,
+            fps=info.fps,
+            time_base=info.time_base,
+            pixel_aspect=info.pixel_aspect,
+        )
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Draw and append one frame."""

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from vidseg.video.container import PIXEL_LIMIT
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.video.live import Backoff, LiveSource
 from vidseg.video.source import open_source, probe
 from vidseg.video.writer import VideoWriter

@@ -20,8 +20,9 @@ import numpy as np
 
 from vidseg.address import Address
 from vidseg.errors import InputError
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Array, Frame
-from vidseg.video.container import PIXEL_LIMIT, open_container
+from vidseg.video.container import open_container
 from vidseg.video.reader import VideoSource, frame_bounds
 from vidseg.video.watchdog import READ_TIMEOUT_S, StoppedError, Watchdog
 
@@ -54,7 +55,7 @@ class BackendSource:
         self._reader, self._name = reader, address.shown
         self._start, self._stop = frame_bounds(frames)
         first = VideoSource(address, pixel_limit=pixel_limit, watchdog=Watchdog(limit_s))
-        self.info = first.info
+        self.info, self.notes = first.info, first.notes
         self._first = next(iter(first)).rgb
         first.close()
         self._watchdog = Watchdog(limit_s)

@@ -11,7 +11,6 @@ import os
 import platform
 import ssl
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -21,10 +20,8 @@ from av.video.stream import VideoStream
 
 from vidseg.address import Address
 from vidseg.archives import HEAD_BYTES, archive_kind
-from vidseg.errors import InputError
-
-PIXEL_LIMIT = 8192 * 4352
-"""Default limit of pixels per frame: a little more than 8K (7680x4320 and the 8192-wide cinema format)."""
+from vidseg.errors import InputError, UsageError, VidsegError
+from vidseg.limits import PIXEL_LIMIT, check_pixels
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,gif,apng,ogg,flv,asf,yuv4mpegpipe,nut,ivf,mxf,"
@@ -47,15 +44,22 @@ _CAMERA_FORMAT = "video4linux2,v4l2"
 
 
 def open_container(
-    address: Address, *, pixel_limit: int = PIXEL_LIMIT, timeout_s: float | None = None
+    address: Address,
+    *,
+    stream: int | None = None,
+    pixel_limit: int = PIXEL_LIMIT,
+    timeout_s: float | None = None,
 ) -> tuple[InputContainer, VideoStream]:
-    """Open an input and choose its main video stream; nothing is decoded yet.
+    """Open an input and choose its video stream; nothing is decoded yet.
 
-    ``timeout_s`` limits what FFmpeg can limit by itself: reads from the network, long searches.
+    ``stream`` is the number of a stream as ffprobe shows it; by default the stream with the most pixels among those
+    that the container marks as default ones (or among all). ``timeout_s`` limits what FFmpeg can limit by itself: reads
+    from the network, long searches.
 
     Raises:
         InputError: no such file or camera, not a media file, a refused kind (playlists), no connection, no video in it,
             or frames larger than ``pixel_limit`` pixels.
+        UsageError: ``stream`` is not a video stream of it.
     """
     formats, protocols = _STREAMS.get(address.scheme, ("", "pipe" if address.kind == "stdin" else "file"))
     formats = f"{formats},{FORMATS}" if formats else FORMATS
@@ -84,8 +88,11 @@ def open_container(
     except (av.FFmpegError, ValueError, OSError) as error:
         raise InputError(_why_not(address, error)) from (None if address.kind == "stream" else error)  # it has the URL
     try:
-        return container, _main_stream(container, address.shown, pixel_limit, formats)
-    except InputError:
+        _check_format(container, address.shown, formats)
+        chosen = _choose_stream(container, address.shown, stream)
+        _limit_pixels(chosen, address.shown, pixel_limit)
+        return container, chosen
+    except VidsegError:
         container.close()
         raise
 
@@ -95,34 +102,6 @@ def plain_reason(error: Exception) -> str:
     if isinstance(error, av.error.ExitError):
         return "no data in time"
     return str(getattr(error, "strerror", None) or type(error).__name__)
-
-
-def frame_count(stream: VideoStream) -> int | None:
-    """Frames that the container names, less those that its edit list cuts away; None where it names none."""
-    if not stream.frames:
-        return None
-    return stream.frames - sum(entry.is_discard for entry in stream.index_entries)
-
-
-def frame_rate(stream: VideoStream) -> Fraction:
-    """Nominal frames per second: the average rate where the container knows it, else the guessed one, else 25."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and 0 < rate <= 1000:
-            return Fraction(rate)
-    return Fraction(25)
-
-
-def duration(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds of the video stream; the container's own length counts only when the video is alone in it."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska: 00:00:05.280000000
-    minutes, _, seconds = rest.partition(":")
-    try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        alone = len(container.streams) == 1 and container.duration
-        return container.duration / av.time_base if alone and container.duration else None
 
 
 def _url(address: Address) -> str:
@@ -160,22 +139,55 @@ def _authorities() -> str | None:
     return next((path for path in (paths.cafile, *_CA_FILES) if path and Path(path).is_file()), None)
 
 
-def _main_stream(container: InputContainer, name: str, pixel_limit: int, formats: str) -> VideoStream:
+def _check_format(container: InputContainer, name: str, formats: str) -> None:
     if not set(container.format.name.split(",")) & set(formats.split(",")):
         raise InputError(f"{name}: the format '{container.format.name}' is refused; allowed are {formats}")
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+
+
+def _choose_stream(container: InputContainer, name: str, number: int | None) -> VideoStream:
+    streams = _pictures(container)
     if not streams:
         raise InputError(f"{name}: no video in it (format {container.format.name})")
-    stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
-    context = stream.codec_context
-    if context is None:
+    if number is not None:
+        chosen = next((stream for stream in streams if stream.index == number), None)
+        if chosen is None:
+            raise UsageError(f"--stream {number}: {name} has the video streams {', '.join(map(_shown, streams))}")
+    else:
+        known = [stream for stream in streams if stream.codec_context is not None] or streams
+        candidates = [stream for stream in known if stream.disposition & Disposition.default] or known
+        chosen = max(candidates, key=_pixels)  # the first of several
+    if chosen.codec_context is None:
         raise InputError(f"{name}: no decoder for its video stream: a rare codec, or the file is damaged")
-    if context.width * context.height > pixel_limit:
-        raise InputError(
-            f"{name}: frames of {context.width}x{context.height} are larger than the limit of {pixel_limit} pixels"
-        )
+    return chosen
+
+
+def _limit_pixels(stream: VideoStream, name: str, pixel_limit: int) -> None:
+    context = stream.codec_context
+    check_pixels(name, (context.width, context.height), pixel_limit, option=True)
     context.options = {"max_pixels": str(pixel_limit)}  # parameter sets inside the stream may name another size
-    return stream
+
+
+def other_streams(container: InputContainer, chosen: VideoStream) -> str | None:
+    """A line that says which of several video streams is read; None when there is only one."""
+    streams = _pictures(container)
+    if len(streams) < 2:
+        return None
+    others = ", ".join(_shown(stream) for stream in streams if stream.index != chosen.index)
+    return f"{len(streams)} video streams: {_shown(chosen)} is used, not {others} (--stream N chooses)"
+
+
+def _pictures(container: InputContainer) -> list[VideoStream]:
+    """The video streams, without pictures of a cover."""
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+
+
+def _shown(stream: VideoStream) -> str:
+    context = stream.codec_context
+    return f"#{stream.index}" if context is None else f"#{stream.index} {context.width}x{context.height}"
+
+
+def _pixels(stream: VideoStream) -> int:
+    return 0 if stream.codec_context is None else stream.codec_context.width * stream.codec_context.height
 
 
 def _why_not(address: Address, error: Exception) -> str:

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidseg.address import parse_address
 from vidseg.errors import InputError
+from vidseg.limits import PIXEL_LIMIT
+from vidseg.limits import check_pixels as check_pixels
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT
 from vidseg.video.reader import frame_bounds
 from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
 
@@ -42,6 +43,7 @@ class ImageSource:
             InputError: no images, none readable, two sizes, too large, or the chosen frames do not exist.
         """
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.live = False
         self._watchdog = watchdog or Watchdog()
         self._files = [path] if path.is_file() else list_images(path)
@@ -177,12 +179,6 @@ def read_image(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Array:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: damaged image ({error})") from error
-
-
-def check_pixels(file: Path, size: tuple[int, int], limit: int = PIXEL_LIMIT) -> None:
-    """Raise ``InputError`` when an image of ``size`` (width, height) has more than ``limit`` pixels."""
-    if size[0] * size[1] > limit:
-        raise InputError(f"{file}: {size[0]}x{size[1]} is larger than the limit of {limit} pixels")
 
 
 def _open(file: Path) -> Image.Image:

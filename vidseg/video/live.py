@@ -61,6 +61,7 @@ class LiveSource:
         """``connect`` opens the input again; ``frames`` chooses among the delivered frames."""
         self.live = True
         self.warnings: list[str] = []
+        self.notes = first.notes
         self.notice: Callable[[str], object] = lambda text: None
         """Told when the connection is lost and when there is one again, from the thread that reads."""
         self._connect, self._backoff, self._limit_s = connect, backoff, limit_s

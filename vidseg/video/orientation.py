@@ -38,6 +38,11 @@ class Orientation:
             return 90 if self.flip_x else 270
         return 180 if self.flip_x and self.flip_y else 0
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether a mirror is needed besides the turn."""
+        return self.transpose != (self.flip_x != self.flip_y)
+
 
 def display_orientation(frame: VideoFrame) -> Orientation:
     """Orientation that a decoded frame asks for; a turn between the quarter turns is taken to the nearest one.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from fractions import Fraction
+from itertools import chain, islice
 from typing import cast
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -16,17 +16,22 @@ from av.video.stream import VideoStream
 
 from vidseg.address import Address
 from vidseg.errors import InputError, UsageError
-from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.container import PIXEL_LIMIT, duration, frame_count, frame_rate, open_container, plain_reason
+from vidseg.limits import PIXEL_LIMIT
+from vidseg.types import Frame
+from vidseg.video.container import open_container, other_streams, plain_reason
 from vidseg.video.damage import Damage
+from vidseg.video.deinterlace import FILTER, deinterlaced
+from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_rate, nominal_rate, video_info
+from vidseg.video.levels import Levels
 from vidseg.video.orientation import display_orientation
+from vidseg.video.rgb import SAMPLES, RgbConverter, is_deep, levels_of, sample
 from vidseg.video.watchdog import StoppedError, Watchdog
 
 MAX_FAILURES = 500
 """Packets in a row that may fail to decode, and read errors in one file, before reading stops."""
 
 _FFMPEG_SHARE = 0.9  # its own time limit comes first: what it has read is not lost then, and no thread is left behind
-_UNSPECIFIED = 2  # of colour tags, ISO/IEC 23091-2
+_AHEAD_BYTES = 1 << 25  # of packets that are read before the first frame is decoded
 
 
 class VideoSource:
@@ -35,7 +40,8 @@ class VideoSource:
     ``Frame.index`` counts the decoded frames from the start of the input, also when only a part is delivered.
     ``Frame.pts`` is the stream's own timestamp and ``Frame.time_s`` the same in seconds, also when it does not start at
     zero. Frames are RGB with the stream's own colour matrix and range, turned as the container asks. A file ends where
-    its size changes; the frames of a live source go on with the new size.
+    its size changes; the frames of a live source go on with the new size. The values of deep grey and RGB video are
+    brought to 8 bits by one range for all frames, :attr:`VideoInfo.levels`.
     """
 
     def __init__(
@@ -43,23 +49,30 @@ class VideoSource:
         address: Address,
         *,
         frames: slice | None = None,
+        stream: int | None = None,
+        deinterlace: bool = False,
         pixel_limit: int = PIXEL_LIMIT,
+        levels: Levels | None = None,
         threads: int = 1,
         watchdog: Watchdog | None = None,
     ) -> None:
         """Open the input and decode its first frame (size and rotation are known for sure only then).
 
         Everything that touches the input runs in the thread of ``watchdog`` (default: with the default limit).
+        ``levels`` is the range of a deep video where it is known already.
 
         Raises:
             InputError: see :func:`vidseg.video.container.open_container`; no frame can be decoded; or it takes longer
                 than the limit.
+            UsageError: ``stream`` is not a video stream of the input.
         """
         self.warnings: list[str] = []
+        self.notes: list[str] = []
         self.live = False
         self._address, self._name = address, address.shown
         self._start, self._stop = frame_bounds(frames)
-        self._damage = Damage(self.warnings)
+        self._stream_number, self._deinterlace, self._pixel_limit = stream, deinterlace, pixel_limit
+        self._damage, self._remarks = Damage(self.warnings), Damage(self.notes)
         self.last_data = time.monotonic()
         """When the last packet came, on the monotonic clock."""
         self._packets = 0
@@ -69,7 +82,7 @@ class VideoSource:
         self._frames: Generator[Frame | None] | None = None
         self._watchdog = watchdog or Watchdog()
         try:
-            self._watchdog.call(lambda: self._open(pixel_limit, threads), f"{self._name}: opening it")
+            self._watchdog.call(lambda: self._open(levels, threads), f"{self._name}: opening it")
         except BaseException:
             self.close()
             raise
@@ -105,27 +118,72 @@ class VideoSource:
         """Close the file and the decoder."""
         self._watchdog.close(self._release)
 
-    def _open(self, pixel_limit: int, threads: int) -> None:
-        self._container, self._stream = open_container(
-            self._address, pixel_limit=pixel_limit, timeout_s=_FFMPEG_SHARE * self._watchdog.limit_s
+    def _open(self, levels: Levels | None, threads: int) -> None:
+        container, stream = self._container, self._stream = open_container(
+            self._address,
+            stream=self._stream_number,
+            pixel_limit=self._pixel_limit,
+            timeout_s=_FFMPEG_SHARE * self._watchdog.limit_s,
         )
-        self._stream.codec_context.thread_count = threads
-        self._stream.thread_type = "AUTO" if threads > 1 else "NONE"
-        self._decoded = self._decode(self._container)
-        first = next(self._decoded, None)
-        if first is None:
-            raise InputError(
-                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
-                f" than the limit of {pixel_limit} pixels"
-            )
-        self._first: VideoFrame | None = first
-        self._orientation = display_orientation(first)
-        self.info = video_info(self._address.name, self._container, self._stream, first)
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
         self.live = self._address.kind in ("camera", "stdin") or (
-            self._address.kind == "stream" and not (self._container.size > 0 or self._container.duration)
+            self._address.kind == "stream" and not (container.size > 0 or container.duration)
         )
         if self.live:
             self._start, self._stop = 0, float("inf")  # frames are counted across connections
+        self._demuxed = self._demux(container)
+        ahead = self._packets_ahead()
+        decoded = self._decode(chain(ahead, self._demuxed))
+        first = next(decoded, None)
+        if first is None:
+            raise InputError(
+                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
+                f" than the limit of {self._pixel_limit} pixels"
+            )
+        interlaced = first.interlaced_frame
+        self._decoded: Iterator[VideoFrame] = chain([first], decoded)
+        if is_deep(first) and levels is None:
+            levels = self._find_levels()
+        if self._deinterlace:
+            self._decoded = deinterlaced(self._decoded, self._time_base)
+        elif interlaced:
+            self.notes.append("interlaced: lines of two moments alternate in each frame; --deinterlace joins them")
+        if (others := other_streams(container, stream)) is not None:
+            self.notes.append(others)
+        self._rgb = RgbConverter(self._name, display_orientation(first), levels, self._damage, self._remarks)
+        times = [packet.pts for packet in ahead if packet.pts is not None]
+        self.info = video_info(
+            self._address.name,
+            container,
+            stream,
+            first,
+            fps=frame_rate(stream, times, interlaced=interlaced),
+            levels=levels,
+            deinterlaced=FILTER if self._deinterlace else "",
+        )
+
+    def _packets_ahead(self) -> list[Packet[VideoStream]]:
+        """The first packets, whose timestamps tell the rate. Of a live source only where its rate must be wrong."""
+        packets: list[Packet[VideoStream]] = []
+        if self.live and (nominal_rate(self._stream) or 0) <= PLAUSIBLE_FPS:
+            return packets
+        size = 0
+        for packet in islice(self._demuxed, RATE_PACKETS):
+            packets.append(packet)
+            size += packet.size
+            if size > _AHEAD_BYTES:
+                break
+        return packets
+
+    def _find_levels(self) -> Levels:
+        if self._address.kind != "file":
+            ahead = list(islice(self._decoded, SAMPLES))
+            self._decoded = chain(ahead, self._decoded)
+            return levels_of(ahead)
+        container, stream = open_container(self._address, stream=self._stream_number, pixel_limit=self._pixel_limit)
+        with container:
+            return levels_of(sample(container, stream))
 
     def _release(self) -> None:
         if self._frames is not None:
@@ -135,33 +193,29 @@ class VideoSource:
 
     def _deliver(self) -> Generator[Frame | None]:
         """The chosen frames, and None for each one before them, so that skipping is not taken for a hang."""
-        first, self._first = self._first, None
-        assert first is not None
-        size, count, pts = (first.width, first.height), 0, None
-        try:
-            for index, decoded in enumerate(_chain(first, self._decoded)):
-                self._damage.position = index
-                count = index + 1
-                pts = self._timestamp(decoded, pts)
-                if (decoded.width, decoded.height) != size and not self.live:
-                    self.warnings.append(
-                        f"frame {index}: the size changes from {size[0]}x{size[1]} to {decoded.width}x"
-                        f"{decoded.height}; reading stops there"
-                    )
-                    break
-                if decoded.is_corrupt:
-                    self._damage.add("damaged frames were repaired by the decoder")
-                if index >= self._start:
-                    rgb = self._orientation.apply(self._to_rgb(decoded))
-                    yield Frame(index, pts, float(pts * self._time_base), rgb)
-                else:
-                    yield None
-                if count >= self._stop:
-                    break
+        size: tuple[int, int] | None = None
+        count, pts = 0, None
+        for index, decoded in enumerate(self._decoded):
+            self._damage.position = self._remarks.position = index
+            count = index + 1
+            pts = self._timestamp(decoded, pts)
+            size = size or (decoded.width, decoded.height)
+            if (decoded.width, decoded.height) != size and not self.live:
+                self.warnings.append(
+                    f"frame {index}: the size changes from {size[0]}x{size[1]} to {decoded.width}x"
+                    f"{decoded.height}; reading stops there"
+                )
+                break
+            if decoded.is_corrupt:
+                self._damage.add("damaged frames were repaired by the decoder")
+            if index >= self._start:
+                yield Frame(index, pts, float(pts * self._time_base), self._rgb.convert(decoded))
             else:
-                self._check_end(count, pts)
-        finally:
-            self._damage.report()
+                yield None
+            if count >= self._stop:
+                break
+        else:
+            self._check_end(count, pts)
         if count <= self._start:
             raise InputError(f"{self._name}: frames start at {self._start}, but it has only {count} frames")
 
@@ -181,22 +235,9 @@ class VideoSource:
         self._damage.add("timestamps did not grow and were replaced")
         return previous + 1
 
-    def _to_rgb(self, decoded: VideoFrame) -> Array:
-        """Pixels in RGB. Colour tags that FFmpeg cannot convert from (damaged, or rare ones) are set aside."""
-        try:
-            return np.asarray(decoded.to_ndarray(format="rgb24", threads=1))
-        except (av.FFmpegError, ValueError):
-            self._damage.add("frames with colour tags that were ignored")
-        decoded.colorspace = decoded.color_trc = decoded.color_primaries = _UNSPECIFIED
-        try:
-            return np.asarray(decoded.to_ndarray(format="rgb24", threads=1))
-        except (av.FFmpegError, ValueError) as error:
-            kind = decoded.format.name
-            raise InputError(f"{self._name}: frames of the kind '{kind}' cannot be turned into RGB") from error
-
-    def _decode(self, container: InputContainer) -> Generator[VideoFrame]:
+    def _decode(self, packets: Iterator[Packet[VideoStream]]) -> Generator[VideoFrame]:
         """All frames of the stream, then the error that ended it, if any."""
-        yield from self._decode_packets(self._demux(container))
+        yield from self._decode_packets(packets)
         if self._lost is not None:
             raise self._lost
 
@@ -271,27 +312,3 @@ def frame_bounds(frames: slice | None) -> tuple[int, float]:
     if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
         raise UsageError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
     return start, float("inf") if stop is None else stop
-
-
-def video_info(name: str, container: InputContainer, stream: VideoStream, first: VideoFrame) -> VideoInfo:
-    """What is known once the first frame is decoded."""
-    orientation = display_orientation(first)
-    width, height = first.width, first.height
-    if orientation.transpose:
-        width, height = height, width
-    return VideoInfo(
-        width,
-        height,
-        frame_rate(stream),
-        frame_count=frame_count(stream),
-        duration_s=duration(container, stream),
-        rotation=orientation.degrees,
-        codec=stream.codec_context.name,
-        name=name,
-        time_base=stream.time_base,
-    )
-
-
-def _chain(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    yield first
-    yield from rest

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from vidseg.address import parse_address
 from vidseg.errors import InputError, UsageError
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Source, VideoInfo
 from vidseg.video.backend import BackendSource
-from vidseg.video.container import PIXEL_LIMIT
 from vidseg.video.images import IMAGE_SUFFIXES, ImageSource
+from vidseg.video.levels import Levels
 from vidseg.video.live import DEFAULT_BACKOFF, Backoff, LiveSource
 from vidseg.video.reader import VideoSource
 from vidseg.video.watchdog import READ_TIMEOUT_S, Watchdog
@@ -22,6 +24,8 @@ def open_source(
     path: str | Path,
     *,
     frames: slice | None = None,
+    stream: int | None = None,
+    deinterlace: bool = False,
     pixel_limit: int = PIXEL_LIMIT,
     image_fps: Fraction = Fraction(24),
     threads: int = 1,
@@ -36,6 +40,8 @@ def open_source(
     Args:
         path: the input; ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
         frames: only frames ``A <= index < B`` of the input; they keep their indices.
+        stream: number of the video stream in its file, as ffprobe shows it; default: the main one.
+        deinterlace: make one picture of the two fields of each frame.
         pixel_limit: frames with more pixels are refused before memory is taken for them.
         image_fps: rate given to images, which have none.
         threads: decoder threads. One keeps the pixels of damaged videos the same in every run.
@@ -48,7 +54,7 @@ def open_source(
 
     Raises:
         InputError: one line that says why the input cannot be read.
-        UsageError: ``reader`` or ``drop`` does not fit the input.
+        UsageError: ``reader``, ``drop``, ``stream`` or ``deinterlace`` does not fit the input.
     """
     address = parse_address(str(path))
     file = Path(address.url) if address.kind == "file" else None
@@ -61,11 +67,26 @@ def open_source(
         raise UsageError(f"--reader {reader} reads video files only; leave it out for {address.shown}")
     if drop == "oldest" and file is not None:
         raise UsageError(f"--drop oldest is for cameras, streams and standard input; {address.shown} is a file")
+    if stream is not None or deinterlace:
+        option = "--deinterlace" if stream is None else f"--stream {stream}"
+        if reader != "pyav":
+            raise UsageError(f"{option} and --reader {reader} exclude each other")
+        if is_images:
+            raise UsageError(f"{option} is for videos; {address.shown} holds pictures")
     if file is not None and is_images:
         return ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps, watchdog=Watchdog(limit_s))
 
-    def connect(watchdog: Watchdog) -> VideoSource:
-        return VideoSource(address, frames=frames, pixel_limit=pixel_limit, threads=threads, watchdog=watchdog)
+    def connect(watchdog: Watchdog, levels: Levels | None = None) -> VideoSource:
+        return VideoSource(
+            address,
+            frames=frames,
+            stream=stream,
+            deinterlace=deinterlace,
+            pixel_limit=pixel_limit,
+            levels=levels,
+            threads=threads,
+            watchdog=watchdog,
+        )
 
     if reader != "pyav":
         return BackendSource(reader, address, pixel_limit=pixel_limit, frames=frames, limit_s=limit_s)
@@ -74,7 +95,7 @@ def open_source(
         return source
     return LiveSource(
         source,
-        connect,
+        partial(connect, levels=source.info.levels),
         frames=frames,
         backoff=backoff if address.kind != "stdin" else Backoff(attempts=0),
         drop_oldest=drop == "oldest" or (drop == "auto" and address.kind != "stdin"),

@@ -9,11 +9,13 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.frame import PictureType
 
 from vidseg.errors import OutputError
 from vidseg.types import Array
 
-_FRAGMENT_SECONDS = 1
+_FRAGMENT_SECONDS = 1  # of video, by its timestamps
+_FRAGMENT_FRAMES = 250
 _BT709, _BT601, _LIMITED_RANGE = 1, 6, 1  # numbers of ISO/IEC 23091-2
 
 
@@ -21,7 +23,8 @@ class VideoWriter:
     """Writes RGB frames as H.264 (MPEG-4 part 2 where the FFmpeg build has no x264) into a fragmented MP4.
 
     Odd sizes are padded by one pixel at the right or bottom, because 4:2:0 video has even sides. The file appears under
-    its name as soon as its header is complete, and grows by one fragment per second of video.
+    its name as soon as its header is complete, and grows by a fragment, which begins with a key frame, per second of
+    video, and at least every 250 frames.
     """
 
     def __init__(
@@ -32,11 +35,15 @@ class VideoWriter:
         *,
         fps: Fraction = Fraction(25),
         time_base: Fraction | None = None,
+        pixel_aspect: Fraction = Fraction(1),
         crf: int = 23,
         preset: str = "superfast",
         threads: int = 2,
     ) -> None:
-        """Create the file. ``time_base`` is the unit of ``pts`` in seconds (None: one frame).
+        """Create the file.
+
+        ``time_base`` is the unit of ``pts`` in seconds (None: one frame), ``fps`` the usual rate, and ``pixel_aspect``
+        the width of a pixel as it is shown, over its height.
 
         Raises:
             OutputError: the file cannot be created.
@@ -46,6 +53,7 @@ class VideoWriter:
         self._pad = ((0, height % 2), (0, width % 2), (0, 0))
         self._time_base = time_base or 1 / fps
         self._last: int | None = None
+        self._key: int | None = None
         self._closed = False
         part = path.with_name(path.name + ".part")
         try:
@@ -69,7 +77,8 @@ class VideoWriter:
             self._stream.pix_fmt = "yuv420p"
             self._stream.time_base = self._stream.codec_context.time_base = self._time_base
             context = self._stream.codec_context
-            context.gop_size = max(1, round(fps * _FRAGMENT_SECONDS))
+            context.gop_size = _FRAGMENT_FRAMES
+            context.sample_aspect_ratio = pixel_aspect
             context.thread_count = threads
             context.colorspace, context.color_range = _BT601, _LIMITED_RANGE  # what OpenCV converts to
             context.color_primaries = context.color_trc = _BT709
@@ -94,6 +103,8 @@ class VideoWriter:
         planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.pts, frame.time_base = pts, self._time_base
+        if self._key is None or (pts - self._key) * self._time_base >= _FRAGMENT_SECONDS:
+            self._key, frame.pict_type = pts, PictureType.I
         try:
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
