@@ -6,14 +6,13 @@ Segment Anything (Kirillov et al. 2023), section 3 "Prompt encoder" and appendix
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.sam.config import SamConfig
 from vidseg.sam.layers import LayerNorm2d
 
 
@@ -35,10 +34,23 @@ class PositionEncoding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+class PromptConfig(Protocol):
+    """What the prompt encoder takes from the configuration of a network."""
+
+    @property
+    def prompt_dim(self) -> int: ...
+    @property
+    def mask_in_channels(self) -> int: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
+
+
 class PromptEncoder(nn.Module):
     """Sparse tokens for boxes and points, a dense embedding for masks."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: PromptConfig) -> None:
         """Build the embeddings for ``config.prompt_dim``."""
         super().__init__()
         dim, mask_in = config.prompt_dim, config.mask_in_channels

@@ -7,6 +7,8 @@ per frame and spread over the prompts with ``rows``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -75,14 +77,16 @@ class MlpBlock(nn.Module):
 class TwoWayBlock(nn.Module):
     """Self-attention of the tokens, tokens to image, MLP, image to tokens; normalised after every step."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, first: bool) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_dim: int, first: bool, mlp: Callable[[int, int], nn.Module] = MlpBlock
+    ) -> None:
         """``first``: its self-attention replaces the tokens and adds no positional code."""
         super().__init__()
         self.self_attn = Attention(dim, num_heads)
         self.norm1 = nn.LayerNorm(dim)
         self.cross_attn_token_to_image = Attention(dim, num_heads, downsample=2)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MlpBlock(dim, mlp_dim)
+        self.mlp = mlp(dim, mlp_dim)
         self.norm3 = nn.LayerNorm(dim)
         self.norm4 = nn.LayerNorm(dim)
         self.cross_attn_image_to_token = Attention(dim, num_heads, downsample=2)
@@ -108,10 +112,17 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """Two two-way blocks and a last look of the tokens at the image."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, depth: int = 2) -> None:
-        """Sizes of the official decoder: 256, 8, 2048, 2."""
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        depth: int = 2,
+        mlp: Callable[[int, int], nn.Module] = MlpBlock,
+    ) -> None:
+        """Sizes of the official decoder: 256, 8, 2048, 2. ``mlp(dim, hidden)`` builds its MLPs, whose names differ."""
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(dim, num_heads, mlp_dim, first=i == 0) for i in range(depth))
+        self.layers = nn.ModuleList(TwoWayBlock(dim, num_heads, mlp_dim, i == 0, mlp) for i in range(depth))
         self.final_attn_token_to_image = Attention(dim, num_heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(dim)
 
