@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -66,7 +67,7 @@ class TappedFile:
 
 
 def label_of(path: Path) -> str:
-    return "png" if ".png" in path.name else path.name.removesuffix(".part")
+    return "png" if ".png" in path.name else re.sub(r"(\.\d+-[0-9a-f]{8})?\.part$", "", path.name)
 
 
 def tap(switch: KillSwitch) -> None:
@@ -81,7 +82,7 @@ def tap(switch: KillSwitch) -> None:
 
     def open_tapped(self: Path, mode: str = "r", *args: Any, **keywords: Any) -> Any:
         file = path_open(self, mode, *args, **keywords)
-        return TappedFile(file, label_of(self), switch) if mode in ("wb", "ab") else file
+        return TappedFile(file, label_of(self), switch) if mode in ("xb", "wb", "ab") else file
 
     def replace_tapped(self: Path, target: Path) -> Path:
         switch.pass_or_die(f"before rename {label_of(self)}")

@@ -25,7 +25,7 @@ def test_timestamps_survive_exactly(tmp_path, time_base):
     assert [f.pts * source.info.time_base for f in frames] == [p * time_base for p in pts]
     assert [read_barcode(f.rgb) for f in frames] == list(range(len(pts)))
     assert source.warnings == []
-    assert not (tmp_path / "o.mp4.part").exists()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_real_source_with_variable_rate(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class VidsegError(Exception):
@@ -46,3 +48,14 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` when a close name exists in ``allowed``, else an empty string."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """One clear line for an operating system error while writing ``path``."""
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission",
+        errno.EROFS: "the file system is read-only",
+    }
+    return OutputError(f"{path}: cannot write: {reasons.get(error.errno or 0, error.strerror or error)}")

@@ -1,39 +1,36 @@
-"""One process at a time: advisory locks on files, where the system has them."""
+"""One process at a time: locks on files, which the system frees when their process dies."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vidseg.errors import OutputError, UsageError
+from filelock import FileLock, Timeout
+
+from vidseg.errors import UsageError, output_error
 
 
 @contextmanager
-def file_lock(path: Path, busy: str = "") -> Iterator[None]:
-    """Hold the lock of the file ``path``, which is made if needed and stays; the system frees it when a process dies.
+def file_lock(path: Path, busy: str = "", *, keep: bool = True) -> Iterator[None]:
+    """Hold the lock of the file ``path``, which is made if needed.
 
-    ``busy``: what to tell when another process holds it; empty: wait for that one. Without locks (Windows) nothing is
-    held.
+    ``busy``: the message when another process holds it; empty: wait for that one. ``keep``: leave the file there.
 
     Raises:
-        UsageError: ``busy``. OutputError: the file cannot be made.
+        UsageError: ``busy``. OutputError: the file cannot be made or locked.
     """
+    lock = FileLock(path, timeout=0 if busy else -1, thread_local=False)
     try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(busy) from None
     except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror}") from error
+        raise output_error(path, error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise UsageError(busy) from None
         yield
     finally:
-        os.close(descriptor)
+        if not keep:
+            with suppress(OSError):  # Windows removes it when it is released
+                path.unlink()
+        lock.release()

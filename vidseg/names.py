@@ -1,14 +1,20 @@
-"""Names that come from outside - of videos, objects, manifests - as parts of paths and as text on a terminal."""
+"""Names that come from outside - of videos, objects, manifests - in paths and on terminals; names of partial files."""
 
 from __future__ import annotations
 
+import os
 import re
+import secrets
 import unicodedata
+from pathlib import Path
 
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _MAX_BYTES = 120
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Devices of Windows, whatever their suffix."""
+
+_PART = re.compile(r".*\.\d+-[0-9a-f]{8}\.part", re.DOTALL)
+_PART_BYTES = 200  # of the name; file systems allow 255 in all
 
 
 def safe_name(text: str) -> str:
@@ -25,3 +31,14 @@ def safe_name(text: str) -> str:
 def printable(text: str) -> str:
     """``text`` in one line, without control characters, which could move the cursor or turn the writing direction."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def part_of(path: Path) -> Path:
+    """A new name beside ``path`` for what is still being written: ``NAME.PID-RANDOM.part``."""
+    name = path.name.encode(errors="surrogateescape")[:_PART_BYTES].decode(errors="ignore")
+    return path.with_name(f"{name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+def is_part(path: Path) -> bool:
+    """Does ``path`` have a name of :func:`part_of`?"""
+    return _PART.fullmatch(path.name) is not None

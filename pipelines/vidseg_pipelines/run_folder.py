@@ -15,6 +15,8 @@ from vidseg import __version__
 from vidseg.address import redact
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
+from vidseg.names import is_part
+from vidseg.outputs.files import clear_parts
 from vidseg.prompts import mask_file
 from vidseg.registry import weights_used
 from vidseg.types import VideoInfo
@@ -109,7 +111,8 @@ def check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *
     if config.overwrite:
         clear_folder(folder)
         return None
-    if not folder.exists() or all(path.name == f"{resume.MANIFEST}.part" for path in folder.iterdir()):
+    if not folder.exists() or all(is_part(path) for path in folder.iterdir()):
+        clear_parts(folder)
         return None
     if not config.resume:
         raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
@@ -119,19 +122,19 @@ def check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *
     if live:
         raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
     resume.check_same_run(old, manifest)
-    for part in [*(folder / f"{name}.part" for name in OUTPUTS), *folder.glob("davis/*.png.part")]:
-        part.unlink(missing_ok=True)  # files that the kill cut off
+    for place in (folder, folder / "davis"):
+        clear_parts(place)  # files that the kill cut off
     return old
 
 
 def clear_folder(folder: Path) -> None:
     """Remove what runs write into an output folder; other files stay. Does nothing when there is no such folder."""
-    for name in OUTPUTS:
-        for path in (folder / name, folder / f"{name}.part"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    for path in [folder / name for name in OUTPUTS]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    clear_parts(folder)
 
 
 def discard_folder(folder: Path) -> None:

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-import errno
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from vidseg.errors import OutputError
+from vidseg.errors import OutputError, output_error
+from vidseg.names import is_part, part_of
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
-    """One clear line for an operating system error while writing ``path``."""
-    reasons = {
-        errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
-        errno.EACCES: "no permission",
-        errno.EROFS: "the file system is read-only",
-    }
-    return OutputError(f"{path}: cannot write: {reasons.get(error.errno or 0, error.strerror or error)}")
+def clear_parts(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; nobody else may be writing there."""
+    for path in [path for path in folder.iterdir() if is_part(path)] if folder.is_dir() else []:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write bytes to; it takes the name ``path`` when the block ends without an error.
 
+    Several processes may write the same ``path``: each writes a file of its own, and the last to end wins.
+
     Raises:
         OutputError: it cannot be written (disk full, no permission); nothing is left behind.
     """
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         try:
-            with part.open("wb") as file:
+            with part.open("xb") as file:
                 yield file
             part.replace(path)
         except BaseException:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise error if isinstance(error, OutputError) else output_error(path, error) from error

@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from vidseg.errors import InputError, OutputError
+from vidseg.errors import InputError, OutputError, output_error
 from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.rle import from_coco
-from vidseg.outputs.files import output_error
 from vidseg.types import Frame, FrameMasks, Gap
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from av.video.frame import PictureType
 
 from vidseg.errors import OutputError
+from vidseg.names import part_of
 from vidseg.types import Array
 
 _FRAGMENT_SECONDS = 1  # of video, by its timestamps
@@ -55,7 +57,7 @@ class VideoWriter:
         self._last: int | None = None
         self._key: int | None = None
         self._closed = False
-        part = path.with_name(path.name + ".part")
+        part = part_of(path)
         try:
             self._container = av.open(
                 str(part),
@@ -85,6 +87,8 @@ class VideoWriter:
             self._container.start_encoding()
             part.replace(path)
         except (av.FFmpegError, OSError) as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             raise self._failure(error) from error
 
     def write(self, rgb: Array, pts: int) -> None:

@@ -8,10 +8,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vidseg.errors import UsageError
+from vidseg.errors import UsageError, output_error
 from vidseg.locks import file_lock
 from vidseg.names import safe_name
-from vidseg.outputs.files import output_error
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
 from vidseg_pipelines.batch.store import Job, Store

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from vidseg.outputs.files import output_error
+from vidseg.errors import output_error
 
 PLANNING = "planning"
 """The call of an owner that is no worker: a job was planned anew, and what was attempted before does not count."""

@@ -16,9 +16,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from vidseg.errors import InputError, UsageError
+from vidseg.errors import InputError, UsageError, output_error
 from vidseg.locks import file_lock
-from vidseg.outputs.files import atomic_file, make_folder, output_error
+from vidseg.names import is_part
+from vidseg.outputs.files import atomic_file, make_folder
 from vidseg_pipelines.resume import differences
 
 MANIFEST, JOURNAL, SCORE, LOCK = "bench.json", "results.jsonl", "score.json", "bench.lock"
@@ -35,8 +36,8 @@ def alone(folder: Path, *, overwrite: bool = False) -> AbstractContextManager[No
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output {folder} is a file; name a folder")
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if MANIFEST not in names and names - {LOCK, f"{MANIFEST}.part"} and not overwrite:
+    names = {path.name for path in folder.iterdir() if not is_part(path)} if folder.is_dir() else set()
+    if MANIFEST not in names and names - {LOCK} and not overwrite:
         raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
     busy = f"another call works on output folder {folder}: wait for it, or name another --output"
     return file_lock(make_folder(folder) / LOCK, busy)
