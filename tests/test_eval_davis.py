@@ -348,3 +348,58 @@ def test_proposals_are_assigned_by_j_and_f_together(tmp_path: Path) -> None:
     (j1, f1), (j2, f2) = region_and_contour(truth, comb), region_and_contour(truth, moved)
     assert j1 > j2 and j1 + f1 < j2 + f2
     assert evaluate_sequence(gt / "s", pred / "s", "unsupervised").proposals == (2,)
+
+
+def test_hidden_files_are_no_frames_and_no_sequences(tmp_path: Path) -> None:
+    gt, pred = _sequence(tmp_path, [BOX] * 4, [BOX, BOX, BOX * 0, BOX])
+    right = evaluate_davis(gt, pred).summary()
+    for folder in (gt, pred):
+        (folder / "s" / "._00000.png").write_bytes(b"a Mac was here")
+        (folder / "s" / ".DS_Store").write_bytes(b"")
+        save_labels(folder / ".ipynb_checkpoints", [BOX])
+        save_labels(folder / "__MACOSX", [BOX])
+    for evaluate in (evaluate_davis, evaluate_vos):
+        report = evaluate(gt, pred)
+        assert not report.notes
+    assert evaluate_davis(gt, pred).summary() == right
+    (gt / "s" / "masks").mkdir()
+    (gt / "s" / "masks" / "._00000.png").write_bytes(b"a Mac was here")
+    assert evaluate_davis(gt, pred).summary() == right
+
+
+@pytest.mark.parametrize("where", ["gt", "pred", "both"])
+def test_endings_have_any_case(tmp_path: Path, where: str) -> None:
+    gt, pred = _sequence(tmp_path, [BOX] * 4, [BOX, BOX, BOX * 0, BOX])
+    right = evaluate_davis(gt, pred).summary(), evaluate_vos(gt, pred).summary()
+    for folder in {"gt": [gt], "pred": [pred], "both": [gt, pred]}[where]:
+        for path in sorted((folder / "s").iterdir()):
+            path.rename(path.with_suffix(".PNG"))
+    assert (evaluate_davis(gt, pred).summary(), evaluate_vos(gt, pred).summary()) == right
+    first = next((pred / "s").iterdir())
+    (pred / "s" / f"{first.stem}.pNg").write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match="are files of the same frame"):
+        evaluate_davis(gt, pred)
+
+
+def test_ids_beyond_255_are_read_from_16_bits(tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint16)
+    labels[5:15, 5:15], labels[20:30, 5:15], labels[5:15, 30:40] = 300, 255, 2
+    for part in ("gt", "pred"):
+        (tmp_path / part / "s").mkdir(parents=True)
+        for t in range(3):
+            guess = np.where(labels == 300, 0, labels).astype(np.uint16) if part == "pred" else labels
+            Image.fromarray(guess).save(tmp_path / part / "s" / f"{t:05d}.png")
+    scores = evaluate_sequence(tmp_path / "gt" / "s", tmp_path / "pred" / "s")
+    assert scores.objects == tuple(range(1, 301))
+    assert [scores.j[k - 1, 0] for k in (2, 255, 300)] == [1, 1, 0]
+    report = evaluate_vos(tmp_path / "gt", tmp_path / "pred")
+    assert {one.id: one.j for one in report.objects} == {2: (1.0,), 255: (1.0,), 300: (0.0,)}
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_no_message_holds_an_address_of_memory(tmp_path: Path, data: bytes) -> None:
+    gt, pred = _sequence(tmp_path, [BOX] * 3, [BOX] * 3)
+    (pred / "s" / "00001.png").write_bytes(data)
+    with pytest.raises(InputError, match=r"00001\.png: not a readable image") as error:
+        evaluate_davis(gt, pred)
+    assert "0x" not in str(error.value)

@@ -98,8 +98,41 @@ def test_foreground(tmp_path: Path) -> None:
     Image.fromarray(np.stack([box * 255, box, box], 2)).save(pred / "a.png")  # colours: the first channel
     assert evaluate_masks(gt, pred).summary()["mIoU"] == 1
     Image.fromarray(box.astype(np.uint16) * 300).save(pred / "a.png")
-    with pytest.raises(InputError, match="8-bit"):
-        evaluate_masks(gt, pred)
+    assert evaluate_masks(gt, pred).summary()["mIoU"] == 1
+
+
+def test_a_mask_has_any_value_beside_0(tmp_path: Path) -> None:
+    """Class values, several classes, half bright ones and colours of labels: all are foreground, in both folders."""
+    box = square((20, 30), 5, 5, 10)
+    classes = np.where(square((20, 30), 5, 20, 8), 2, box)
+    colour = np.stack([box * 48, box * 112, box * 32], 2)
+    for name, pixels in {"a": box * 38, "b": box * 128, "c": colour, "d": classes, "e": box * 0}.items():
+        valued, white = _folders(tmp_path, pixels, (pixels.reshape(20, 30, -1).max(2) > 0) * 255, name)
+    for gt, pred in ((valued, white), (white, valued)):
+        report = evaluate_masks(gt, pred)
+        assert [one.iou for one in report.images] == [1, 1, 1, 1, None]
+        assert not report.notes
+
+
+def test_128_among_brighter_files_is_the_published_threshold_and_said(tmp_path: Path) -> None:
+    box = square((20, 30), 5, 5, 10)
+    gt, pred = _folders(tmp_path, box * 255, box * 255, "white")
+    _folders(tmp_path, box * 128, box * 255, "half")
+    report = evaluate_masks(gt, pred)
+    assert [one.iou for one in report.images] == [0, 1]
+    assert report.notes == ("1 files of 0 and 128 count as empty, as no value is above 128: half",)
+
+
+def test_hidden_files_are_no_masks_and_endings_have_any_case(tmp_path: Path) -> None:
+    box = square((20, 30), 5, 5, 10, 255)
+    gt, pred = _folders(tmp_path, box, box)
+    for folder in (gt, pred):
+        (folder / "a.png").rename(folder / "a.PNG")
+        (folder / "._a.PNG").write_bytes(b"no picture")
+        (folder / ".ipynb_checkpoints").mkdir()
+        (folder / "Thumbs.db").write_bytes(b"no picture")
+    report = evaluate_masks(gt, pred)
+    assert (report.summary()["mIoU"], report.summary()["count"], report.notes) == (1, 1, ())
 
 
 def test_empty_masks(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 
 from media import barcode_video, file_size_limit
 from vidseg.errors import InputError, OutputError, UsageError
+from vidseg.evaluation.label_maps import read_label_map
 from vidseg.masks import bbox, davis_palette, decode, empty_rle, encode
 from vidseg.outputs import (
     EXPORTERS,
@@ -140,14 +141,60 @@ def test_exports_carry_the_names_of_the_stills(tmp_path, form):
     assert {(e["image_id"], e["file_name"]) for e in entries} == set(enumerate(names))
 
 
-def test_davis_ids_end_at_255(tmp_path):
+def one_object(index: int, object_id: int) -> FrameMasks:
+    rle = encode(square(index, 1))
+    return FrameMasks(index, index, 0.0, (object_id,), bbox(rle)[None], np.ones(1, np.float32), (None,), (rle,))
+
+
+def test_davis_holds_ids_of_16_bits(tmp_path):
     sink = DavisSink(tmp_path / "davis")
-    masks = FrameMasks(
-        4, 0, 0.0, (256,), np.zeros((1, 4), np.float32), np.ones(1, np.float32), (None,), (empty_rle(*SIZE),)
-    )
-    with pytest.raises(OutputError, match="frame 4: object 256 does not fit"):
-        sink.write(frame(4), masks)
-    assert not list((tmp_path / "davis").iterdir())
+    for index, object_id in enumerate((255, 256, 65535, 65536)):
+        sink.write(frame(index), one_object(index, object_id))
+    pictures = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "davis").iterdir()}
+    assert sorted(pictures) == ["00000.png", "00001.png", "00002.png"]
+    for index, object_id in enumerate((255, 256, 65535)):
+        assert (pictures[f"{index:05d}.png"] == object_id * square(index, 1)).all()
+        assert (read_label_map(tmp_path / "davis" / f"{index:05d}.png") == pictures[f"{index:05d}.png"]).all()
+    assert Image.open(tmp_path / "davis" / "00000.png").mode == "P"
+    assert sink.warnings == ["davis: frame 3 is left out: object 65536; the ids of a PNG end at 65535"]
+
+
+def test_a_format_that_cannot_hold_an_id_is_left_out_and_the_others_are_written(tmp_path, capsys):
+    sink = JournalSink(tmp_path / "masks.jsonl")
+    sink.write(frame(0), one_object(0, 1000))
+    sink.close()
+    assert ExportCommand(tmp_path, to="mots,davis,coco", output=tmp_path / "out").run() == 5
+    assert capsys.readouterr().err == "warning: mots.txt is left out: object 1000 does not fit, MOTS ids end at 999\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["coco.json", "davis"]
+
+
+def test_place_k_of_a_tube_is_frame_k_of_the_video(tmp_path):
+    """Still 2 could not be read and still 5, the last one, neither."""
+    sink = JournalSink(tmp_path / "masks.jsonl")
+    for index in (0, 1, 3, 4):
+        sink.write(frame(index), replace(one_object(index, 1), name=f"{index}.jpg"))
+    sink.close()
+    (tmp_path / "run.json").write_text(json.dumps({"video": {"codec": "images", "frame_count": 6}}))
+    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    assert entry["length"] == len(entry["segmentations"]) == 6
+    assert entry["file_names"] == ["0.jpg", "1.jpg", None, "3.jpg", "4.jpg", None]
+    for index, rle in enumerate(entry["segmentations"]):
+        assert (rle is None) == (index in (2, 5))
+        assert rle is None or (coco.decode(rle) == square(index, 1)).all()
+    (tmp_path / "run.json").unlink()
+    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    assert entry["length"] == 5
+
+
+def test_the_timeline_of_the_report_goes_by_frames(tmp_path):
+    for name, indices in (("whole", range(10, 20)), ("gap", (10, 11, 12, 19))):
+        sink = JournalSink(tmp_path / f"{name}.jsonl")
+        for index in indices:
+            sink.write(frame(index), replace(one_object(0, 2 if index == 19 else 1), frame_index=index))
+        sink.close()
+        page = write_report(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.html", title=name).read_text()
+        assert 'viewBox="0 0 10 26"' in page
+        assert '<rect x="9" y=' in page  # object 2, on the last frame
 
 
 def test_labelme(run):
@@ -252,14 +299,15 @@ def test_empty_runs(tmp_path):
 
 
 def test_a_journal_from_a_later_frame_on(tmp_path):
-    """Frames 100.. of a long video: names follow the index, lengths the number of frames."""
+    """Frames 100.. of a long video: names and places follow the index."""
     sink = JournalSink(tmp_path / "masks.jsonl")
     for index in range(100, 103):
         rle = encode(square(0, 1))
         masks = FrameMasks(index, index, 0.0, (1,), bbox(rle)[None], np.ones(1, np.float32), (None,), (rle,))
         sink.write(frame(index), masks)
     sink.close()
-    assert json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())[0]["length"] == 3
+    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    assert [k for k, rle in enumerate(entry["segmentations"]) if rle] == [100, 101, 102]
     folder = EXPORTERS["davis"](tmp_path / "masks.jsonl", tmp_path)
     assert sorted(p.name for p in folder.iterdir()) == ["00100.png", "00101.png", "00102.png"]
 

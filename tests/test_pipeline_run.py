@@ -106,6 +106,20 @@ def test_what_a_tracker_says_of_its_input_is_in_the_manifest_and_on_the_screen(
     assert main([*arguments, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(("object_id", "status"), [(300, "done"), (1000, "partial")])
+def test_no_id_ends_a_run(config: RunConfig, object_id: int, status: str) -> None:
+    box = f"{object_id}@10,10,60,50"
+    summary = run_video(replace(config, mask=(), box=(box,), refine="none", save="mots,davis,coco"))
+    assert (summary.status, summary.objects, summary.frames) == (status, (object_id,), COUNT)
+    assert sorted(path.name for path in summary.folder.iterdir()) == sorted(
+        ["coco.json", "davis", "masks.jsonl", "run.json", *(["mots.txt"] if status == "done" else [])]
+    )
+    left_out = "mots.txt is left out: object 1000 does not fit, MOTS ids end at 999"
+    assert summary.warnings == (() if status == "done" else (left_out,))
+    labels = np.asarray(Image.open(summary.folder / "davis" / "00005.png"))
+    assert np.unique(labels).tolist() == [0, object_id]
+
+
 def test_a_run_of_stills_names_its_pngs_after_them(config: RunConfig, tmp_path: Path) -> None:
     names = [f"{5 * k:05d}" for k in range(3)]
     (tmp_path / "stills").mkdir()

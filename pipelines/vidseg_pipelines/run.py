@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.config import RunConfig
-from vidseg.errors import OutputError, UsageError
+from vidseg.errors import OutputError, PartialError, UsageError
 from vidseg.names import safe_name
 from vidseg.outputs import (
     EXPORTERS,
@@ -204,6 +204,8 @@ class _Run:
         self.config, self.source, self.segmenter = config, source, segmenter
         self.folder, self.manifest, self.clock = make_folder(folder), manifest, clock
         self.tally = _Tally()
+        self.davis = DavisSink(folder / "davis") if "davis" in config.saves else None
+        self.left_out: list[str] = []
         self._manifest("running")  # before any other file: without it a killed run could not be resumed
         self.journal = folder / JOURNAL
         self.first = self.next_frame = config.frame_range[0]
@@ -224,7 +226,7 @@ class _Run:
         begun = time.perf_counter()
         # Sinks that cannot be appended to see all frames again when a run is resumed.
         replayed: list[Sink] = [s for s in (self.tally, self.overlay, self.pictures) if s is not None]
-        davis = [DavisSink(self.folder / "davis")] if "davis" in self.config.saves else []
+        davis = [self.davis] if self.davis else []
         # The journal is last: a frame in it is in all other outputs too.
         sinks: list[Sink] = [*replayed, *davis, JournalSink(self.journal, append=self.append)]
         advance = started(self.source.info, self._total()) if started else lambda frames, objects: None
@@ -293,10 +295,14 @@ class _Run:
                     path = self.folder / "report.html"
                     write_report(self.journal, path, title=self.source.info.name, pictures=self.pictures.pictures)
                 elif name in EXPORTERS and name != "davis":
-                    EXPORTERS[name](self.journal, self.folder)
+                    try:
+                        EXPORTERS[name](self.journal, self.folder)
+                    except PartialError as error:
+                        self.left_out.append(str(error))
 
     def _warnings(self) -> list[str]:
-        return [*self.source.warnings, *self.segmenter.warnings]
+        davis = self.davis.warnings if self.davis else []
+        return [*self.source.warnings, *self.segmenter.warnings, *davis, *self.left_out]
 
     def _manifest(self, status: str, seconds: float = 0.0) -> None:
         frames = self.tally.frames

@@ -84,7 +84,7 @@ def outline(mask: npt.NDArray[Any], radius: int, top: int = 0, left: int = 0) ->
     return Outline(Patch(y, x, window.bits, window.area), contour, reach)
 
 
-def outlines(labels: npt.NDArray[np.uint8], ids: Iterable[int], radius: int, top: int, left: int) -> list[Outline]:
+def outlines(labels: npt.NDArray[Any], ids: Iterable[int], radius: int, top: int, left: int) -> list[Outline]:
     """The outlines of the objects ``ids`` of a label map (h, w), a window as in :func:`outline`."""
     mask = np.empty(labels.shape, bool)  # one for all: fresh memory costs more than the comparison
     found = []

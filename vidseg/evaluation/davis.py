@@ -28,6 +28,7 @@ from vidseg.evaluation.label_maps import (
     read_pair,
 )
 from vidseg.evaluation.parallel import run_all
+from vidseg.files import data_files, data_folders
 from vidseg.types import ShapeRepr
 
 Task = Literal["semi-supervised", "unsupervised"]
@@ -77,7 +78,7 @@ def evaluate_sequence(gt_dir: Path, pred_dir: Path, task: Task = "semi-supervise
 
     Semi-supervised: objects 1..N with N the largest id of the first frame, the first and the last frame dropped, 255 in
     the ground truth is background. Unsupervised: all frames, 255 is void (left out of both masks), up to 20 proposals,
-    assigned to the objects by the best sum of (J+F)/2 over the frames.
+    assigned to the objects by the best sum of (J+F)/2 over the frames. Where N is larger than 255, 255 is an object.
 
     Raises:
         InputError: unreadable or missing frames, sizes that differ, predicted ids beyond the allowed ones, or
@@ -104,8 +105,9 @@ def evaluate_sequence(gt_dir: Path, pred_dir: Path, task: Task = "semi-supervise
             allowed = f"at most {MAX_PROPOSALS} proposals" if unsupervised else f"the first frame has ids up to {count}"
             raise InputError(f"{pred_file}: object id {largest}: {allowed}, 0 is background")
         used = max(used, largest)
-        if unsupervised:
+        if unsupervised and count < VOID:
             pair = replace(pair, guess=np.where(pair.truth == VOID, np.uint8(0), pair.guess))
+        if unsupervised:
             scores[..., t] = _all_pairs(pair, rows, count)
         else:
             scores[:, 0, :, t] = _same_ids(pair, count)
@@ -244,9 +246,9 @@ def check_sequences(folders: dict[str, Path], pred: Path, used: slice) -> list[s
     for name, folder in folders.items():
         files = frame_files(folder)
         predicted_files(files[used], pred / name)
-        known = {path.name for path in files}
-        extra_frames += sum(path.name not in known for path in frame_folder(pred / name).glob("*.png"))
-    extra = sorted(path.name for path in pred.iterdir() if path.is_dir() and path.name not in folders)
+        known = {path.stem for path in files}
+        extra_frames += sum(path.stem not in known for path in data_files(frame_folder(pred / name), (".png",)))
+    extra = [path.name for path in data_folders(pred) if path.name not in folders]
     notes = []
     if extra:
         notes.append(f"{len(extra)} predicted sequences without ground truth were ignored: {', '.join(extra[:3])}")

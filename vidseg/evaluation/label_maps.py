@@ -1,4 +1,4 @@
-"""Label maps on disk: folders of PNG files whose pixel value is the object id, one folder per sequence."""
+"""Label maps on disk: folders of PNG files (.png, .PNG) whose pixel value is the object id, one folder per sequence."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.png import plain_pixels
+from vidseg.files import counts, data_files, data_folders
 from vidseg.text import read_text
 from vidseg.video import PIXEL_LIMIT
 from vidseg.video.images import check_pixels
 
-LabelMap = npt.NDArray[np.uint8]
+LabelMap = npt.NDArray[np.unsignedinteger[Any]]
+_PNG = (".png",)
+_DEEP = ("I;16", "I")  # how Pillow calls 16-bit grey
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Truth:
 class FramePair:
     """The label maps of one frame, both cut to the window that holds all their objects and one pixel of background.
 
-    ``truth``, ``guess``: uint8 (h, w), ids; the window's pixel (0, 0) stands at (``top``, ``left``) of a frame of
-    ``height`` x ``width`` pixels. Where the frame ends there is no pixel of background.
+    ``truth``, ``guess``: uint8 or uint16 (h, w), ids; the window's pixel (0, 0) stands at (``top``, ``left``) of a
+    frame of ``height`` x ``width`` pixels. Where the frame ends there is no pixel of background.
     """
 
     truth: LabelMap
@@ -46,7 +50,7 @@ class FramePair:
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a palette or grey PNG as object ids, uint8 (H, W); palettes are kept as indices, never turned into colours.
+    """Read a palette or grey PNG as object ids (H, W), uint8, or uint16 of 16-bit grey; palettes are kept as indices.
 
     Raises:
         InputError: the file is missing, damaged, or has colours instead of ids.
@@ -77,7 +81,7 @@ def read_pair(truth: Path, guess: Path) -> FramePair:
             f"{guess}: {maps[1].shape[1]}x{maps[1].shape[0]} pixels, but its ground truth has {width}x{height}: "
             "save masks at the original size"
         )
-    boxes = [(x, y, x + w, y + h) for x, y, w, h in map(cv2.boundingRect, maps) if w]
+    boxes = [(x, y, x + w, y + h) for x, y, w, h in map(_bounds, maps) if w]
     if not boxes:
         nothing = np.zeros((0, 0), np.uint8)
         return FramePair(nothing, nothing, 0, 0, height, width)
@@ -91,39 +95,56 @@ def read_pair(truth: Path, guess: Path) -> FramePair:
     return FramePair(gt, pred, top, left, height, width)
 
 
+def _bounds(labels: LabelMap) -> Sequence[int]:
+    """Left, top, width and height of everything but background."""
+    return cv2.boundingRect(labels if labels.dtype == np.uint8 else (labels != 0).view(np.uint8))
+
+
 def _decode(path: Path, data: bytes) -> LabelMap:
     """What Pillow makes of a file that is not plain."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             check_pixels(path, image.size, PIXEL_LIMIT)
             image.load()
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a readable image{'' if data else ' (an empty file)'}") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable image ({error})") from None
-    if image.mode not in ("P", "L", "1"):
+    if image.mode not in ("P", "L", "1", *_DEEP):
         raise InputError(
-            f"{path}: colour mode {image.mode}: a label map must be a palette (P) or 8-bit grey (L) PNG whose pixel "
-            "value is the object id"
+            f"{path}: colour mode {image.mode}: a label map must be a palette (P), 8-bit (L) or 16-bit grey PNG whose "
+            "pixel value is the object id"
         )
-    return np.asarray(image).astype(np.uint8, copy=False)
+    return np.asarray(image).astype(np.uint16 if image.mode in _DEEP else np.uint8, copy=False)
 
 
 def frame_folder(folder: Path) -> Path:
     """The folder that holds the PNG files of a sequence: ``folder/masks`` if there are any, else ``folder``."""
     masks = folder / "masks"
-    return masks if any(masks.glob("*.png")) else folder
+    return masks if masks.is_dir() and data_files(masks, _PNG) else folder
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The PNG files of a sequence in order of their names.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or two of one name.
     """
-    files = sorted(frame_folder(folder).glob("*.png"))
+    files = _by_stem(frame_folder(folder))
     if not files:
         raise InputError(f"{folder}: no PNG files (neither there nor in its folder masks/)")
+    return list(files.values())
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The PNG files of a folder by their names without the suffix, whatever its case."""
+    files: dict[str, Path] = {}
+    for path in data_files(folder, _PNG):
+        if path.stem in files:
+            raise InputError(f"{folder}: {files[path.stem].name} and {path.name} are files of the same frame")
+        files[path.stem] = path
     return files
 
 
@@ -138,12 +159,12 @@ def predicted_files(truth: Sequence[Path], folder: Path) -> list[Path]:
             f"{folder}: no predictions for this sequence: expected a folder of PNG files named like its frames"
         )
     there = frame_folder(folder)
-    present = {path.name for path in there.glob("*.png")}
-    missing = [path.name for path in truth if path.name not in present]
+    present = _by_stem(there)
+    missing = [path.name for path in truth if path.stem not in present]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise InputError(f"{there}: {len(missing)} of {len(truth)} evaluated frames have no prediction: {shown}")
-    return [there / path.name for path in truth]
+    return [present[path.stem] for path in truth]
 
 
 def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> Truth:
@@ -164,9 +185,7 @@ def find_truth(root: Path, annotations: str = "Annotations", split: str = "val",
         return Truth(f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year))
     if (root / "ImageSets").is_dir():
         raise InputError(f"{root}: a DAVIS root, but it has no folder {annotations}/480p")
-    folders = {
-        path.name: path for path in sorted(root.iterdir()) if path.is_dir() and any(frame_folder(path).glob("*.png"))
-    }
+    folders = {path.name: path for path in data_folders(root) if data_files(frame_folder(path), _PNG)}
     if not folders:
         raise InputError(
             f"{root}: no ground truth: wanted a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
@@ -178,7 +197,7 @@ def find_truth(root: Path, annotations: str = "Annotations", split: str = "val",
 def _split(root: Path, davis: Path, split: str, year: str) -> dict[str, Path]:
     listing = root / "ImageSets" / year / f"{split}.txt"
     if not listing.is_file():
-        allowed = sorted(path.stem for path in listing.parent.glob("*.txt"))
+        allowed = sorted(path.stem for path in listing.parent.glob("*.txt") if counts(path.name))
         raise UsageError(f"unknown split '{split}'{did_you_mean(split, allowed)}: {listing.parent} has {allowed}")
     names = [line.strip() for line in read_text(listing).split("\n") if line.strip()]
     if not names:

@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from vidseg.errors import InputError
 from vidseg.evaluation.parallel import run_all
 from vidseg.evaluation.patches import EMPTY, Patch, cut_out, patch_of
+from vidseg.files import data_files
 from vidseg.masks.boundary import band_width, boundary_band
-from vidseg.video.images import check_pixels
+from vidseg.masks.files import FOREGROUND, MaskFile, read_mask_values
 
 RECALL_POINTS = (0.5, 0.6, 0.7, 0.8, 0.9)
-FOREGROUND = 128
-"""Grey values above this one are foreground."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class MasksReport:
             "metric": "mIoU, mBIoU; means over images",
             "images": len(self.images),
             "objects": "one per image",
-            "foreground": f"grey above {FOREGROUND}; files of 0 and 1, and palette files: above 0; logits above 0",
+            "foreground": f"above 0 in masks, palettes and label maps; soft edges above {FOREGROUND}; logits above 0",
             "void": "images with both masks empty are left out",
             "boundary": f"IoU of the bands of {self.ratio:g} of the diagonal, half to even",
             "ratio": self.ratio,
@@ -77,6 +75,8 @@ class MasksReport:
 def evaluate_masks(gt: Path, pred: Path, *, ratio: float = 0.02, workers: int = 1) -> MasksReport:
     """Compare ``pred/<name>.png`` (mask) or ``pred/<name>.npy`` (logits of any size) with every ``gt/<name>.png``.
 
+    The case of the endings does not matter.
+
     Raises:
         InputError: no or missing files, files that cannot be read, or sizes that differ.
         UsageError: a ratio outside (0, 1].
@@ -85,14 +85,28 @@ def evaluate_masks(gt: Path, pred: Path, *, ratio: float = 0.02, workers: int = 
     for folder in (gt, pred):
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder")
-    truth = sorted(gt.glob("*.png"))
+    truth = data_files(gt, (".png",))
     if not truth:
         raise InputError(f"{gt}: no PNG files")
-    jobs = [(file, _prediction(file.stem, pred)) for file in truth]
+    predictions = data_files(pred, (".npy", ".png"))
+    of_stem = {suffix: {p.stem: p for p in predictions if p.suffix.lower() == suffix} for suffix in (".npy", ".png")}
+    best = of_stem[".npy"] | of_stem[".png"]
+    missing = next((file.stem for file in truth if file.stem not in best), None)
+    if missing is not None:
+        raise InputError(f"{pred}: no prediction {missing}.png or {missing}.npy")
+    jobs = [(file, best[file.stem]) for file in truth]
     known = {file.stem for file in truth}
-    extra = sorted(file.name for file in pred.iterdir() if file.suffix in (".png", ".npy") and file.stem not in known)
+    extra = [file.name for file in predictions if file.stem not in known]
     notes = [f"{len(extra)} predictions without ground truth were ignored: {', '.join(extra[:3])}"] if extra else []
-    return MasksReport(tuple(run_all(partial(_score, ratio), jobs, workers)), ratio, tuple(notes))
+    scored = list(run_all(partial(_score, ratio), jobs, workers))
+    if not any(one.reaches for one in scored):  # then 128 is the value of a class, as 38 would be
+        return MasksReport(tuple(one.score for one in scored), ratio, tuple(notes))
+    empty = [one.strict.name for one in scored if one.strict is not None]
+    if empty:
+        notes.append(
+            f"{len(empty)} files of 0 and 128 count as empty, as no value is above 128: {', '.join(empty[:3])}"
+        )
+    return MasksReport(tuple(one.strict or one.score for one in scored), ratio, tuple(notes))
 
 
 def mask_scores(truth: npt.NDArray[Any], guess: npt.NDArray[Any], ratio: float = 0.02) -> tuple[float, float] | None:
@@ -109,37 +123,19 @@ def score_mask(name: str, truth: npt.NDArray[Any], guess: npt.NDArray[Any], rati
     return MaskScore(name, *(mask_scores(truth, guess, ratio) or (None, None)))
 
 
-def read_grey(path: Path) -> npt.NDArray[np.uint8]:
-    """Grey values of a mask file, uint8 (H, W): of colours the first channel; every palette index above 0 is 255.
-
-    A grey file with no value but 0 and 1 is taken as a mask of 0 and 1, which become 0 and 255.
-
-    Raises:
-        InputError: missing, damaged, more than 8 bits deep, or more than ``PIXEL_LIMIT`` pixels.
-    """
-    try:
-        with Image.open(path) as image:
-            check_pixels(path, image.size)
-            mode, pixels = image.mode, np.asarray(image)
-    except FileNotFoundError:
-        raise InputError(f"{path}: file not found") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from None
-    if mode in ("P", "1"):
-        return np.where(pixels > 0, np.uint8(255), np.uint8(0))
-    if mode not in ("L", "LA", "RGB", "RGBA"):
-        raise InputError(f"{path}: colour mode {mode}: an 8-bit mask is wanted")
-    grey = pixels if pixels.ndim == 2 else pixels[..., 0]
-    return grey * np.uint8(255) if int(grey.max(initial=0)) == 1 else grey
-
-
 def read_binary(path: Path) -> npt.NDArray[np.bool_]:
-    """Foreground of a mask file, bool (H, W): grey above 128, see :func:`read_grey`.
+    """Foreground of a mask file, bool (H, W), by the rule of :mod:`vidseg.masks.files`; 128 alone is not above 128.
 
     Raises:
-        InputError: as :func:`read_grey`.
+        InputError: as :func:`vidseg.masks.files.read_mask_values`.
     """
-    return read_grey(path) > FOREGROUND
+    file = read_mask_values(path)
+    return file.values > FOREGROUND if _is_at_threshold(file) else file.foreground()
+
+
+def _is_at_threshold(file: MaskFile) -> bool:
+    """A mask of 0 and 128: empty to the published evaluator, though 38 or 128 may well be the value of a class."""
+    return file.kind == "binary" and int(file.values.max()) == FOREGROUND
 
 
 def read_logits(path: Path, height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -163,23 +159,29 @@ def read_logits(path: Path, height: int, width: int) -> npt.NDArray[np.bool_]:
     return np.asarray(scaled[0, 0].numpy() > 0)
 
 
-def _prediction(stem: str, folder: Path) -> Path:
-    for suffix in (".png", ".npy"):
-        if (folder / (stem + suffix)).is_file():
-            return folder / (stem + suffix)
-    raise InputError(f"{folder}: no prediction {stem}.png or {stem}.npy")
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """``strict``: with 128 as background. ``reaches``: whether the ground truth has grey levels above 128."""
+
+    score: MaskScore
+    strict: MaskScore | None
+    reaches: bool
 
 
-def _score(ratio: float, job: tuple[Path, Path]) -> MaskScore:
-    truth = read_binary(job[0])
-    logits = job[1].suffix == ".npy"
-    guess = read_logits(job[1], truth.shape[0], truth.shape[1]) if logits else read_binary(job[1])
+def _score(ratio: float, job: tuple[Path, Path]) -> _Scored:
+    file = read_mask_values(job[0])
+    truth = file.foreground()
+    logits = job[1].suffix.lower() == ".npy"
+    guess = read_logits(job[1], truth.shape[0], truth.shape[1]) if logits else read_mask_values(job[1]).foreground()
     if guess.shape != truth.shape:
         raise InputError(
             f"{job[1]}: {guess.shape[1]}x{guess.shape[0]} pixels, but its ground truth has "
             f"{truth.shape[1]}x{truth.shape[0]}: save masks at the original size"
         )
-    return score_mask(job[0].stem, truth, guess, ratio)
+    name = job[0].stem
+    strict = score_mask(name, np.zeros_like(truth), guess, ratio) if _is_at_threshold(file) else None
+    reaches = FOREGROUND < int(file.values.max(initial=0)) <= 255
+    return _Scored(score_mask(name, truth, guess, ratio), strict, reaches)
 
 
 def _band(patch: Patch, width: int) -> Patch:

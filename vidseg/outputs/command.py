@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from vidseg.address import parse_address
-from vidseg.errors import InputError, UsageError, did_you_mean
+from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
 from vidseg.outputs import EXPORTERS
 from vidseg.outputs.files import make_folder
 from vidseg.outputs.journal import read_journal
@@ -41,7 +42,7 @@ class ExportCommand:
     """The video, for the overlay (default: the one named in run.json)."""
 
     def run(self) -> int:
-        """Write every format; 0 when done.
+        """Write every format; 0 when done, 5 when one cannot hold the run and is left out.
 
         Raises:
             UsageError: unknown format.
@@ -57,12 +58,17 @@ class ExportCommand:
         if not journal.is_file():
             raise InputError(f"{self.run_dir}: no masks.jsonl in it; name the output folder of a run")
         folder = make_folder(self.output or self.run_dir)
+        left_out = 0
         for name in names:
-            if name == _OVERLAY:
-                export_overlay(journal, self.input or _input_of(self.run_dir), folder)
-            else:
-                EXPORTERS[name](journal, folder)
-        return 0
+            try:
+                if name == _OVERLAY:
+                    export_overlay(journal, self.input or _input_of(self.run_dir), folder)
+                else:
+                    EXPORTERS[name](journal, folder)
+            except PartialError as error:  # the other formats can
+                left_out = error.exit_code
+                sys.stderr.write(f"warning: {error}\n")
+        return left_out
 
 
 def export_overlay(journal: Path, video: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""DAVIS: one palette PNG per frame, pixel value = object id, 0 = background."""
+"""DAVIS: one PNG per frame, pixel value = object id, 0 = background; a palette up to the id 255, 16-bit grey beyond."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vidseg.errors import OutputError
+from vidseg.errors import PartialError
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
 from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.outputs.journal import journal_size, read_journal
 from vidseg.types import Frame, FrameMasks
 
-MAX_ID = 255
+MAX_PALETTE_ID = 255
+MAX_ID = 65535
 
 
 class DavisSink:
@@ -28,21 +29,31 @@ class DavisSink:
         """
         self._folder = make_folder(folder)
         self._palette = davis_palette().tobytes()
+        self.warnings: list[str] = []
+        """Frames that were left out: no PNG holds their ids."""
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Write one frame.
 
         Raises:
-            OutputError: an id over 255, or the file cannot be written.
+            OutputError: the file cannot be written.
         """
         self.write_masks(masks, *frame.size)
 
     def write_masks(self, masks: FrameMasks, height: int, width: int) -> None:
         """Like :meth:`write`, where only the size of the frame is known."""
-        if max(masks.ids, default=0) > MAX_ID:
-            raise OutputError(f"frame {masks.frame_index}: object {max(masks.ids)} does not fit: DAVIS PNG ends at 255")
-        image = Image.fromarray(label_map(masks, height, width).astype(np.uint8), "L")
-        image.putpalette(self._palette)
+        largest = max(masks.ids, default=0)
+        if largest > MAX_ID:
+            self.warnings.append(
+                f"davis: frame {masks.frame_index} is left out: object {largest}; the ids of a PNG end at {MAX_ID}"
+            )
+            return
+        labels = label_map(masks, height, width)
+        if largest > MAX_PALETTE_ID:
+            image = Image.fromarray(labels.astype(np.uint16))
+        else:
+            image = Image.fromarray(labels.astype(np.uint8), "L")
+            image.putpalette(self._palette)
         with atomic_file(self._folder / f"{masks.stem}.png") as file:
             image.save(file, "PNG", compress_level=1)
 
@@ -56,9 +67,12 @@ def export_davis(journal: Path, folder: Path) -> Path:
     Raises:
         InputError: unreadable or without objects.
         OutputError: see :meth:`DavisSink.write`.
+        PartialError: frames were left out, see :attr:`DavisSink.warnings`.
     """
     size = journal_size(journal)
     sink = DavisSink(folder / "davis")
     for masks in read_journal(journal):
         sink.write_masks(masks, *size)
+    if sink.warnings:
+        raise PartialError("; ".join(sink.warnings[:3]))
     return folder / "davis"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidseg.errors import OutputError
+from vidseg.errors import PartialError
 from vidseg.masks.rle import area
 from vidseg.outputs.categories import category_ids
 from vidseg.outputs.files import atomic_file
@@ -18,7 +18,8 @@ def export_mots(journal: Path, folder: Path) -> Path:
 
     Raises:
         InputError: the journal is unreadable.
-        OutputError: an object id over 999, which the format cannot hold; or the file cannot be written.
+        OutputError: the file cannot be written.
+        PartialError: an object id over 999, which the format cannot hold; nothing is written.
     """
     path = folder / "mots.txt"
     categories = category_ids(journal)
@@ -28,7 +29,9 @@ def export_mots(journal: Path, folder: Path) -> Path:
                 if not area(rle):
                     continue
                 if object_id >= _PER_CLASS:
-                    raise OutputError(f"object {object_id} does not fit: MOTS ids end at {_PER_CLASS - 1}")
+                    raise PartialError(
+                        f"mots.txt is left out: object {object_id} does not fit, MOTS ids end at {_PER_CLASS - 1}"
+                    )
                 kind = categories[label]
                 number = kind * _PER_CLASS + object_id
                 text = f"{masks.frame_index} {number} {kind} {rle.height} {rle.width} "

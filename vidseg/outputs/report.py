@@ -80,14 +80,16 @@ def write_report(journal: Path, path: Path, *, title: str, pictures: Mapping[int
         InputError: the journal is unreadable.
         OutputError: the page cannot be written.
     """
-    count, duration, gap = 0, 0.0, Gap()
+    count, duration, gap, first, last = 0, 0.0, Gap(), 0, -1
     for masks in read_journal(journal):
         count, duration, gap = count + 1, masks.time_s, gap + masks.gap
-    width = max(1, -(-count // _BINS))
+        first, last = first if count > 1 else masks.frame_index, masks.frame_index
+    span = last + 1 - first  # more than the count where frames could not be read
+    width = max(1, -(-span // _BINS))
     lives: dict[int, _Life] = {}
-    for place, masks in enumerate(read_journal(journal)):
-        _add(lives, masks, place // width)
-    rows = "".join(_row(object_id, life, -(-count // width)) for object_id, life in sorted(lives.items()))
+    for masks in read_journal(journal):
+        _add(lives, masks, (masks.frame_index - first) // width)
+    rows = "".join(_row(object_id, life, -(-span // width)) for object_id, life in sorted(lives.items()))
     figures = "".join(
         f'<figure><img alt="frame {index}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
         f"<figcaption>frame {index}</figcaption></figure>"

@@ -1,4 +1,4 @@
-"""YouTube-VIS results: one entry per object id with one RLE, or null, per frame."""
+"""YouTube-VIS results: one entry per object id with one RLE, or null, per frame of the video."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 from vidseg.masks.rle import area
 from vidseg.outputs.categories import category_ids
 from vidseg.outputs.files import atomic_file
-from vidseg.outputs.journal import read_journal
+from vidseg.outputs.journal import count_of_stills, read_journal
 
 _ABSENT = -1
 
@@ -30,8 +30,9 @@ class _Tube:
 def export_ytvis(journal: Path, folder: Path, *, video_id: int = 1) -> Path:
     """Write ``FOLDER/ytvis.json``, a list of {video_id, id, category_id, score, length, segmentations}.
 
-    An object's score is the mean over the frames where it has pixels; objects that never have any are left out.
-    Run-lengths go through a temporary file: memory holds eight bytes per object and frame.
+    Place k is frame k, null where a frame could not be read or was not asked for. Entries of a run of stills have their
+    ``file_names`` too. An object's score is the mean over the frames where it has pixels; objects that never have any
+    are left out. Run-lengths go through a temporary file: memory holds eight bytes per object and frame.
 
     Raises:
         InputError: the journal is unreadable.
@@ -40,7 +41,9 @@ def export_ytvis(journal: Path, folder: Path, *, video_id: int = 1) -> Path:
     path = folder / "ytvis.json"
     categories = category_ids(journal)
     with atomic_file(path) as file, tempfile.TemporaryFile(dir=folder) as spool:
-        tubes, length = _collect(journal, spool)
+        tubes, names = _collect(journal, spool)
+        length = max(len(names), count_of_stills(journal))
+        names.extend([None] * (length - len(names)))
         file.write(b"[")
         for number, (object_id, tube) in enumerate(sorted(tubes.items())):
             head = {
@@ -49,6 +52,7 @@ def export_ytvis(journal: Path, folder: Path, *, video_id: int = 1) -> Path:
                 "category_id": categories[tube.label],
                 "score": round(tube.score_sum / tube.seen, 6),
                 "length": length,
+                **({"file_names": names} if any(names) else {}),
             }
             file.write((",\n" if number else "").encode() + json.dumps(head)[:-1].encode())
             file.write(b', "segmentations": [')
@@ -61,10 +65,14 @@ def export_ytvis(journal: Path, folder: Path, *, video_id: int = 1) -> Path:
     return path
 
 
-def _collect(journal: Path, spool: IO[bytes]) -> tuple[dict[int, _Tube], int]:
+def _collect(journal: Path, spool: IO[bytes]) -> tuple[dict[int, _Tube], list[str | None]]:
+    """All objects, and the name of every frame up to the last one."""
     tubes: dict[int, _Tube] = {}
-    length = position = 0
-    for length, masks in enumerate(read_journal(journal), 1):
+    names: list[str | None] = []
+    position = 0
+    for masks in read_journal(journal):
+        names.extend([None] * (masks.frame_index - len(names)))
+        names.append(masks.name)
         for object_id, label, score, rle in zip(masks.ids, masks.labels, masks.scores, masks.rles, strict=True):
             if not area(rle):
                 continue
@@ -72,10 +80,10 @@ def _collect(journal: Path, spool: IO[bytes]) -> tuple[dict[int, _Tube], int]:
             tube.label = tube.label or label
             tube.score_sum += float(score)
             tube.seen += 1
-            tube.places.extend([_ABSENT] * (length - 1 - len(tube.places)))
+            tube.places.extend([_ABSENT] * (masks.frame_index - len(tube.places)))
             tube.places.append(position)
             position += spool.write(json.dumps(rle.to_coco()).encode() + b"\n")
-    return tubes, length
+    return tubes, names
 
 
 def _line_at(spool: IO[bytes], place: int) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidseg.errors import InputError, UsageError
 from vidseg.evaluation.checks import Row, read_mask, size_of
-from vidseg.evaluation.region import FOREGROUND
+from vidseg.masks.files import FOREGROUND
 from vidseg.masks.rle import decode
 from vidseg.outputs.files import atomic_file
 from vidseg.types import Frame, Tracks, VideoInfo

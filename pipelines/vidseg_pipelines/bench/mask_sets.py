@@ -11,7 +11,8 @@ import numpy as np
 
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.parallel import run_all
-from vidseg.evaluation.region import FOREGROUND, MaskScore, MasksReport, read_grey, score_mask
+from vidseg.evaluation.region import MaskScore, MasksReport, score_mask
+from vidseg.masks.files import FOREGROUND, read_mask_values
 from vidseg.masks.rle import decode
 from vidseg.types import Rle
 from vidseg.video.images import IMAGE_SUFFIXES, image_size, read_image
@@ -69,11 +70,11 @@ class MaskSets:
     def predict(self, key: str, models: Models, folder: Path) -> Record:
         """One mask per output and trial; nothing is asked where the ground truth is empty."""
         item, painter = self._items[key], models.painter
-        image, grey = read_image(item.image), read_grey(item.truth)
+        image, grey = read_image(item.image), read_mask_values(item.truth).grey()
         mask = painter.view(grey) > FOREGROUND
         coarse: Floats | None = None
         if self.config.prompt == "coarse-masks" and item.coarse is not None:
-            coarse = painter.view(read_grey(item.coarse)).astype(np.float32) / np.float32(255)
+            coarse = painter.view(read_mask_values(item.coarse).grey()).astype(np.float32) / np.float32(255)
         picture = painter.encode(image)
         masks: dict[str, list[str]] = {output: [] for output in painter.outputs}
         for trial in range(self.config.draws):
@@ -106,7 +107,7 @@ class MaskSets:
 
 def _score(ratio: float, job: tuple[str, Path, Rle]) -> MaskScore:
     name, truth, rle = job
-    return score_mask(name, read_grey(truth) > FOREGROUND, decode(rle), ratio)
+    return score_mask(name, read_mask_values(truth).foreground(), decode(rle), ratio)
 
 
 def _table(reports: dict[str, MasksReport]) -> Scores:
