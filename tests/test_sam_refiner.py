@@ -30,6 +30,8 @@ def ramp(left: float, right: float, size: tuple[int, int], width: int) -> np.nda
 class Draws:
     """A decoder that always draws a band from ``left`` to ``right`` and remembers what it was asked."""
 
+    config = TINY
+
     def __init__(self, left: float, right: float) -> None:
         self.band, self.asked = (left, right), list[Prompts]()
 

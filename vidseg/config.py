@@ -61,6 +61,9 @@ class RunConfig:
     refine: Literal["auto", "box", "none"] = "auto"
     """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
     tracker knows and kept only where both agree. none: the tracker's own masks."""
+    zoom: Literal["auto", "always", "never"] = "auto"
+    """Draw objects on crops around them, encoded larger than the frame shows them. auto: first masks and corrections,
+    and in the video where crops cost no more than the frame that they replace; only with the compact model."""
     max_objects: int = 5
     """Most objects to follow when they are found automatically."""
     detect_with: str = ""

@@ -18,6 +18,7 @@ from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
 from vidseg.sam.model import Sam
 from vidseg.sam.refiner import Mode, RefineOptions, Refiner
+from vidseg.sam.zoom import Zoom
 from vidseg.types import Frame, FrameMasks, Prompt, Tracker, VideoInfo
 from vidseg_pipelines.run import RunSummary, run_video
 from vidseg_pipelines.segmenter import Segmenter
@@ -42,6 +43,7 @@ def segment_frames(
     tracker: str | Tracker = "xmem",
     model: str | Sam = "compact",
     refine: Mode = "auto",
+    zoom: Zoom = "auto",
     max_objects: int = 5,
     batch: int = 1,
     fps: Fraction | int = 24,
@@ -57,7 +59,7 @@ def segment_frames(
         prompts: where the objects are; none: they are found on the first frame that shows any.
         tracker: name of a registered tracker, or an instance.
         model: name or file of HQ-SAM weights, or an instance.
-        refine: see :class:`vidseg.sam.refiner.RefineOptions`.
+        refine, zoom: see :class:`vidseg.sam.refiner.RefineOptions`.
         max_objects: most objects to find without prompts.
         batch: frames per HQ-SAM batch; 1 has the least delay.
         fps: rate that gives plain arrays their times.
@@ -76,7 +78,9 @@ def segment_frames(
     sam = load_sam(model, device=place, dtype=precision) if isinstance(model, str) else model
     if isinstance(tracker, str):
         tracker = build_tracker(tracker, tracker_options, device=place, dtype=precision)
-    segmenter = Segmenter(tracker, sam, Refiner(sam, RefineOptions(refine)), prompts=prompts, max_objects=max_objects)
+    segmenter = Segmenter(
+        tracker, sam, Refiner(sam, RefineOptions(refine, zoom=zoom)), prompts=prompts, max_objects=max_objects
+    )
     rate = Fraction(fps)
     stream = _checked(_as_frame(item, index, rate) for index, item in enumerate(frames))
     started = False

@@ -177,7 +177,7 @@ def run_video(
         segmenter = Segmenter(
             tracker,
             sam,
-            Refiner(sam, RefineOptions(config.refine)),
+            Refiner(sam, RefineOptions(config.refine, zoom=config.zoom)),
             prompts=prompts,
             max_objects=config.max_objects,
             detector=detector,

@@ -133,16 +133,10 @@ class Segmenter:
             {k.removeprefix("tracker."): v for k, v in state.items() if k.startswith("tracker.")}
         )
 
-    def _encode(self, pending: Sequence[_Pending]) -> None:
-        missing = [p for p in pending if p.features is None]
-        if missing:
-            with self.clock("encode"):
-                for p, features in zip(missing, self.sam.encode([p.frame.rgb for p in missing]), strict=True):
-                    p.features = features
-
     def _features(self, pending: _Pending) -> FrameFeatures:
-        self._encode([pending])
-        assert pending.features is not None
+        if pending.features is None:
+            with self.clock("encode"):
+                (pending.features,) = self.sam.encode([pending.frame.rgb])
         return pending.features
 
     def _find(self, pending: _Pending, given: Sequence[Prompt]) -> list[Prompt]:
@@ -178,15 +172,13 @@ class Segmenter:
     def _draw(self, pending: _Pending, prompts: Sequence[Prompt]) -> list[Prompt]:
         features = self._features(pending)
         with self.clock("decode"):
-            masks = self.refiner.draw(features, prompts)
+            masks = self.refiner.draw(pending.frame, features, prompts)
         return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
 
     def _refine(self, tracks: Sequence[Tracks]) -> list[tuple[Frame, FrameMasks]]:
         if not tracks:
             return []
         pending = [self._pending.pop(t.frame_index) for t in tracks]
-        if self.refiner.uses_sam:
-            self._encode(pending)
         results = self.refiner.refine(
             [p.frame for p in pending],
             [p.features for p in pending],

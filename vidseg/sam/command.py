@@ -27,6 +27,7 @@ from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam, stability_score
 from vidseg.sam.prompts import Prompts
+from vidseg.sam.zoom import draw_closely
 from vidseg.types import Array, FrameMasks, Prompt, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
@@ -70,6 +71,9 @@ class ImageCommand:
     """sum: SAM and HQ logits added. hq: the HQ mask alone, for one salient object. sam: without the HQ branch."""
     candidates: Literal["auto", "single", "best", "all"] = "auto"
     """Per prompt one mask, the best of three, or all three. auto: best for a single click, single otherwise."""
+    zoom: Literal["auto", "always", "never"] = "auto"
+    """Look at every object a second time, on a crop around it, and take the mean of both. auto: with the compact model;
+    not where all three candidates are asked for."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -126,13 +130,15 @@ class ImageCommand:
         (features,) = sam.encode([rgb])
         records: list[dict[str, Any]] = []
         for prompt in asked:
-            (answer,) = sam.decode([features], [_arrays(prompt)], self._masks, self._candidates(prompt))
-            for logits, iou in zip(answer.upsampled()[0], answer.iou[0], strict=True):
+            drawn, qualities = draw_closely(
+                sam, rgb, features, _arrays(prompt), self.zoom, self._masks, self._candidates(prompt)
+            )
+            for logits, iou in zip(drawn[0], qualities[0], strict=True):
                 mask = run_lengths.encode((logits > 0).cpu().numpy())
                 x1, y1, x2, y2 = run_lengths.bbox(mask).tolist()
                 records.append(
                     {
-                        "id": prompt.object_id if len(answer.iou[0]) == 1 else len(records) + 1,
+                        "id": prompt.object_id if len(drawn[0]) == 1 else len(records) + 1,
                         "object": prompt.object_id,
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                         "area": run_lengths.area(mask),

@@ -50,13 +50,14 @@ class Geometry:
         return self.resized[1] / self.original[1], self.resized[0] / self.original[0]
 
 
-def frame_geometry(original: Size, config: SamConfig) -> Geometry:
-    """The sizes of an image of ``original`` (height, width): longest side to ``image_size``, then padded.
+def frame_geometry(original: Size, config: SamConfig, side: int | None = None) -> Geometry:
+    """The sizes of an image of ``original`` (height, width): longest side to ``side``, then padded.
 
-    A side never becomes shorter than one pixel, however extreme the aspect ratio.
+    ``side`` is the network's image size unless given. A side never becomes shorter than one pixel, however extreme the
+    aspect ratio.
     """
     height, width = original
-    scale = config.image_size / max(height, width)
+    scale = (side or config.image_size) / max(height, width)
     resized = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
     if config.pad == "square":
         return Geometry(original, resized, (config.image_size, config.image_size))

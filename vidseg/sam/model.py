@@ -90,14 +90,16 @@ class Sam(nn.Module):
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32)
 
     @torch.no_grad()
-    def encode(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[FrameFeatures]:
+    def encode(self, images: Sequence[npt.NDArray[np.uint8]], side: int | None = None) -> list[FrameFeatures]:
         """Features of RGB images (uint8, (H, W, 3)), in order. Images whose padded size agrees share a batch.
+
+        ``side`` is the length to which the longer side is brought, by default the network's image size.
 
         Raises InputError for anything that is not such an image.
         """
         for image in images:
             check_image(image)
-        geometries = [frame_geometry((image.shape[0], image.shape[1]), self.config) for image in images]
+        geometries = [frame_geometry((image.shape[0], image.shape[1]), self.config, side) for image in images]
         groups: dict[tuple[int, int], list[int]] = {}
         for i, geometry in enumerate(geometries):
             groups.setdefault(geometry.padded, []).append(i)

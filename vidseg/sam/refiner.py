@@ -17,16 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidseg.errors import UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.overlap import LogitWindow, resolve_overlaps
 from vidseg.masks.paste import upsample_window
 from vidseg.masks.rle import encode_window
-from vidseg.sam.geometry import Geometry
 from vidseg.sam.model import FrameFeatures, Sam
 from vidseg.sam.prompts import Prompts
+from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, draw_closely, mask_logits, plan_crops, to_low_res
 from vidseg.types import Frame, FrameMasks, Prompt, Rle, Tracks
 
 Mode = Literal["auto", "box", "none"]
@@ -35,6 +34,8 @@ Size = tuple[int, int]
 
 CERTAIN = 1e4
 """Logit of a mask that the user has given: it beats every drawn one."""
+SMALL_CELLS = 20
+"""Width and height of a small object in cells of the decoder's low-resolution mask (four pixels of its input)."""
 TRACKER_LOGIT = 8.0
 """Logit of a tracker's probability of 1, so that its masks can compete with decoder logits for a pixel."""
 
@@ -43,15 +44,20 @@ TRACKER_LOGIT = 8.0
 class RefineOptions:
     """How masks are redrawn. ``min_iou``: agreement (0..1) below which "auto" keeps the tracker's mask.
 
-    ``mask_logit``: the tracker's probabilities become mask prompts clipped to +- this logit.
+    ``min_iou_small``: the same for objects of fewer than :data:`SMALL_CELLS` cells, which the decoder draws coarsely.
+    ``mask_logit``: the tracker's probabilities become mask prompts clipped to +- this logit. ``zoom``: whether objects
+    are drawn on crops around them, see :mod:`vidseg.sam.zoom`.
     """
 
     mode: Mode = "auto"
-    min_iou: float = 0.85
+    min_iou: float = 0.7
+    min_iou_small: float = 0.85
     mask_logit: float = 8.0
+    zoom: Zoom = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse a mode that does not exist."""
+        """Refuse a mode or zoom that does not exist."""
+        check_zoom(self.zoom)
         if self.mode not in get_args(Mode):
             raise UsageError(f"refine {self.mode!r}: allowed are {', '.join(get_args(Mode))}")
 
@@ -68,8 +74,10 @@ class Refiner:
         """True when every frame must be encoded."""
         return self.options.mode != "none"
 
-    def draw(self, features: FrameFeatures, prompts: Sequence[Prompt]) -> list[npt.NDArray[np.bool_]]:
+    def draw(self, frame: Frame, features: FrameFeatures, prompts: Sequence[Prompt]) -> list[npt.NDArray[np.bool_]]:
         """Masks (H, W) for box and point prompts on one frame; mask prompts are handed through.
+
+        Every object gets a second, closer look unless zoom is "never".
 
         A single click is ambiguous: the best of three candidates is taken, as in SAM.
 
@@ -85,8 +93,9 @@ class Refiner:
             points = np.array([prompt.points], np.float32) if prompt.points else None
             labels = np.array([prompt.point_labels], np.int64) if prompt.points else None
             candidates: Literal["best", "single"] = "best" if boxes is None and len(prompt.points) == 1 else "single"
-            (answer,) = self.sam.decode([features], [Prompts(boxes, points, labels)], candidates=candidates)
-            mask = (answer.upsampled()[0, 0] > 0).cpu().numpy()
+            asked = Prompts(boxes, points, labels)
+            logits, _ = draw_closely(self.sam, frame.rgb, features, asked, self.options.zoom, candidates=candidates)
+            mask = (logits[0, 0] > 0).cpu().numpy()
             if not mask.any():
                 where = f"box {prompt.box}" if prompt.box else f"points {prompt.points}"
                 raise UsageError(f"frame {prompt.frame_index}: no object is found at {where}; give another prompt")
@@ -104,71 +113,101 @@ class Refiner:
     ) -> list[FrameMasks]:
         """Final masks of several frames, all boxes in one decoder batch.
 
-        ``features`` may be None per frame only in mode "none". ``given[i]`` maps object ids to masks (H, W) that are
-        taken as they are on frame i. Masks of a frame are disjoint: a pixel goes to the highest logit. Objects without
-        any pixel are left out. ``clock(stage)`` times the stages "decode" (network) and "paste".
+        ``features`` are those of frames that are encoded already; what else is needed, frames and crops, is encoded
+        here. ``given[i]`` maps object ids to masks (H, W) that are taken as they are on frame i. Masks of a frame are
+        disjoint: a pixel goes to the highest logit. Objects without any pixel are left out. ``clock(stage)`` times the
+        stages "encode" and "decode" (networks) and "paste".
 
         Raises:
             UsageError: mode "none" with a tracker that gives no masks.
         """
         given = given or [{} for _ in frames]
-        logits: list[Tensor | None] = [None] * len(frames)
+        drawn: list[dict[int, _Drawn]] = [{} for _ in frames]
         if self.uses_sam:
+            with clock("encode"):
+                views = self._views(frames, features, tracks, given)
             with clock("decode"):
-                logits = self._decode(features, tracks)
+                drawn = self._decode(views, tracks)
         with clock("paste"):
-            rows = zip(frames, features, tracks, logits, given, strict=True)
-            return [self._paste(*row) for row in rows]
+            return [self._paste(*row) for row in zip(frames, tracks, drawn, given, strict=True)]
 
-    def _decode(self, features: Sequence[FrameFeatures | None], tracks: Sequence[Tracks]) -> list[Tensor | None]:
-        """Low-resolution logits (N, h, w) per frame; None for frames without objects."""
-        busy = [i for i, t in enumerate(tracks) if len(t.ids)]
-        encoded, prompts = [], []
-        for i in busy:
-            feature = features[i]
-            if feature is None:
-                raise UsageError(f"frame {tracks[i].frame_index} has not been encoded")
-            encoded.append(feature)
-            prompts.append(self._prompts(tracks[i], feature.geometry))
-        answers = self.sam.decode(encoded, prompts)
-        result: list[Tensor | None] = [None] * len(tracks)
-        for i, answer in zip(busy, answers, strict=True):
-            result[i] = answer.logits[:, 0]
+    def _views(
+        self,
+        frames: Sequence[Frame],
+        features: Sequence[FrameFeatures | None],
+        tracks: Sequence[Tracks],
+        given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
+    ) -> list[_View]:
+        """What the objects of each frame are drawn on: all on the whole frame, or each on a crop of its own."""
+        wanted: list[tuple[int, list[int], Crop, int | None]] = []
+        for n, (frame, found) in enumerate(zip(frames, tracks, strict=True)):
+            rows = [row for row, object_id in enumerate(found.ids.tolist()) if object_id not in given[n]]
+            plan = plan_crops(found.boxes[rows], frame.size, self.sam.config, self._zoom) if rows else None
+            if plan is not None:
+                wanted += [(n, [row], crop, plan[1]) for row, crop in zip(rows, plan[0], strict=True)]
+            elif rows:
+                wanted.append((n, rows, Crop(0, 0, frame.size[1], frame.size[0]), None))
+        known = [features[n] if side is None else None for n, _, _, side in wanted]
+        missing = [k for k, feature in enumerate(known) if feature is None]
+        for side in dict.fromkeys(wanted[k][3] for k in missing):
+            group = [k for k in missing if wanted[k][3] == side]
+            for start in range(0, len(group), len(frames)):
+                part = group[start : start + len(frames)]
+                pixels = [wanted[k][2].of(frames[wanted[k][0]].rgb) for k in part]
+                for k, feature in zip(part, self.sam.encode(pixels, side), strict=True):
+                    known[k] = feature
+        return [
+            _View(n, frames[n].size, rows, crop, feature)
+            for (n, rows, crop, _), feature in zip(wanted, known, strict=True)
+            if feature is not None
+        ]
+
+    @property
+    def _zoom(self) -> Zoom:
+        """The paper's protocol, "box", sees whole frames unless crops are asked for."""
+        zoom = self.options.zoom
+        return "never" if zoom == "auto" and self.options.mode == "box" else zoom
+
+    def _decode(self, views: Sequence[_View], tracks: Sequence[Tracks]) -> list[dict[int, _Drawn]]:
+        """By frame and row of its tracks: what the decoder drew."""
+        prompts = [self._prompts(view, tracks[view.frame]) for view in views]
+        result: list[dict[int, _Drawn]] = [{} for _ in tracks]
+        for view, answer in zip(views, self.sam.decode([v.features for v in views], prompts), strict=True):
+            for row, logits in zip(view.rows, answer.logits[:, 0], strict=True):
+                result[view.frame][row] = _Drawn(logits, view)
         return result
 
-    def _prompts(self, tracks: Tracks, geometry: Geometry) -> Prompts:
-        boxes = tracks.boxes
+    def _prompts(self, view: _View, tracks: Tracks) -> Prompts:
+        boxes = view.crop.shift(tracks.boxes[view.rows])
         if self.options.mode == "box" or tracks.masks is None:
             return Prompts(boxes=boxes)
-        limit = self.options.mask_logit
-        floor = 1 / (1 + math.exp(limit))
-        masks = torch.logit(_to_low_res(torch.from_numpy(tracks.masks), geometry, 0.0), floor)
-        return Prompts(boxes=boxes, masks=masks.numpy())
+        masks = view.low_res(torch.from_numpy(tracks.masks), view.rows, 0.0)
+        return Prompts(boxes=boxes, masks=mask_logits(masks, self.options.mask_logit).numpy())
 
     def _paste(
         self,
         frame: Frame,
-        feature: FrameFeatures | None,
         tracks: Tracks,
-        logits: Tensor | None,
+        drawn: Mapping[int, _Drawn],
         given: Mapping[int, npt.NDArray[np.bool_]],
     ) -> FrameMasks:
         height, width = frame.size
         own = None if tracks.masks is None else _tracker_logits(torch.from_numpy(tracks.masks))
-        keep = self._keeps_tracker(logits, own, feature)
         windows: list[LogitWindow] = []
         for i, object_id in enumerate(tracks.ids.tolist()):
             if object_id in given:
                 windows.append(LogitWindow(np.where(given[object_id], CERTAIN, -CERTAIN).astype(np.float32), 0, 0))
                 continue
             layers: list[_Layer] = []
-            if logits is not None and feature is not None and not keep[i]:
-                layers.append(_Layer(logits[i], feature.geometry.padded, feature.geometry.resized))
+            if i in drawn and not (self.options.mode == "auto" and self._keeps_tracker(drawn[i], own, i)):
+                g = drawn[i].view.features.geometry
+                layers.append(_Layer(drawn[i].logits, g.padded, g.resized, drawn[i].view.crop))
             if own is not None and (not layers or self.options.mode == "auto"):
-                layers.append(_Layer(own[i], (own.shape[1], own.shape[2]), (own.shape[1], own.shape[2])))
+                size = (own.shape[1], own.shape[2])
+                layers.append(_Layer(own[i], size, size, Crop(0, 0, width, height)))
             if not layers:
                 raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
-            windows.append(_window(layers, frame.size))
+            windows.append(_window(layers))
         masks = resolve_overlaps(windows, height, width)
         kept = [i for i, mask in enumerate(masks) if mask.any()]
         boxes, rles = np.zeros((len(kept), 4), np.float32), []
@@ -189,16 +228,40 @@ class Refiner:
             frame.name,
         )
 
-    def _keeps_tracker(self, logits: Tensor | None, own: Tensor | None, feature: FrameFeatures | None) -> list[bool]:
-        """Per object: does the redrawn mask disagree so much that the tracker's is kept?"""
-        if logits is None or own is None or feature is None or self.options.mode == "box":
-            return [False] * (0 if logits is None else len(logits))
-        rows, columns = feature.geometry.low_res_frame
-        a = _to_low_res(own, feature.geometry, -1.0)[:, :rows, :columns] > 0
-        b = logits[:, :rows, :columns].cpu() > 0
-        union = (a | b).flatten(1).sum(1)
-        iou = (a & b).flatten(1).sum(1) / union.clamp(min=1)
-        return [bool(v) for v in iou < self.options.min_iou]
+    def _keeps_tracker(self, drawn: _Drawn, own: Tensor | None, row: int) -> bool:
+        """Does the redrawn mask disagree so much that the tracker's is kept?"""
+        if own is None:
+            return False
+        rows, columns = drawn.view.features.geometry.low_res_frame
+        a = drawn.view.low_res(own, [row], -1.0)[0, :rows, :columns] > 0
+        b = drawn.logits[:rows, :columns].cpu() > 0
+        columns_of_b, rows_of_b = b.any(0).nonzero(), b.any(1).nonzero()
+        few = max(len(columns_of_b), len(rows_of_b)) < SMALL_CELLS
+        least = self.options.min_iou_small if few else self.options.min_iou
+        return int((a & b).sum()) < least * max(1, int((a | b).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A frame of the batch, or a crop of it, and the rows of its tracks that are drawn there."""
+
+    frame: int
+    size: Size
+    rows: list[int]
+    crop: Crop
+    features: FrameFeatures
+
+    def low_res(self, maps: Tensor, rows: list[int], outside: float) -> Tensor:
+        """Some of a tracker's maps (N, h, w) of the whole frame as the decoder sees this view."""
+        geometry = self.features.geometry
+        return to_low_res(cut_maps(maps[rows], self.size, self.crop), geometry, outside)
+
+
+class _Drawn(NamedTuple):
+    """Low-resolution logits (h, w) of one object and what they were drawn on."""
+
+    logits: Tensor
+    view: _View
 
 
 def _tracker_logits(probabilities: Tensor) -> Tensor:
@@ -207,52 +270,62 @@ def _tracker_logits(probabilities: Tensor) -> Tensor:
     return (probabilities - background) * TRACKER_LOGIT
 
 
-def _to_low_res(maps: Tensor, geometry: Geometry, outside: float) -> Tensor:
-    """Maps (N, h, w) of the whole frame at the decoder's low resolution; the padding gets the value ``outside``."""
-    low, inside = geometry.low_res, geometry.low_res_frame
-    maps = F.interpolate(maps[:, None], inside, mode="bilinear", align_corners=False, antialias=True)[:, 0]
-    return F.pad(maps, (0, low[1] - inside[1], 0, low[0] - inside[0]), value=outside)
-
-
 class _Layer(NamedTuple):
-    """Logits (h, w) that cover ``padded``, of which ``resized`` is the frame; see :mod:`vidseg.masks.paste`."""
+    """Logits (h, w) that cover ``padded``, of which ``resized`` is ``crop``; see :mod:`vidseg.masks.paste`."""
 
     logits: Tensor
     padded: Size
     resized: Size
+    crop: Crop
 
 
-def _window(layers: Sequence[_Layer], original: Size) -> LogitWindow:
+def _window(layers: Sequence[_Layer]) -> LogitWindow:
     """Mean of the upsampled logits in the smallest window that surely holds every positive pixel of each layer.
 
-    Of several layers none may outvote the others by sheer certainty: their logits are clipped.
+    Of several layers none may outvote the others by sheer certainty: their logits are clipped. Outside its crop a layer
+    is as sure as that of the background.
     """
-    bounds = [b for layer in layers if (b := _bounds(layer, original)) is not None]
+    bounds = [b for layer in layers if (b := _bounds(layer)) is not None]
     if not bounds:
         return LogitWindow(np.zeros((0, 0), np.float32), 0, 0)
     x1, y1, x2, y2 = (f(b[k] for b in bounds) for k, f in enumerate((min, min, max, max)))
-    limit = math.inf if len(layers) == 1 else TRACKER_LOGIT
-    parts = [
-        upsample_window(logits.clamp(-limit, limit)[None], padded, resized, original, (x1, y1, x2, y2))[0].cpu()
-        for logits, padded, resized in layers
-    ]
-    return LogitWindow((sum(parts[1:], parts[0]) / len(parts)).numpy(), y1, x1)
+    if len(layers) == 1:
+        return LogitWindow(_upsampled(layers[0], (x1, y1, x2, y2)), y1, x1)
+    total = np.zeros((y2 - y1, x2 - x1), np.float32)
+    for layer in layers:
+        crop = layer.crop
+        part = max(x1, crop.x1), max(y1, crop.y1), min(x2, crop.x2), min(y2, crop.y2)
+        values = np.full_like(total, -TRACKER_LOGIT)
+        if part[0] < part[2] and part[1] < part[3]:
+            clipped = layer._replace(logits=layer.logits.clamp(-TRACKER_LOGIT, TRACKER_LOGIT))
+            values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
+        total += values
+    total /= len(layers)
+    return LogitWindow(total, y1, x1)
 
 
-def _bounds(layer: _Layer, original: Size) -> tuple[int, int, int, int] | None:
+def _upsampled(layer: _Layer, window: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
+    """Logits of a layer in a window (x1, y1, x2, y2) of the frame that lies in its crop."""
+    x1, y1, x2, y2 = window
+    left, top = layer.crop.x1, layer.crop.y1
+    part = (x1 - left, y1 - top, x2 - left, y2 - top)
+    return upsample_window(layer.logits[None], layer.padded, layer.resized, layer.crop.size, part)[0].cpu().numpy()
+
+
+def _bounds(layer: _Layer) -> tuple[int, int, int, int] | None:
     """Pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None when there is none."""
     positive = layer.logits > 0
     spans = []
-    for axis in (0, 1):
+    for axis, (start, length) in enumerate(zip((layer.crop.y1, layer.crop.x1), layer.crop.size, strict=True)):
         hits = positive.any(1 - axis).nonzero()[:, 0]
         if not len(hits):
             return None
         # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
-        cell = layer.padded[axis] / positive.shape[axis] * original[axis] / layer.resized[axis]
-        start = max(0, math.floor((int(hits[0]) - 2) * cell))
-        stop = min(original[axis], math.ceil((int(hits[-1]) + 3) * cell))
-        if stop <= start:  # positive only in the padding
+        cell = layer.padded[axis] / positive.shape[axis] * length / layer.resized[axis]
+        first = max(0, math.floor((int(hits[0]) - 2) * cell))
+        last = min(length, math.ceil((int(hits[-1]) + 3) * cell))
+        if last <= first:  # positive only in the padding
             return None
-        spans.append((start, stop))
+        spans.append((start + first, start + last))
     (y1, y2), (x1, x2) = spans
     return x1, y1, x2, y2
