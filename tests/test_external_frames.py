@@ -225,6 +225,40 @@ def test_mot_text_is_read_however_it_is_written(tmp_path: Path, data: bytes, nam
     assert follow(tmp_path / name, VIDEO)[0] == right()
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["frame", "id", "bb_left", "bb_top", "bb_width", "bb_height", "conf", "x", "y", "z"],
+        ["Track ID", "class", "score", "x", "y", "w", "h", "Frame"],
+        ["x_min", "y_min", "x_max", "y_max", "class_id", "confidence", "tracker_id", "frame_index"],
+        ["file_name", "width", "height", "left", "top", "object_id"],
+    ],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_columns_of_a_table_go_by_their_names(tmp_path: Path, names: list[str], separator: str) -> None:
+    lines = [separator.join(names)]
+    for k, (left, top, width, height) in enumerate(BOXES):
+        values = {
+            **{"frame": k + 1, "Frame": k + 1, "frame_index": k, "file_name": NAMES[k], "bb_left": left, "bb_top": top},
+            **dict.fromkeys(("id", "Track ID", "tracker_id", "object_id"), 7),
+            **{"bb_width": width, "bb_height": height, "conf": "", "score": 0.5, "confidence": 0.5, "class": '"a car"'},
+            **{"z": -1, "x_min": left, "y_min": top, "x_max": left + width, "y_max": top + height, "class_id": 3},
+            **{"left": left, "top": top, "width": width, "height": height, "w": width, "h": height},
+            **({"x": -1, "y": -1} if "z" in names else {"x": left, "y": top}),
+        }
+        lines.append(separator.join(str(values[name]) for name in names))
+    found, tracker = follow(save(tmp_path / "b.csv", "\n".join(lines)))
+    assert found == right(7)
+    assert not tracker.notes
+
+
+def test_an_empty_field_moves_no_other(tmp_path: Path) -> None:
+    rows = "".join(f"{k + 1},,{','.join(map(str, BOXES[0]))},,person\n" for k in range(COUNT))
+    found, tracker = follow(save(tmp_path / "b.txt", rows), VIDEO)
+    assert found == {k: {1: BOXES[0]} for k in range(COUNT)}
+    assert "matched by overlap" in tracker.notes[0]
+
+
 def test_boxes_of_a_stated_size_are_scaled(tmp_path: Path) -> None:
     data = document(lambda k: NAMES[k], width=5 * WIDTH, height=5 * HEIGHT)
     data["annotations"] = [{**row, "bbox": [5 * v for v in row["bbox"]]} for row in data["annotations"]]

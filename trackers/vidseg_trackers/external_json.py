@@ -58,8 +58,10 @@ def read_json_boxes(path: Path, data: Any, video_id: int | None) -> BoxFile:
 def _coco(
     path: Path, entries: Sequence[_Row], names: Mapping[Any, str], rows: Mapping[Any, _Row], video_id: int | None
 ) -> BoxFile:
-    chosen = _video_of({_key(row.get("video_id")) for row in rows.values()}, video_id, path)
-    kept = {key: row for key, row in rows.items() if _key(row.get("video_id")) == chosen}
+    kept: Mapping[Any, _Row] = rows
+    if video_id is not None or not all(row.get("file_name") for row in rows.values()):  # else names tell them apart
+        chosen = _video_of({_key(row.get("video_id")) for row in rows.values()}, video_id, path)
+        kept = {key: row for key, row in rows.items() if _key(row.get("video_id")) == chosen}
     try:
         images = {key: _image(row) for key, row in kept.items()}
     except ValueError as error:

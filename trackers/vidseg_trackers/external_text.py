@@ -1,7 +1,8 @@
-"""Boxes in lines of text: MOT, and YOLO labels."""
+"""Boxes in lines of text: MOT, tables with named columns, and YOLO labels."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,19 +17,34 @@ _Line = tuple[int, list[str]]
 _MOT = "frame, id, left, top, width, height[, confidence[, class]]"
 _YOLO = "class x y width height [confidence] [id]"
 _CLASSES = "classes.txt"
-_CORNERS = re.compile(r"x_?2|x_?max|right")
+_COLUMNS = {
+    "frame": ("frameindex", "frameid", "framenumber", "frame"),
+    "name": ("filename", "imagename", "image", "file"),
+    "id": ("trackid", "trackerid", "objectid", "objid", "instanceid", "id"),
+    "left": ("bbleft", "bboxleft", "left", "xmin", "x1", "x"),
+    "top": ("bbtop", "bboxtop", "top", "ymin", "y1", "y"),
+    "width": ("bbwidth", "bboxwidth", "width", "w"),
+    "height": ("bbheight", "bboxheight", "height", "h"),
+    "right": ("right", "xmax", "x2"),
+    "bottom": ("bottom", "ymax", "y2"),
+    "score": ("confidence", "conf", "score"),
+    "class": ("classname", "label", "category", "class", "classid"),
+}
+"""Names of columns in small letters without anything between them, the surest first."""
 
 
 def read_lines(path: Path) -> BoxFile:
-    """A text file: MOT, or the YOLO labels of one frame, told apart by what its lines hold.
+    """A text file: MOT, the YOLO labels of one frame, or a table whose first line names its columns.
 
-    Fields are separated by commas, blanks, tabs or semicolons; empty lines, lines that begin with #, and a line of
-    column names are left out.
+    Fields are separated by commas, semicolons (then numbers may have a decimal comma), tabs or blanks; empty lines and
+    lines that begin with # are left out.
 
     Raises:
-        InputError: a line that is neither; the message names it.
+        InputError: a line that is none of these; the message names it.
     """
     lines = list(_fields(path))
+    if lines and all(number(field) is None for field in lines[0][1]):
+        return _table(path, lines)
     if _is_yolo(lines):
         return BoxFile(path, list(_yolo(path, lines, {})), first=1, names=(path.name,))
     return BoxFile(path, list(_mot(path, lines)), first=1)
@@ -61,20 +77,16 @@ def read_yolo_folder(folder: Path) -> BoxFile:
 
 
 def _fields(path: Path) -> Iterator[_Line]:
-    """Number and fields of every line with numbers."""
-    first = True
+    """Number and fields of every line that says something."""
     for place, line in enumerate(read_text(path, errors="replace").split("\n"), 1):
-        if ";" in line:  # then a comma is the decimal point, as in tables of half of Europe
-            line = line.replace(",", ".").replace(";", " ")
-        fields = line.replace(",", " ").split()
-        if not fields or fields[0].startswith("#"):
+        text = line.strip()
+        if not text or text.startswith("#"):
             continue
-        if first and all(number(field) is None for field in fields):
-            if _CORNERS.search(line.lower()):
-                raise InputError(f"{path}, line {place}: boxes by their corners; expected are {_MOT}")
-        else:
-            yield place, fields
-        first = False
+        mark = next((mark for mark in ";,\t" if mark in text), None)
+        if mark == ";":  # the tables of half of Europe
+            text = re.sub(r"(?<=\d),(?=\d)", ".", text)
+        parts = text.split() if mark is None else next(csv.reader([text], delimiter=mark, skipinitialspace=True))
+        yield place, [part.strip() for part in parts]
 
 
 def _mot(path: Path, lines: Sequence[_Line]) -> Iterator[Detection]:
@@ -82,17 +94,55 @@ def _mot(path: Path, lines: Sequence[_Line]) -> Iterator[Detection]:
     for place, fields in lines:
         try:
             frame, object_id, left, top, width, height, *rest = fields[:8]
-            score = score_of(rest[0]) if rest else 1.0
-            kind = score_of(rest[1]) if len(rest) > 1 else 0.0
-            yield Detection(
-                xywh((left, top, width, height)),
-                frame_number(frame),
-                score=score if score >= 0 else 1.0,
-                object_id=id_of(object_id),
-                label=f"{kind:g}" if kind > 0 else None,
-            )
+            score, kind = [*rest, "", ""][:2]
+            box = xywh((left, top, width, height))
+            yield Detection(box, frame_number(frame), None, _score(score), id_of(object_id), _label(kind))
         except ValueError as error:
             raise InputError(f"{path}, line {place}: '{_MOT}' expected ({error})") from error
+
+
+def _table(path: Path, lines: Sequence[_Line]) -> BoxFile:
+    """Columns go by their names."""
+    place, names = lines[0]
+    plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in names]
+    column = {
+        field: plain.index(found)
+        for field, spellings in _COLUMNS.items()
+        for found in [next((name for name in spellings if name in plain), None)]
+        if found is not None
+    }
+    corner = column.keys() >= {"right", "bottom"}
+    needed = ["frame" if "frame" in column or "name" not in column else "name", "left", "top"]
+    missing = [field for field in (*needed, *(() if corner else ("width", "height"))) if field not in column]
+    if missing:
+        raise InputError(f"{path}, line {place}: no column for {missing[0]} among {', '.join(names)[:80]}")
+    detections = []
+    for place, fields in lines[1:]:
+        row = {field: fields[k] for field, k in column.items() if k < len(fields)}
+        try:
+            frame, name = (frame_number(row["frame"]), None) if "frame" in column else (None, row["name"])
+            sides = [row[side] for side in ("left", "top", *(("right", "bottom") if corner else ("width", "height")))]
+            box, score = corners(*sides) if corner else xywh(sides), _score(row.get("score", ""))
+            detections.append(Detection(box, frame, name, score, id_of(row.get("id")), _label(row.get("class", ""))))
+        except KeyError as error:
+            raise InputError(f"{path}, line {place}: {len(fields)} fields, but {len(names)} columns") from error
+        except ValueError as error:
+            raise InputError(f"{path}, line {place}: {error}") from error
+    first = 0 if "frame" in column and plain[column["frame"]] == "frameindex" else 1
+    return BoxFile(path, detections, first=first, names=tuple({d.name for d in detections if d.name is not None}))
+
+
+def _score(text: str) -> float:
+    """A negative one means none, as does an empty field."""
+    score = score_of(text or None)
+    return score if score >= 0 else 1.0
+
+
+def _label(text: str) -> str | None:
+    kind = number(text)
+    if kind is None:
+        return text or None
+    return f"{kind:g}" if kind > 0 else None
 
 
 def _is_yolo(lines: Sequence[_Line]) -> bool:
