@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,7 +11,7 @@ from toys import BoxesEverywhere, EncoderCounter, KeepMasks, frames, tiny_sam
 from vidseg.errors import UsageError
 from vidseg.masks.rle import decode
 from vidseg.sam.refiner import Mode, RefineOptions, Refiner
-from vidseg.types import Frame, FrameMasks, Prompt, Proposal, Tracker, VideoInfo
+from vidseg.types import Frame, FrameMasks, Prompt, Proposal, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.api import segment_frames
 from vidseg_pipelines.proposals import new_prompts
 from vidseg_pipelines.segmenter import Segmenter
@@ -90,6 +92,36 @@ def test_auto_keeps_the_trackers_mask_where_the_network_disagrees() -> None:
     assert (decode(results[2].rles[0]) == square(10, 10)).all()  # random weights agree with nothing
     redrawn = run(KeepMasks(), 3, batch=1, mode="box", prompts=[Prompt(0, 1, mask=square(10, 10))])
     assert not (decode(redrawn[2].rles[0]) == square(10, 10)).all()
+
+
+class TwoOnOnePlace(BoxesEverywhere):
+    """Two objects in the same box, up to frame ``until``; then one."""
+
+    def __init__(self, until: int) -> None:
+        super().__init__(2)
+        self.until = until
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        self.count = 2 if frame.index < self.until else 1
+        (tracks,) = super().step(frame, prompts)
+        return [replace(tracks, boxes=np.repeat(tracks.boxes[:1], self.count, axis=0))]
+
+
+@pytest.mark.parametrize(("until", "share"), [(0, None), (1, "1 of 13"), (12, "12 of 24")])
+def test_boxes_that_give_no_mask_are_counted(until: int, share: str | None) -> None:
+    sam = tiny_sam()
+    segmenter = Segmenter(TwoOnOnePlace(until), sam, Refiner(sam, RefineOptions("box")))
+    segmenter.start(INFO)
+    segmenter.step(frames(4))
+    again = Segmenter(TwoOnOnePlace(until), sam, Refiner(sam, RefineOptions("box")))
+    again.start(INFO)
+    state = segmenter.state_dict()
+    assert state is not None
+    again.load_state_dict(state, 4)
+    again.step(frames(12)[4:])
+    few = share is not None and share.startswith("1 ")
+    text = [f"{share} boxes gave no mask: nothing in them, or hidden by other objects"] if share else []
+    assert (again.notes, again.warnings) == ((text, []) if few else ([], text))
 
 
 def test_boxes_alone_need_refinement() -> None:

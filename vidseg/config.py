@@ -54,8 +54,8 @@ class RunConfig:
     mask: _Repeat = ()
     """[FRAME:]FILE.png - objects by a DAVIS-palette or 0/255 mask. May be repeated."""
     boxes: Path | None = None
-    """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), or a
-    masks.jsonl."""
+    """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), csv
+    with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
     """What to write besides the journal, comma-separated: davis, ytvis, coco, mots, overlay, report; or none."""
     refine: Literal["auto", "box", "none"] = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -22,6 +22,8 @@ from vidseg_pipelines.proposals import new_prompts
 
 RETRY_EVERY = 10
 """Frames between attempts to find objects while none has been found."""
+_FEW = 0.1
+"""Share of a tracker's boxes that may give no mask without a warning."""
 
 
 @dataclass
@@ -65,16 +67,22 @@ class Segmenter:
         self._labels: dict[int, str] = {}
         self._last_masks: npt.NDArray[np.float32] | None = None
         self._pending: dict[int, _Pending] = {}
+        self._boxes = self._empty_boxes = 0
 
     @property
     def warnings(self) -> list[str]:
         """What of the tracker's own input came to nothing; complete after :meth:`finish`."""
-        return list(getattr(self.tracker, "warnings", ()))
+        return [*getattr(self.tracker, "warnings", ()), *self._without_mask(lambda share: share > _FEW)]
 
     @property
     def notes(self) -> list[str]:
         """What a user should know of how the tracker worked."""
-        return list(getattr(self.tracker, "notes", ()))
+        return [*getattr(self.tracker, "notes", ()), *self._without_mask(lambda share: 0 < share <= _FEW)]
+
+    def _without_mask(self, chosen: Callable[[float], bool]) -> list[str]:
+        """Of a tracker that gives boxes alone: how many came to nothing, where ``chosen`` says so of their share."""
+        text = f"{self._empty_boxes} of {self._boxes} boxes gave no mask: nothing in them, or hidden by other objects"
+        return [text] if self._boxes and chosen(self._empty_boxes / self._boxes) else []
 
     def start(self, video: VideoInfo) -> None:
         """Prepare for a video."""
@@ -112,6 +120,8 @@ class Segmenter:
             "segmenter.next_search": self._next_search,
             "segmenter.highest_id": self._highest_id,
             "segmenter.labels": json.dumps(self._labels),
+            "segmenter.boxes": self._boxes,
+            "segmenter.empty_boxes": self._empty_boxes,
         }
         if self.detect_every and self._last_masks is not None:
             own["segmenter.last_masks"] = torch.from_numpy(self._last_masks)
@@ -125,6 +135,8 @@ class Segmenter:
         self._next_search = int(state["segmenter.next_search"])
         self._highest_id = int(state["segmenter.highest_id"])
         self._labels = {int(k): v for k, v in json.loads(str(state["segmenter.labels"])).items()}
+        self._boxes = int(state.get("segmenter.boxes", 0))
+        self._empty_boxes = int(state.get("segmenter.empty_boxes", 0))
         masks = state.get("segmenter.last_masks")
         self._last_masks = masks.numpy() if isinstance(masks, torch.Tensor) else None
         for index in [i for i in self._prompts if i < next_frame]:
@@ -186,4 +198,8 @@ class Segmenter:
             [p.given for p in pending],
             clock=self.clock,
         )
+        for found, result in zip(tracks, results, strict=True):
+            if found.masks is None:
+                self._boxes += len(found.ids)
+                self._empty_boxes += len(found.ids) - len(result.ids)
         return list(zip([p.frame for p in pending], results, strict=True))
