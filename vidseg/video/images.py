@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
@@ -13,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vidseg.address import parse_address
 from vidseg.errors import InputError
+from vidseg.files import natural_key
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.limits import check_pixels as check_pixels
 from vidseg.types import Array, Frame, VideoInfo
@@ -116,12 +116,6 @@ class ImageSource:
         if first is None:
             raise InputError(f"{path}: none of its {len(self._files)} images can be read ({last})")
         return first[1]
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key that orders numbers inside names by value: ``f2`` before ``f10``."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts], name
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from vidseg.errors import InputError, UsageError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Source, VideoInfo
 from vidseg.video.backend import BackendSource
+from vidseg.video.folders import video_of
 from vidseg.video.images import IMAGE_SUFFIXES, ImageSource
 from vidseg.video.levels import Levels
 from vidseg.video.live import DEFAULT_BACKOFF, Backoff, LiveSource
@@ -35,7 +36,7 @@ def open_source(
     backoff: Backoff = DEFAULT_BACKOFF,
     offline: bool = False,
 ) -> Source:
-    """Open a video file, an image, a folder of images, standard input (``"-"``), a camera or a stream.
+    """Open a video file, an image, a folder of images or of one video, standard input (``"-"``), a camera or a stream.
 
     Args:
         path: the input; ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
@@ -57,6 +58,9 @@ def open_source(
         UsageError: ``reader``, ``drop``, ``stream`` or ``deinterlace`` does not fit the input.
     """
     address = parse_address(str(path))
+    if address.kind == "file" and os.path.isdir(address.url):  # noqa: PTH112  (False for names that no file can have)
+        video = video_of(Path(address.url))
+        address = address if video is None else parse_address(str(video))
     file = Path(address.url) if address.kind == "file" else None
     is_images = os.path.isdir(address.url) or (  # noqa: PTH112  (False for names that no file can have)
         os.path.isfile(address.url) and Path(address.url).suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH113
