@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batch_toys import make_clip
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg_pipelines.batch import jobs
@@ -37,6 +38,59 @@ def test_files_folders_and_globs(videos: Path) -> None:
     assert names([str(videos / "b*"), str(videos / "missing.mp4")]) == ["b2.MP4", "b10.mp4", "missing.mp4"]
     assert names([str(videos / "**" / "*.mov")]) == ["c.mov"]
     assert names([str(videos / "notes.txt")]) == ["notes.txt"]  # named itself: FFmpeg decides what it is
+
+
+def test_what_is_left_out_of_a_folder_is_named(videos: Path) -> None:
+    said: list[str] = []
+    for name in (
+        "b2.jpg",
+        "x.heic",
+        "Thumbs.db",
+        "__MACOSX/a.mp4",
+        "run/overlay.mp4",
+        "run/run.json",
+        "two/a.mp4",
+        "two/b.mp4",
+    ):
+        (videos / name).parent.mkdir(exist_ok=True)
+        (videos / name).touch()
+    requests = expand([str(videos)], BASE, said.append)
+    assert [Path(request.config.input).name for request in requests] == ["b2.MP4", "b10.mp4", "frames"]
+    (line,) = said
+    assert line == (
+        f"{videos}: left out, as neither a video nor the folder of one: b2.jpg, notes.txt, x.heic, deep/, empty/"
+        " and 2 more"
+    )
+    expand([str(videos / "frames")], BASE, said.append)
+    assert len(said) == 1
+
+
+def test_a_video_is_known_by_its_content_and_a_folder_by_its_one_video(tmp_path: Path) -> None:
+    folder = tmp_path / "card"
+    (folder / "clip7").mkdir(parents=True)
+    clip = make_clip(folder / "GX01.MP4", 2).read_bytes()
+    for name in ("GX01.LRV", "tape.bin", "noending", "late.mp4.part", "clip7/video.mp4"):
+        (folder / name).write_bytes(clip)
+    (folder / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + clip[12:])
+    (folder / "sound.dat").write_bytes(clip[:200])
+    said: list[str] = []
+    requests = expand([str(folder)], BASE, said.append)
+    assert [Path(r.config.input).name for r in requests] == ["clip7", "GX01.MP4", "noending", "tape.bin"]
+    assert said[0].endswith(": GX01.LRV, late.mp4.part, photo.heic, sound.dat")  # a preview has its video's name
+
+
+def test_a_pattern_below_a_folder_whose_name_looks_like_one(tmp_path: Path) -> None:
+    folder = tmp_path / "clips [final] *"
+    for name in ("a.mp4", "b.mp4", "deep/c.mp4", "@eaDir/a.mp4/x.jpg", "jobs.csv", "none/x.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "jobs.csv").write_text("input\nlisted.mp4\n")
+    assert names([str(folder / "*.mp4")]) == ["a.mp4", "b.mp4"]
+    assert names([str(folder / "**" / "*.mp4")]) == ["a.mp4", "b.mp4", "c.mp4"]
+    assert names([str(folder / "*")]) == ["a.mp4", "b.mp4", "c.mp4", "listed.mp4"]
+    assert names([str(folder / "[!a].mp4")]) == ["b.mp4"]
+    with pytest.raises(UsageError, match="no videos or images in folders of that name"):
+        names([str(folder / "n*")])
 
 
 def test_names_with_glob_characters_are_files_when_they_exist(videos: Path) -> None:
@@ -86,6 +140,20 @@ def test_manifests_set_prompts_per_video(videos: Path) -> None:
     (three,) = expand([str(lines)], BASE)
     assert (three.config.point, three.config.frames) == (("1,2", "3,4"), "2:9")
     assert three.config.input == one.config.input == str(videos / "b2.MP4")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_manifests_of_windows(tmp_path: Path, encoding: str, comma: str) -> None:
+    rows = [["input", "box", "max_objects", ""], ["Bär.mp4", '"1,2,3,4;5,6,7,8"', "3.0", "", ""], ["", "", "", ""]]
+    text = "\r\n".join(comma.join(row) for row in rows)
+    (tmp_path / "JOBS.CSV").write_bytes(text.encode(encoding))
+    (request,) = expand([str(tmp_path / "JOBS.CSV")], BASE)
+    assert request.config.input == str(tmp_path / "Bär.mp4")
+    assert (request.config.box, request.config.max_objects) == (("1,2,3,4", "5,6,7,8"), 3)
+    (tmp_path / "j.jsonl").write_bytes('{"input": "Bär.mp4"}\r\n\r\n'.encode(encoding))
+    (request,) = expand([str(tmp_path / "j.jsonl")], BASE)
+    assert request.config.input == str(tmp_path / "Bär.mp4")
 
 
 @pytest.mark.parametrize(

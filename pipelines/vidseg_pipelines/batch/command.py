@@ -128,17 +128,18 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
         check_name("detector", command.detect_with)
     if command.engine == "local":
         resolve_device(command.device)
+    log = _Log(json_log=command.json_log)
     folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
     store = Store(folder)
     leases = Leases(store.attempts, command.lease_timeout)
     base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
-    requests = expand(command.inputs, dataclasses.replace(base, overwrite=False))
+    requests = expand(command.inputs, dataclasses.replace(base, overwrite=False), log.notice)
     options = key_values("--engine-option", command.engine_option)
     engine = make_engine(command.engine, store.root / command.engine, options)
     jobs = plan_jobs(store, leases, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
     local = command.engine == "local"
     workers = command.workers or max(1, torch.cuda.device_count() if local else 1)
-    log = _Log(len(jobs), len(store.finished() & {job.key for job in jobs}), json_log=command.json_log)
+    log.planned(len(jobs), len(store.finished() & {job.key for job in jobs}))
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -172,12 +173,19 @@ def exit_code(rows: list[Row]) -> int:
 
 
 class _Log:
-    """A line on standard error for every job that ends."""
+    """Lines on standard error: what is left out, and every job that ends."""
 
-    def __init__(self, total: int, done: int, *, json_log: bool) -> None:
-        self._total, self._done, self._json = total, done, json_log
-        if done and not json_log:
-            sys.stderr.write(f"{done} of {total} videos were done before\n")
+    def __init__(self, *, json_log: bool) -> None:
+        self._total = self._done = 0
+        self._json = json_log
+
+    def planned(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        if done and not self._json:
+            self._write(f"{done} of {total} videos were done before")
+
+    def notice(self, text: str) -> None:
+        self._write(json.dumps({"event": "notice", "text": text}) if self._json else text)
 
     def ended(self, job: Job, result: Result) -> None:
         self._done += 1
@@ -187,5 +195,8 @@ class _Log:
             told = f"{result.frames} frames, {result.objects} objects, {result.seconds:.1f} s"
             about = result.reason if result.status == "failed" else told
             text = f"[{self._done}/{self._total}] {job.name}: {result.status}, {about}"
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         sys.stderr.write(printable(text) + "\n")
         sys.stderr.flush()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import glob
+import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,24 @@ from typing import Any
 from vidseg.address import redact
 from vidseg.config import RunConfig, from_mapping, key_values
 from vidseg.errors import InputError, UsageError, did_you_mean
-from vidseg.video.images import IMAGE_SUFFIXES, natural_key
+from vidseg.files import is_pattern, matches, natural_key
+from vidseg.text import read_text, whole
+from vidseg.video.folders import FolderContent, is_video, look_into, video_of
 from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".flv", ".wmv"),
-    *(".asf", ".ogv", ".ogg", ".3gp", ".3g2", ".gif", ".apng", ".y4m", ".nut", ".ivf", ".mjpeg", ".h264", ".hevc"),
-)
-"""Files of a folder that are taken for videos. A file that is named itself may have any suffix."""
+from vidseg_pipelines.resume import MANIFEST
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("input", "output", "box", "point", "mask", "boxes", "frames", "max_objects")
+_NAMED = 5
+"""Files that are left out and named."""
+
+_NO_COLUMN = "(a cell without a column)"
 _LISTS = ("box", "point", "mask")
 _MASK = re.compile(r"^(\d+:)?(.*)$", re.DOTALL)
+
+Notice = Callable[[str], object]
+"""Is called with a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -40,55 +44,74 @@ class Request:
     name: str | None = None
 
 
-def expand(inputs: Sequence[str], base: RunConfig) -> list[Request]:
+def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text: None) -> list[Request]:
     """One request per video, in the order given; inside folders and globs in natural order.
 
-    A folder stands for the videos in it and for the folders of images in it, or, when it has neither, for itself as a
-    folder of images. ``.csv`` and ``.jsonl`` files are manifests. A file that does not exist is a request like others
-    and fails alone.
+    A folder stands for the videos in it and for the folders in it that hold images or one video; when it has none of
+    them, for itself as a folder of images. ``.csv`` and ``.jsonl`` files are manifests. A file that does not exist is a
+    request like others and fails alone. ``notice`` is called with what of a folder is left out.
 
     Raises:
         UsageError: nothing named, a glob or folder without videos, standard input, a malformed manifest (with line).
-        InputError: a manifest cannot be read.
+        InputError: a manifest or folder cannot be read.
     """
     if not inputs:
         raise UsageError("which videos? vidseg batch INPUT... (files, folders, globs, or a .csv or .jsonl manifest)")
     requests: list[Request] = []
     for text in inputs:
-        path = Path(text)
         if text == "-":
             raise UsageError("-: standard input is one video; use vidseg run -")
-        if path.suffix.lower() in MANIFEST_SUFFIXES:
-            requests += _manifest(path, base)
-        else:
-            requests += [Request(_with(base, {"input": name}, Path.cwd(), "batch")) for name in _videos(text)]
+        for name in _named(text, notice):
+            if Path(name).suffix.lower() in MANIFEST_SUFFIXES:
+                requests += _manifest(Path(name), base)
+            else:
+                requests.append(Request(_with(base, {"input": name}, Path.cwd(), "batch")))
     return requests
 
 
-def _videos(text: str) -> list[str]:
-    path = Path(text)
-    if path.is_dir():
-        return _in_folder(path)
-    if path.exists() or "://" in text or not glob.has_magic(text):
+def _named(text: str, notice: Notice) -> list[str]:
+    """The videos and manifests that an argument stands for."""
+    if "://" not in text and is_pattern(text):
+        found = matches(text)
+        names = [name for path in found for name in (_in_folder(Path(path), notice) if Path(path).is_dir() else [path])]
+        empty = f"{text}: no {'videos or images in folders' if found else 'file'} of that name"
+    elif os.path.isdir(text):  # noqa: PTH112  (False for names that no file can have)
+        names, empty = _in_folder(Path(text), notice), f"{text}: a folder without videos or images"
+    else:
         return [text]
-    found = sorted(glob.glob(text, recursive=True), key=natural_key)  # noqa: PTH207  (a pattern with folders)
-    if not found:
-        raise UsageError(f"{text}: no file has such a name")
-    return [video for name in found for video in (_in_folder(Path(name)) if Path(name).is_dir() else [name])]
+    if not names:
+        raise UsageError(empty)
+    return names
 
 
-def _in_folder(folder: Path) -> list[str]:
-    entries = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: natural_key(p.name))
-    videos = [p for p in entries if (p.is_file() and p.suffix.lower() in VIDEO_SUFFIXES) or (p.is_dir() and _images(p))]
-    if videos:
-        return [str(p) for p in videos]
-    if _images(folder):
+def _in_folder(folder: Path, notice: Notice) -> list[str]:
+    content = look_into(folder)
+    if _is_run(content):
+        return []
+    stems = {path.stem for path in content.videos}
+    unnamed = [path for path in content.others if path.stem not in stems and is_video(path)]  # a preview has its stem
+    videos = {*content.videos, *unnamed, *filter(_is_one_video, content.folders)}
+    if not videos and content.images:
         return [str(folder)]
-    raise UsageError(f"{folder}: a folder without videos or images")
+    left = [path for path in (*content.images, *content.others, *content.folders) if path not in videos]
+    if left:
+        names = ", ".join(f"{path.name}/" if path in content.folders else path.name for path in left[:_NAMED])
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        notice(f"{folder}: left out, as neither a video nor the folder of one: {names}{more}")
+    return [str(path) for path in sorted(videos, key=lambda path: natural_key(path.name))]
 
 
-def _images(folder: Path) -> bool:
-    return any(p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") for p in folder.iterdir())
+def _is_one_video(folder: Path) -> bool:
+    try:
+        content = look_into(folder)
+        return not _is_run(content) and (bool(content.images) or video_of(folder) is not None)
+    except InputError:
+        return False
+
+
+def _is_run(content: FolderContent) -> bool:
+    """Whether `vidseg run` wrote a folder: its overlay is no input."""
+    return any(path.name == MANIFEST for path in content.others)
 
 
 def _manifest(path: Path, base: RunConfig) -> list[Request]:
@@ -110,32 +133,34 @@ def _manifest(path: Path, base: RunConfig) -> list[Request]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, the cells that are not empty)."""
+    """(line, the cells that are not empty); rows without any are left out."""
+    text = read_text(path)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if path.suffix.lower() == ".csv":
-                reader = csv.DictReader(file, restkey="(a cell without a column)", strict=True)
-                for cells in reader:
-                    yield reader.line_num, {k.strip(): _cell(k.strip(), v) for k, v in cells.items() if v}
-                return
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise UsageError(f"{path}, line {number}: a json object per line wanted")
-                    yield number, {k: v for k, v in row.items() if v is not None}
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the manifest ({error.strerror})") from error
+        if path.suffix.lower() == ".csv":
+            header = text.partition("\n")[0]
+            mark = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write what their country has
+            reader = csv.DictReader(io.StringIO(text), restkey=_NO_COLUMN, strict=True, delimiter=mark)
+            for cells in reader:
+                if row := {k.strip(): _cell(k.strip(), v) for k, v in cells.items() if any(v or ())}:
+                    yield reader.line_num, row
+            return
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise UsageError(f"{path}, line {number}: a json object per line wanted")
+                yield number, {k: v for k, v in row.items() if v is not None}
     except UsageError:
         raise
-    except (csv.Error, ValueError, RecursionError) as error:  # also bytes that are no text, numbers without end
+    except (csv.Error, ValueError, RecursionError) as error:  # also numbers without end
         raise UsageError(f"{path}: not a valid {path.suffix} manifest ({error})") from error
 
 
 def _cell(column: str, text: str) -> Any:
     if column in _LISTS:
         return tuple(part.strip() for part in text.split(";") if part.strip())
-    return int(text) if column == "max_objects" and text.strip().isdecimal() else text
+    number = whole(text) if column == "max_objects" else None
+    return text if number is None else number
 
 
 def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> RunConfig:
