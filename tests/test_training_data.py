@@ -146,6 +146,39 @@ def test_pasted_objects_cover_the_others() -> None:
     assert all((s.masks.astype(int).sum(0) <= 256).all() for s in scenes)
 
 
+def test_coarse_sources_make_scenes_that_teach_no_outlines() -> None:
+    samples = {name: [Sample(*picture(0)[:1], (picture(0)[1],))] for name in ("a", "b")}
+    config = SceneConfig(image_side=96, colour=0.0)
+    rng = np.random.default_rng(0)
+    for weights, fine in (({"a": 1.0}, True), ({"b": 1.0}, False)):
+        scene = SceneMaker(samples, weights, [], config, coarse=["b"]).make(rng, 64, 64)
+        assert scene.fine is fine
+        assert prompt_batch(rng, [scene], 2, "two", PromptMix()).fine.tolist() == [fine] * 2
+
+
+def test_thin_objects_are_drawn_more_often() -> None:
+    image, full = picture(0)
+    thin = np.where(np.eye(*full.shape, dtype=bool), 255, 0).astype(np.uint8)
+    samples = {"a": [Sample(image, (full,)), Sample(image, (thin,))]}
+    odds = SceneMaker(samples, {"a": 1.0}, [], SceneConfig(thin=0.5)).odds["a"]
+    fill = np.eye(60).mean()
+    assert odds.sum() == pytest.approx(1)
+    assert odds[1] / odds[0] == pytest.approx((1 / fill) ** 0.5, rel=0.35)  # a full box counts once
+
+
+def test_look_alikes_are_copies_of_the_scenes_own_object() -> None:
+    image, mask = picture(1)
+    config = SceneConfig(image_side=96, paste=1.0, alike=1.0, colour=0.0)
+    black = np.zeros((20, 20, 3), np.uint8), np.full((20, 20), 255, np.uint8)
+    scenes = SceneMaker({"a": [Sample(image, (mask,))]}, {"a": 1.0}, [black], config)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        scene = scenes.make(rng, 64, 96)
+        for one in scene.masks:
+            if (one > 250).sum() > 100:
+                assert scene.image[one > 250].mean() > 140
+
+
 def test_scene_sources_without_weight_are_an_error() -> None:
     with pytest.raises(UsageError, match="no training source"):
         SceneMaker({"a": []}, {"a": 1.0}, [], SceneConfig())

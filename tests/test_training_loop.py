@@ -23,7 +23,7 @@ from vidseg.sam.prompts import Prompts
 from vidseg.training.command import TrainHqCommand
 from vidseg.training.loop import Draw, Loop, LoopConfig
 from vidseg.training.recipe import FolderData, Recipe, SceneData
-from vidseg.training.trainer import HQ_PARTS, find_items, start, train
+from vidseg.training.trainer import HQ_PARTS, find_items, network_of, start, train
 from vidseg.weights.read import read_weights
 
 CPU = torch.device("cpu")
@@ -185,6 +185,20 @@ def test_hq_run_changes_only_the_hq_parts(tmp_path: Path) -> None:
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     scores = [r for r in records if "hq_miou" in r]
     assert [r["step"] for r in scores] == [3, 6] and 0 <= scores[-1]["sum_mbiou"] <= 1  # 6 images, 2 a batch, 2 epochs
+
+
+def test_a_whole_run_changes_sam_and_the_hq_parts(tmp_path: Path) -> None:
+    frozen = ("image_encoder.patch_embed",)
+    loop = LoopConfig(steps=4, lr=1e-3, save_every=4)
+    recipe = hq_recipe(tmp_path, whole=True, frozen=frozen, again=1.0, unit="step", loop=loop)
+    before = start(recipe, TOY).state_dict()
+    result = read_weights(train(recipe, tmp_path / "run", True, False, CPU)).tensors
+    changed = {k for k in result if not torch.equal(result[k], before[k].to(result[k].dtype))}
+    assert not any(k.startswith(frozen) for k in changed)
+    assert any(k.startswith("image_encoder.blocks") for k in changed)
+    assert all(k in changed for k in result if k.endswith("weight") and k.startswith(HQ_PARTS))
+    with pytest.raises(UsageError, match="'whole' trains SAM and the HQ parts together"):
+        network_of(replace(recipe, network=replace(TOY, hq=False, output="sam")), hq=False)
 
 
 def test_an_early_stop_gives_the_weights_of_that_step(tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ def test_boxes_and_clicks_fit_the_mask() -> None:
         assert 0 <= box[0] < box[2] <= 128 and 0 <= box[1] < box[3] <= 96
 
 
+def test_clicks_beside_an_object_fall_on_its_neighbours_too() -> None:
+    rng = np.random.default_rng(1)
+    mask, far = disc(96, 128, 30, 40, 10), disc(96, 128, 100, 40, 10)
+    found = [clicks(rng, mask, 4, [far, mask]) for _ in range(100)]  # what lies under the object itself is no neighbour
+    beside = [point for points, labels in found for point, label in zip(points, labels, strict=True) if not label]
+    on_far = np.mean([far[int(y), int(x)] > 128 for x, y in beside])
+    assert 0.35 < on_far < 0.65
+    assert all(mask[int(y), int(x)] <= 128 for x, y in beside)
+
+
 @pytest.mark.parametrize(
     ("shares", "within"), [((1.0, 0.0, 0.0), 0.04), ((0.0, 1.0, 0.0), 0.12), ((0.0, 0.0, 1.0), 0.4)]
 )

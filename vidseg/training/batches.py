@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidseg.errors import UsageError
+from vidseg.training.items import Mask
 from vidseg.training.prompts import BOX_SHARES, click, clicks, jitter_box, noisy_logits, tight_box
 from vidseg.training.scenes import Scene, SceneMaker
 
@@ -47,7 +48,7 @@ class Batch:
 
     ``images`` (B, 3, H, W) are grey levels 0..255; ``targets`` (N, 1, H, W) in 0..1; ``boxes`` (N, 4); ``points``
     (N, P, 2) with ``labels`` (N, P), P = 0 when there are none; ``is_box`` (N,) tells which prompts use their box;
-    ``logits`` (N, 1, H/4, W/4) with ``has_mask`` (N,).
+    ``logits`` (N, 1, H/4, W/4) with ``has_mask`` (N,); ``fine`` (N,) says whose target can teach outlines.
     """
 
     images: Tensor
@@ -62,6 +63,7 @@ class Batch:
     box_labels: Tensor
     logits: Tensor
     has_mask: Tensor
+    fine: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -82,10 +84,11 @@ def make_batch(
 def prompt_batch(rng: np.random.Generator, scenes: list[Scene], prompts: int, layout: Layout, mix: PromptMix) -> Batch:
     """Prompts for given scenes, see :func:`make_batch`."""
     height, width = scenes[0].image.shape[:2]
-    masks, rows = [], []
+    masks, others, rows = [], list[list[Mask]](), []
     for row, scene in enumerate(scenes):
         order = np.concatenate([rng.permutation(len(scene.masks)) for _ in range(-(-prompts // len(scene.masks)))])
         masks += [scene.masks[i] for i in order[:prompts]]
+        others += [[m for k, m in enumerate(scene.masks) if k != i] for i in order[:prompts]]
         rows += [row] * prompts
     n = len(masks)
     loose = 3 if layout == "four" else 1
@@ -98,9 +101,9 @@ def prompt_batch(rng: np.random.Generator, scenes: list[Scene], prompts: int, la
     logits = np.zeros((n, 1, height // 4, width // 4), np.float32)
     for i, mask in enumerate(masks):
         if layout == "four" and is_box[i]:
-            box_points[i], box_labels[i] = clicks(rng, mask, 2)
+            box_points[i], box_labels[i] = clicks(rng, mask, 2, others[i])
         elif layout == "four":
-            points[i], labels[i] = clicks(rng, mask, 3)
+            points[i], labels[i] = clicks(rng, mask, 3, others[i])
         elif layout == "two" and not is_box[i]:
             points[i, 0] = click(rng, mask)
         if has_mask[i]:
@@ -119,4 +122,5 @@ def prompt_batch(rng: np.random.Generator, scenes: list[Scene], prompts: int, la
         box_labels=torch.from_numpy(box_labels),
         logits=torch.from_numpy(logits),
         has_mask=torch.from_numpy(has_mask),
+        fine=torch.tensor([scenes[row].fine for row in rows]),
     )

@@ -114,6 +114,7 @@ def folder_batch(rng: np.random.Generator, items: Sequence[Item], size: int, sca
         box_labels=torch.zeros(n, 0, dtype=torch.int64),
         logits=torch.from_numpy(logits),
         has_mask=torch.full((n,), kind == "mask"),
+        fine=torch.ones(n, dtype=torch.bool),
     )
 
 

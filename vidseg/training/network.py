@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -59,10 +61,11 @@ def encode_images(sam: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
     return embedding, early
 
 
-def decode(sam: Sam, embedding: Tensor, early: Tensor | None, batch: Batch) -> DecoderOutput:
-    """All four SAM masks, or with the ``early`` feature mask 0 and the HQ mask, of every prompt of a batch."""
+def decode(
+    sam: Sam, embedding: Tensor, early: Tensor | None, batch: Batch, masks: Sequence[int] = (0, 1, 2, 3)
+) -> DecoderOutput:
+    """The SAM masks ``masks``, and with the ``early`` feature the HQ mask, of every prompt of a batch."""
     sparse, dense = encode_prompts(sam.prompt_encoder, batch, sam.config.prompt_map)
     pe = sam.prompt_encoder.dense_pe(*embedding.shape[-2:])
     fused = None if early is None else sam.mask_decoder.fuse(embedding, early)
-    masks = (0, 1, 2, 3) if early is None else (0,)
     return sam.mask_decoder(embedding, pe, sparse, dense, batch.rows, fused, masks, want_hq=early is not None)

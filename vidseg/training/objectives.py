@@ -68,7 +68,7 @@ def hq_loss(
     """
     with torch.no_grad():
         embedding, early = encode_images(sam, batch.images)
-    logits = decode(sam, embedding, early, batch).hq
+    logits = decode(sam, embedding, early, batch, ()).hq
     assert logits is not None  # asked for by passing the early feature
     logits = logits.float()[:, None]
     where = uncertain_points(logits.detach(), points, generator)
@@ -82,3 +82,47 @@ def hq_loss(
         parts["boundary"] = (each * near).sum() / near.sum().clamp(min=1)
         parts["loss"] = parts["loss"] + boundary * parts["boundary"]
     return parts
+
+
+def whole_loss(
+    sam: Sam, batch: Batch, points: int, again: bool, generator: torch.Generator, quality: float = 1.0
+) -> dict[str, Tensor]:
+    """SAM's own loss and the HQ mask's together, with gradients through everything; HQ learns from fine masks only.
+
+    With ``again`` a second round whose mask prompts are answers of the first: the HQ mask or the best of the three.
+    ``quality`` is the weight of the predicted qualities.
+    """
+    embedding, early = encode_images(sam, batch.images)
+    parts, answer = _whole_round(sam, embedding, early, batch, points, generator, quality)
+    if not again:
+        return parts
+    asked = replace(batch, logits=answer.clamp(-LOGIT_BOUND, LOGIT_BOUND), has_mask=torch.ones_like(batch.has_mask))
+    more, _ = _whole_round(sam, embedding, early, asked, points, generator, quality)
+    return {**parts, "loss": (parts["loss"] + more["loss"]) / 2, "second": more["hq"]}
+
+
+def _whole_round(
+    sam: Sam,
+    embedding: Tensor,
+    early: Tensor,
+    batch: Batch,
+    points: int,
+    generator: torch.Generator,
+    quality: float,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Losses of one round, and an answer (N, 1, h, w) per prompt that may be the next round's mask prompt."""
+    result = decode(sam, embedding, early, batch)
+    assert result.sam is not None and result.hq is not None  # both are asked for
+    candidates, refined = result.sam.float(), result.hq.float()[:, None]
+    parts = sam_loss(candidates, result.iou.float(), batch.targets, points, generator)
+    where = uncertain_points(refined.detach(), points, generator)
+    predicted, wanted = sample_points(refined, where)[:, 0], sample_points(batch.targets, where)[:, 0]
+    each = (bce(predicted, wanted) + dice(predicted, wanted)) * batch.fine
+    parts["hq"] = each.sum() / batch.fine.sum().clamp(min=1)
+    parts["loss"] = parts["loss"] + parts["hq"] + (quality - 1) * parts["quality"]
+    with torch.no_grad():
+        best = 1 + _mean_iou_target(candidates[:, 1:], batch.targets).argmax(1)
+        chosen = candidates[torch.arange(len(best), device=best.device), best][:, None]
+        take = torch.rand(len(best), generator=generator, device=generator.device).to(best.device) < 0.5
+        answer = torch.where(take[:, None, None, None], chosen, refined)
+    return parts, answer.detach()

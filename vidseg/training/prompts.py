@@ -61,14 +61,24 @@ def click(rng: np.random.Generator, mask: Mask) -> Floats:
     return np.array([xs[i], ys[i]], dtype=np.float32)
 
 
-def clicks(rng: np.random.Generator, mask: Mask, count: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """``count`` points (count, 2) with labels: the first on the object, the others on it (60 %) or beside it."""
+def clicks(
+    rng: np.random.Generator, mask: Mask, count: int, others: Sequence[Mask] = ()
+) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """``count`` points (count, 2) with labels: the first on the object, the others on it (60 %) or beside it.
+
+    Half of those beside it are on one of the ``others``, where there are any: the neighbours that a mask swallowed.
+    """
+    neighbours = [free for other in others if (free := np.where(mask <= 128, other, 0).astype(np.uint8)).max() > 128]
     points, labels = [click(rng, mask)], [1]
     near: Mask | None = None
     for _ in range(count - 1):
         if rng.random() < 0.6:
             points.append(click(rng, mask))
             labels.append(1)
+            continue
+        if neighbours and rng.random() < 0.5:
+            points.append(click(rng, neighbours[int(rng.integers(len(neighbours)))]))
+            labels.append(0)
             continue
         if near is None:
             size = max(3, int(0.25 * np.sqrt(np.count_nonzero(mask > 128)))) | 1

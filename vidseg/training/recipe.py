@@ -26,6 +26,8 @@ class SceneData:
     """Images are kept in memory at most this large."""
     clip_stride: int = 3
     cutouts: bool = True
+    coarse: tuple[str, ...] = ()
+    """Sources whose masks are too coarse to teach the HQ mask of a whole network its outlines."""
     held_out: int = 4
     """Percent of the still images that are kept for choosing."""
 
@@ -65,14 +67,19 @@ class Recipe:
     shapes: tuple[tuple[int, int], ...] = ((352, 352),)
     """Heights and widths of the scenes, drawn evenly."""
     again: float = 0.0
-    """Share of the steps with a second round on the first answer (base only)."""
+    """Share of the steps with a second round on the first answer (base and whole)."""
+    quality: float = 1.0
+    """Weight of the predicted qualities (whole only)."""
     boundary: float = 0.0
     """Weight of an extra loss near the outline (HQ only)."""
+    whole: bool = False
+    """All of SAM learns with the HQ parts (HQ only): its own loss beside theirs. Otherwise SAM is frozen, as in the
+    paper."""
     without: tuple[Feature, ...] = ()
     """HQ features left out, for ablations (tables 2 and 3 of the paper); `fusion`: all, the HQ token reads SAM's mask
     feature as it is."""
     frozen: tuple[str, ...] = ()
-    """Prefixes of parameter names that do not learn (base only)."""
+    """Prefixes of parameter names that do not learn (base and whole)."""
     slow: dict[str, float] = field(default_factory=dict)
     """Prefixes of parameter names with a factor on their learning rate."""
     unit: Literal["step", "epoch"] = "step"

@@ -5,7 +5,7 @@ The whole geometry of a scene is one affine map, so that every pixel is resample
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,10 +22,14 @@ MIN_AREA = 48
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """RGB image (H, W, 3) and the soft masks (K, H, W), uint8, of its K >= 1 objects."""
+    """RGB image (H, W, 3) and the soft masks (K, H, W), uint8, of its K >= 1 objects.
+
+    ``fine``: the masks are good enough to teach outlines.
+    """
 
     image: Image
     masks: npt.NDArray[np.uint8]
+    fine: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,12 @@ class SceneConfig:
     scale: tuple[float, float] = (0.7, 1.6)
     max_zoom: float = 2.5
     """Images are enlarged at most by this factor."""
+    sized: float = 0.3
+    """Share of the scenes that are sized by an object instead of the image, like a crop around it at inference."""
+    thin: float = 0.0
+    """Images are drawn with a weight of (least share of its box that an object fills) ** -thin."""
+    alike: float = 0.0
+    """Share of the pasted objects that are copies of an object of the scene itself."""
     rotation: float = 8.0
     """Degrees, in a third of the scenes."""
     aspect: float = 1.15
@@ -55,8 +65,12 @@ class SceneMaker:
         weights: Mapping[str, float],
         cutouts: Sequence[tuple[Image, Mask]],
         config: SceneConfig,
+        coarse: Collection[str] = (),
     ) -> None:
-        """``samples`` and ``weights`` by source; sources of weight 0 are not drawn. ``cutouts`` are (RGB, alpha)."""
+        """``samples`` and ``weights`` by source; sources of weight 0 are not drawn. ``cutouts`` are (RGB, alpha).
+
+        Scenes of the sources ``coarse`` are not fine.
+        """
         self.sources = sorted(s for s in samples if samples[s] and weights.get(s, 0) > 0)
         if not self.sources:
             raise UsageError(f"no training source has samples and a weight: have {sorted(samples)}, weights {weights}")
@@ -65,15 +79,22 @@ class SceneMaker:
         self.samples = samples
         self.cutouts = cutouts
         self.config = config
+        self.coarse = frozenset(coarse)
+        self.odds = {}
+        for source in self.sources if config.thin else ():
+            odds = np.array([min(_fill(mask) for mask in s.masks) ** -config.thin for s in samples[source]])
+            self.odds[source] = odds / odds.sum()
 
-    def _draw(self, rng: np.random.Generator) -> Sample:
-        pool = self.samples[self.sources[int(rng.choice(len(self.sources), p=self.shares))]]
-        return pool[int(rng.integers(len(pool)))]
+    def _draw(self, rng: np.random.Generator) -> tuple[Sample, str]:
+        """A sample and its source."""
+        source = self.sources[int(rng.choice(len(self.sources), p=self.shares))]
+        pool = self.samples[source]
+        return pool[int(rng.choice(len(pool), p=self.odds.get(source)))], source
 
     def make(self, rng: np.random.Generator, height: int, width: int) -> Scene:
         """One scene of the given size. Scenes that lost their object are drawn again."""
         for _ in range(100):
-            sample = self._draw(rng)
+            sample, source = self._draw(rng)
             matrix = self._placement(rng, sample, height, width)
             image = cv2.warpAffine(
                 sample.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(CANVAS, CANVAS, CANVAS)
@@ -81,12 +102,12 @@ class SceneMaker:
             masks = [_warp(mask, matrix, height, width) for mask in sample.masks]
             if rng.random() < self.config.paste:
                 for _ in range(int(rng.integers(1, 3))):
-                    masks = self._paste(rng, image, masks)
+                    masks = self._paste(rng, image, masks, sample)
             kept = [m for m in masks if np.count_nonzero(m > 128) >= MIN_AREA]
             if kept:
                 if rng.random() < self.config.colour:
                     image = recolour(rng, image)
-                return Scene(image, np.stack(kept))
+                return Scene(image, np.stack(kept), source not in self.coarse)
         raise UsageError("100 scenes in a row showed no object: the masks are empty or too small")
 
     def _placement(self, rng: np.random.Generator, sample: Sample, height: int, width: int) -> npt.NDArray[np.float64]:
@@ -98,7 +119,7 @@ class SceneMaker:
         box = (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1) if len(xs) else (0, 0, w, h)
         low, high = np.log(config.scale[0]), np.log(config.scale[1])
         zoom = config.image_side / max(h, w) * float(np.exp(rng.uniform(low, high)))
-        if rng.random() < 0.3:  # sized by the object instead of the image
+        if rng.random() < config.sized:
             extent = max((box[2] - box[0]) / width, (box[3] - box[1]) / height)
             zoom = rng.uniform(0.35, 0.95) / extent
         zoom = min(zoom, config.max_zoom)
@@ -120,14 +141,16 @@ class SceneMaker:
                 offset[axis] = np.clip(wanted, size - far, -near)
         return np.column_stack([linear, offset])
 
-    def _paste(self, rng: np.random.Generator, image: Image, masks: list[Mask]) -> list[Mask]:
-        """Put a cut-out, or an object of another sample, over ``image`` (in place) and over ``masks``."""
+    def _paste(self, rng: np.random.Generator, image: Image, masks: list[Mask], sample: Sample) -> list[Mask]:
+        """Put a cut-out, or an object of another sample or of ``sample``, over ``image`` (in place) and ``masks``."""
         height, width = image.shape[:2]
-        if self.cutouts and rng.random() < 0.6:
+        if self.config.alike and rng.random() < self.config.alike:
+            picture, alpha = sample.image, sample.masks[int(rng.integers(len(sample.masks)))]
+        elif self.cutouts and rng.random() < 0.6:
             picture, alpha = self.cutouts[int(rng.integers(len(self.cutouts)))]
             picture = recolour(rng, picture)
         else:
-            other = self._draw(rng)
+            other, _ = self._draw(rng)
             picture, alpha = other.image, other.masks[int(rng.integers(len(other.masks)))]
         ys, xs = np.nonzero(alpha.max(axis=1) > 128)[0], np.nonzero(alpha.max(axis=0) > 128)[0]
         if not len(xs):
@@ -146,6 +169,13 @@ class SceneMaker:
         image[:] = ((warped.astype(np.uint16) * mix + image * (255 - mix)) // 255).astype(np.uint8)
         left = 255 - cover.astype(np.uint16)
         return [(m * left // 255).astype(np.uint8) for m in masks] + [cover]
+
+
+def _fill(mask: Mask) -> float:
+    """Share of its box that an object fills, in (0, 1]; 1 for an empty mask."""
+    inside = mask > 128
+    ys, xs = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
+    return float(inside[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1].mean()) if len(xs) else 1.0
 
 
 def _warp(mask: Mask, matrix: npt.NDArray[np.float64], height: int, width: int) -> Mask:

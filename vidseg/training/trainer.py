@@ -19,7 +19,7 @@ from vidseg.training.batches import Batch, make_batch
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
 from vidseg.training.items import Image, Item, Mask, Sample, find_clips, find_pairs, load, load_cutout
 from vidseg.training.loop import Draw, Loop, matching, set_trainable
-from vidseg.training.objectives import base_loss, hq_loss
+from vidseg.training.objectives import base_loss, hq_loss, whole_loss
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
@@ -63,7 +63,7 @@ def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMa
     samples: dict[str, list[Sample]] = {}
     for item in items:
         samples.setdefault(item.source, []).append(load(item, data.max_side))
-    maker = SceneMaker(samples, data.weights, load_cutouts(data), recipe.scene)
+    maker = SceneMaker(samples, data.weights, load_cutouts(data), recipe.scene, data.coarse)
 
     def make(draw: Draw) -> Batch:
         height, width = recipe.shapes[int(draw.rng.integers(len(recipe.shapes)))]
@@ -80,6 +80,8 @@ def network_of(recipe: Recipe, hq: bool) -> SamConfig:
         raise UsageError(
             f"recipe: this stage trains a network {wanted} the HQ branch; set network.hq to {str(hq).lower()}"
         )
+    if recipe.whole and not hq:
+        raise UsageError("recipe: 'whole' trains SAM and the HQ parts together; this stage has no HQ parts")
     return replace(config, hq_fusion=False) if "fusion" in recipe.without else config
 
 
@@ -101,7 +103,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
         raise UsageError("recipe: the HQ parts are trained on a finished SAM: name its weights as 'start'")
     elif isinstance(sam.image_encoder, CompactEncoder):
         load_imagenet(sam.image_encoder.trunk)
-    if config.hq:
+    if config.hq and not recipe.whole:
         set_trainable(sam, matching(HQ_PARTS))
         for feature in recipe.without:
             if feature in _FEATURES:
@@ -152,6 +154,8 @@ def train(
         again = bool(draw.rng.random() < recipe.again)
         batch = batches(draw).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.autocast == "bfloat16"):
+            if recipe.whole:
+                return whole_loss(sam, batch, recipe.points, again, draw.torch, recipe.quality)
             if hq:
                 return hq_loss(sam, batch, recipe.points, draw.torch, recipe.boundary)
             return base_loss(sam, batch, recipe.points, again, draw.torch)
