@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import weakref
 from collections import Counter
@@ -225,6 +226,31 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, mon
     monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
     assert run_batch(settings, loaders=LOADERS) == 0
     assert table(out)["b"]["frames"] == "40"
+
+
+def test_calls_that_begin_and_end_together_share_the_work(
+    tmp_path: Path, base: RunConfig, out: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(supervisor, "POLL_S", 0.01)
+    clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 3)) for name in "abcd")
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+
+    def call() -> None:
+        barrier.wait()
+        os._exit(run_batch(command(base, inputs=clips, output=out, workers=1), loaders=LOADERS))
+
+    calls = [context.Process(target=call) for _ in range(2)]
+    for process in calls:
+        process.start()
+    for process in calls:
+        process.join(60)
+    assert [process.exitcode for process in calls] == [0, 0]
+    assert [(name, row["status"]) for name, row in table(out).items()] == [(name, "done") for name in "abcd"]
+    frames = Counter(line.partition(" ")[2] for line in log.read_text().splitlines() if not line.endswith("loads"))
+    assert frames == Counter(f"{name} {index}" for name in "abcd" for index in range(3))  # none twice
+    assert not list(out.rglob("*.part"))
 
 
 def test_a_job_that_kills_its_workers_fails(tmp_path: Path, base: RunConfig, out: Path) -> None:

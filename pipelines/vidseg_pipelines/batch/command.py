@@ -17,6 +17,7 @@ import tyro
 
 from vidseg.config import RunConfig, check_seconds, key_values
 from vidseg.errors import InputError, UsageError
+from vidseg.locks import file_lock
 from vidseg.names import printable
 from vidseg.registry import check_name
 from vidseg.runtime import resolve_device
@@ -159,8 +160,11 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
-        rows = rows_of(store, leases)
-        table, page = write_summary(folder, rows)
+        with file_lock(
+            store.root / "summary.lock"
+        ):  # who writes last has read last
+            rows = rows_of(store, leases)
+            table, page = write_summary(folder, rows)
     names = {job.name for job in jobs}
     rows = [row for row in rows if row.name in names]
     sys.stdout.write(f"{headline(rows)}\nsummary: {page}, {table}\n")
