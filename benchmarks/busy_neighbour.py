@@ -65,7 +65,9 @@ def main() -> None:
     for _ in range(options.rounds):
         for count, name in cases:
             with busy(count):
-                seen[count, name].append(frames_per_second(words, POLICIES[name]))
+                fps_now = frames_per_second(words, POLICIES[name])
+            seen[count, name].append(fps_now)
+            print(f"{count} neighbours, {name}: {fps_now:.2f}", file=sys.stderr, flush=True)
         cases.reverse()
     fps = {case: statistics.median(values) for case, values in seen.items()}
     print(f"{os.cpu_count()} CPUs; frames per second (all rounds); times slower than alone; that / limit of {LIMIT:g}")

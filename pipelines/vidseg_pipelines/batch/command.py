@@ -160,9 +160,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
-        with file_lock(
-            store.root / "summary.lock"
-        ):  # who writes last has read last
+        with file_lock(store.root / "summary.lock"):  # who writes last has read last
             rows = rows_of(store, leases)
             table, page = write_summary(folder, rows)
     names = {job.name for job in jobs}
