@@ -224,3 +224,77 @@ def test_detection_goes_on_after_a_resume_as_without_it() -> None:
     second.load_state_dict(state, 4)
     assert [m.labels for _, m in second.step(inputs[4:])] == [m.labels for _, m in expected[4:]]
     assert second.state_dict() is not None
+
+
+def test_given_masks_are_disjoint_the_smaller_in_front_and_the_tracker_gets_the_same() -> None:
+    tracker = KeepMasks()
+    prompts = [Prompt(0, 1, mask=square(10, 10, 40)), Prompt(0, 2, mask=square(20, 20, 10))]
+    first, second = run(tracker, 2, batch=2, mode="none", prompts=prompts)
+    for result in (first, second):
+        assert result.ids == (1, 2)
+        assert np.array_equal(decode(result.rles[0]), square(10, 10, 40) & ~square(20, 20, 10))
+        assert np.array_equal(decode(result.rles[1]), square(20, 20, 10))
+    assert np.array_equal(tracker.masks[1], decode(first.rles[0]))
+
+
+def test_two_objects_with_one_mask_are_an_error() -> None:
+    prompts = [Prompt(0, 3, mask=square(10, 10)), Prompt(0, 7, mask=square(10, 10))]
+    with pytest.raises(UsageError, match=r"object 7 on frame 0: its whole mask belongs to object 3 too"):
+        run(KeepMasks(), 1, batch=1, prompts=prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([Prompt(1, 1, box=(200, 5, 300, 40))], "object 1 on frame 1: box 200,5,300,40 lies outside the frame"),
+        ([Prompt(1, 1, points=((5, 72),), point_labels=(1,))], "point 5,72 lies outside the frame, which is 128x72"),
+        ([Prompt(1, 1, mask=np.ones((10, 12), np.bool_))], "the mask has 12x10 pixels, the frame 128x72"),
+        ([Prompt(1, 1, mask=np.zeros((72, 128), np.bool_))], "the mask is empty"),
+        ([Prompt(1, 2, mask=square(1, 1)), Prompt(1, 2, box=(1, 1, 9, 9))], "object 2 on frame 1 is given twice"),
+    ],
+)
+def test_prompts_that_do_not_fit_their_frame_are_errors_for_every_tracker(prompts: list[Prompt], message: str) -> None:
+    tracker = KeepMasks()
+    with pytest.raises(UsageError, match=message):
+        run(tracker, 2, batch=2, prompts=prompts)
+    assert tracker.steps == 0  # nothing was begun
+
+
+def test_an_offline_tracker_is_refined_in_batches() -> None:
+    class Offline(BoxesEverywhere):
+        lookahead = 10**9
+
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.held: list[Frame] = []
+
+        def step(self, frame, prompts=()):  # type: ignore[no-untyped-def]
+            self.held.append(frame)
+            return []
+
+        def finish(self):  # type: ignore[no-untyped-def]
+            return [t for frame in self.held for t in super(Offline, self).step(frame)]
+
+    sam, sizes = tiny_sam(), list[int]()
+    sam.image_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    results = list(segment_frames(frames(11), tracker=Offline(), model=sam, refine="box", batch=4))
+    assert sizes == [4, 4, 3]
+    assert [r.frame_index for r in results] == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"detect_every": 5}, "finds the objects by itself: leave out --detect-every"),
+        ({"detector": object()}, "leave out --detect-with"),
+        ({"mode": "none"}, "gives boxes only"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_the_start(options: dict[str, object], message: str) -> None:
+    class Boxes(BoxesEverywhere):
+        gives_masks = False
+
+    sam = tiny_sam()
+    refiner = Refiner(sam, RefineOptions(options.pop("mode", "auto")))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=message):
+        Segmenter(Boxes(1), sam, refiner, **options)  # type: ignore[arg-type]

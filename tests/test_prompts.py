@@ -70,3 +70,23 @@ def test_same_object_twice_on_a_frame() -> None:
 def test_missing_mask_file() -> None:
     with pytest.raises(InputError, match=r"nowhere\.png"):
         parse_prompts(masks=["nowhere.png"], video=VIDEO)
+
+
+def test_a_box_and_clicks_of_one_id_on_one_frame_are_one_prompt() -> None:
+    (prompt,) = parse_prompts(boxes=["1@1,2,30,40"], points=["1@0:5,6/-20,30", "1@7,8"], video=VIDEO)
+    assert (prompt.frame_index, prompt.object_id, prompt.box) == (0, 1, (1, 2, 30, 40))
+    assert prompt.points == ((5, 6), (20, 30), (7, 8))
+    assert prompt.point_labels == (1, 0, 1)
+
+
+def test_clicks_on_background_alone_go_with_a_box_or_correct_an_earlier_object() -> None:
+    first, later = parse_prompts(boxes=["1@1,2,30,40"], points=["1@-5,6", "1@3:-7,8"], video=VIDEO)
+    assert first.point_labels == later.point_labels == (0,)
+    with pytest.raises(UsageError, match="object 1 on frame 0: at least one click must be on the object"):
+        parse_prompts(boxes=["1@3:1,2,30,40"], points=["1@-5,6"], video=VIDEO)
+
+
+def test_a_mask_is_not_mixed_with_clicks(tmp_path: Path) -> None:
+    Image.fromarray(np.full((48, 64), 255, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(UsageError, match="object 1 is prompted twice on frame 0: a mask is taken as it is"):
+        parse_prompts(masks=[str(tmp_path / "m.png")], points=["1@5,5"], video=VIDEO)

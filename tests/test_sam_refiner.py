@@ -82,3 +82,21 @@ def test_auto_prompts_with_the_trackers_mask_box_does_not() -> None:
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(UsageError, match="refine 'boxes': allowed are auto, box, none"):
         RefineOptions("boxes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("exclusive", "covered"), [(True, 1.0), (False, 0.0)])
+def test_unsure_masks_with_backgrounds_of_their_own_do_not_add_up_to_an_object(exclusive: bool, covered: float) -> None:
+    masks = np.full((2, 36, 64), 0.4, np.float32)
+    ids, boxes = np.array([1, 2]), np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (2, 1))
+    tracks = Tracks(3, ids, boxes, np.ones(2, np.float32), masks=masks, exclusive=exclusive)
+    (result,) = Refiner(Draws(0, 1), RefineOptions("none")).refine([FRAME], [None], [tracks])  # type: ignore[arg-type]
+    assert sum(decode(rle).mean() for rle in result.rles) == covered
+
+
+def test_of_masks_with_backgrounds_of_their_own_the_surer_one_gets_a_pixel() -> None:
+    masks = np.stack([np.full((36, 64), 0.7), np.full((36, 64), 0.9), np.full((36, 64), 0.2)]).astype(np.float32)
+    boxes = np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (3, 1))
+    tracks = Tracks(3, np.array([1, 2, 3]), boxes, np.ones(3, np.float32), masks=masks, exclusive=False)
+    (result,) = Refiner(Draws(0, 1), RefineOptions("none")).refine([FRAME], [None], [tracks])  # type: ignore[arg-type]
+    assert result.ids == (2,)
+    assert decode(result.rles[0]).all()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save
 
 from vidseg.errors import InputError, UsageError, WeightsError
-from vidseg.types import Frame, Prompt, Tracker, Tracks, VideoInfo
+from vidseg.types import Frame, Prompt, RemovesObjects, Tracker, Tracks, VideoInfo
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.labels import find_objects
 from vidseg_trackers.xmem.options import XMemOptions
@@ -146,6 +146,17 @@ def test_an_absent_object_is_left_out_keeps_its_id_and_is_forgotten_when_asked()
     assert xmem.step(frames[3], [prompt(3, 9, 5, 5)])[0].ids.tolist() == [9]
 
 
+def test_ids_have_no_limit_and_objects_are_removed_on_request() -> None:
+    xmem = tracker()
+    frames = toy_video(3)
+    assert xmem.step(frames[0], [prompt(0, 3, 5, 5), prompt(0, 70000, 40, 50)])[0].ids.tolist() == [3, 70000]
+    assert isinstance(xmem, RemovesObjects) and xmem.can_remove
+    xmem.remove([3, 9])
+    assert xmem.online.ids == [70000]
+    assert 3 not in xmem.step(frames[1])[0].ids
+    assert not tracker(memory="official").can_remove
+
+
 def test_a_scene_cut_resets_the_sensory_memory_only_when_asked() -> None:
     dark, light = np.zeros((64, 80, 3), np.uint8), np.full((64, 80, 3), 255, np.uint8)
     for scene_cut, resets in ((0.0, 0), (0.5, 1)):
@@ -191,7 +202,6 @@ def test_bf16_stays_close_and_reads_in_float32() -> None:
     ("prompts", "message"),
     [
         ([Prompt(0, 1, mask=np.ones((10, 12), np.bool_))], "object 1 on frame 0: the mask has 12x10 pixels"),
-        ([Prompt(0, 256, mask=block(0, 0))], "1 to 255"),
         ([Prompt(0, 4, mask=block(0, 0)), Prompt(0, 4, mask=block(30, 30))], "object 4 on frame 0 is given twice"),
         ([Prompt(0, 1, mask=np.zeros((64, 80), np.bool_))], "empty"),
         ([Prompt(0, 1, box=(0, 0, 5, 5))], "draw boxes and points with HQ-SAM first"),

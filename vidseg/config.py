@@ -65,12 +65,13 @@ class RunConfig:
     """Draw objects on crops around them, encoded larger than the frame shows them. auto: first masks and corrections,
     and in the video where crops cost no more than the frame that they replace; only with the compact model."""
     max_objects: int = 5
-    """Most objects to follow when they are found automatically."""
+    """Most objects to follow, visible or not, when they are found automatically."""
     detect_with: str = ""
     """What finds objects when no prompt is given: mask2former or another installed detector; default: HQ-SAM's
     automatic masks."""
     detect_every: int = 0
-    """Look for new objects every N frames; 0: only at the start."""
+    """Look for new objects every N frames; 0: only at the start. A new one may take the place of one that was found
+    before and has been absent for 30 frames or more."""
     detector_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the detector (in YAML)."""
     frames: str = ":"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidseg.errors import UsageError
@@ -21,7 +22,7 @@ def parse_prompts(
     video: VideoInfo,
     first_frame: int = 0,
 ) -> list[Prompt]:
-    """All prompts of a run, by frame and object id.
+    """All prompts of a run, by frame and object id; a box and clicks of one id on one frame are one prompt.
 
     Objects without an explicit id get the lowest free ones: masks keep the ids of their file, then boxes, then points,
     in the order given. ``first_frame`` is the frame meant when none is named.
@@ -46,16 +47,71 @@ def parse_prompts(
         taken.add(object_id)
         frame = _frame(match, first_frame)
         if flag == "--box":
-            prompts.append(Prompt(frame, object_id, box=_box(text, match["rest"], video)))
+            prompts.append(Prompt(frame, object_id, box=_box(text, match["rest"])))
         else:
-            places, labels = _points(text, match["rest"], video)
+            places, labels = _points(text, match["rest"])
             prompts.append(Prompt(frame, object_id, points=places, point_labels=labels))
-    seen: set[tuple[int, int]] = set()
+    merged: dict[tuple[int, int], Prompt] = {}
     for prompt in prompts:
+        key = prompt.frame_index, prompt.object_id
+        merged[key] = _merge(merged[key], prompt) if key in merged else prompt
+    for frame, object_id in sorted(merged):
+        if _only_removes(merged[frame, object_id]) and not any(f < frame and i == object_id for f, i in merged):
+            raise UsageError(
+                f"--point of object {object_id} on frame {frame}: at least one click must be on the object"
+            )
+    return fit_prompts([merged[key] for key in sorted(merged)], (video.height, video.width))
+
+
+def fit_prompts(prompts: Sequence[Prompt], size: tuple[int, int]) -> list[Prompt]:
+    """The prompts with their boxes cut to frames of ``size`` (height, width).
+
+    Raises:
+        UsageError: a box or point outside the frame, a mask of another size or without a pixel, an id twice on a frame.
+    """
+    height, width = size
+    seen: set[tuple[int, int]] = set()
+    fitted: list[Prompt] = []
+    for prompt in prompts:
+        where = f"object {prompt.object_id} on frame {prompt.frame_index}"
         if (prompt.frame_index, prompt.object_id) in seen:
-            raise UsageError(f"object {prompt.object_id} is prompted twice on frame {prompt.frame_index}")
+            raise UsageError(f"{where} is given twice")
         seen.add((prompt.frame_index, prompt.object_id))
-    return sorted(prompts, key=lambda p: (p.frame_index, p.object_id))
+        if prompt.mask is not None and prompt.mask.shape != size:
+            got = f"{prompt.mask.shape[1]}x{prompt.mask.shape[0]}"
+            raise UsageError(f"{where}: the mask has {got} pixels, the frame {width}x{height}")
+        if prompt.mask is not None and not prompt.mask.any():
+            raise UsageError(f"{where}: the mask is empty")
+        for x, y in prompt.points:
+            if not (0 <= x < width and 0 <= y < height):
+                raise UsageError(f"{where}: point {x:g},{y:g} lies outside the frame, which is {width}x{height} pixels")
+        if prompt.box is not None:
+            x1, y1, x2, y2 = prompt.box
+            if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+                box = f"{x1:g},{y1:g},{x2:g},{y2:g}"
+                raise UsageError(f"{where}: box {box} lies outside the frame, which is {width}x{height} pixels")
+            cut = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+            prompt = prompt if cut == prompt.box else replace(prompt, box=cut)
+        fitted.append(prompt)
+    return fitted
+
+
+def _merge(first: Prompt, second: Prompt) -> Prompt:
+    where = f"object {first.object_id} is prompted twice on frame {first.frame_index}"
+    if first.mask is not None or second.mask is not None:
+        raise UsageError(f"{where}: a mask is taken as it is; leave out the mask, or the box and clicks")
+    if first.box is not None and second.box is not None:
+        raise UsageError(f"{where}: one box only, to which clicks may be added")
+    return replace(
+        first,
+        box=first.box or second.box,
+        points=first.points + second.points,
+        point_labels=first.point_labels + second.point_labels,
+    )
+
+
+def _only_removes(prompt: Prompt) -> bool:
+    return prompt.mask is None and prompt.box is None and 1 not in prompt.point_labels
 
 
 def mask_file(text: str) -> Path:
@@ -83,23 +139,17 @@ def _numbers(flag: str, text: str, body: str, count: int, form: str) -> list[flo
     return values
 
 
-def _box(text: str, body: str, video: VideoInfo) -> tuple[float, float, float, float]:
+def _box(text: str, body: str) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = _numbers("--box", text, body, 4, "[ID@][FRAME:]x1,y1,x2,y2")
     if not (x1 < x2 and y1 < y2):
         raise UsageError(f"--box {text}: x1 < x2 and y1 < y2 wanted")
-    if x1 >= video.width or y1 >= video.height or x2 <= 0 or y2 <= 0:
-        raise UsageError(f"--box {text} lies outside the frame, which is {video.width}x{video.height} pixels")
-    return max(x1, 0.0), max(y1, 0.0), min(x2, float(video.width)), min(y2, float(video.height))
+    return x1, y1, x2, y2
 
 
-def _points(text: str, body: str, video: VideoInfo) -> tuple[tuple[tuple[float, float], ...], tuple[int, ...]]:
+def _points(text: str, body: str) -> tuple[tuple[tuple[float, float], ...], tuple[int, ...]]:
     places, labels = [], []
     for part in body.split("/"):
         labels.append(0 if part.startswith("-") else 1)
         x, y = _numbers("--point", text, part.removeprefix("-"), 2, "[ID@][FRAME:]x,y[/x,y...]")
-        if not (0 <= x < video.width and 0 <= y < video.height):
-            raise UsageError(f"--point {text} lies outside the frame, which is {video.width}x{video.height} pixels")
         places.append((x, y))
-    if 1 not in labels:
-        raise UsageError(f"--point {text}: at least one click must be on the object")
     return tuple(places), tuple(labels)

@@ -170,7 +170,8 @@ class Tracks(ShapeRepr):
     """What a tracker says about one frame: N objects.
 
     ``masks`` are the tracker's own object probabilities, float32 (N, h, w) in 0..1 covering the whole frame at any
-    resolution, or None for trackers that only know boxes.
+    resolution, or None for trackers that only know boxes. ``exclusive``: a pixel's probabilities add up to one with
+    that of the background (softmax); False: every object has its own background (sigmoid), and masks may overlap.
     """
 
     frame_index: int
@@ -179,6 +180,7 @@ class Tracks(ShapeRepr):
     scores: npt.NDArray[np.float32]
     labels: tuple[str | None, ...] | None = None
     masks: npt.NDArray[np.float32] | None = None
+    exclusive: bool = True
 
     def __post_init__(self) -> None:
         """Check that all fields speak of the same N objects."""
@@ -271,7 +273,8 @@ class Tracker(Protocol):
     """Who is where. One instance follows the objects of one video, frame by frame.
 
     A tracker may also have ``warnings`` and ``notes``, lists of str that grow while it works: what of its own input
-    came to nothing (the run is then done in part), and what a user should know of how it worked.
+    came to nothing (the run is then done in part), and what a user should know of how it worked. One that knows boxes
+    only says so by ``gives_masks = False``; one that can let go of objects is a :class:`RemovesObjects` too.
     """
 
     lookahead: int
@@ -299,6 +302,18 @@ class Tracker(Protocol):
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
         """Restore what :meth:`state_dict` gave."""
+        ...
+
+
+@runtime_checkable
+class RemovesObjects(Protocol):
+    """A tracker that can let go of objects. Without it an object that was found once is followed for ever."""
+
+    can_remove: bool
+    """False: not with these settings."""
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget objects and everything remembered of them; an id that is not followed is no error."""
         ...
 
 

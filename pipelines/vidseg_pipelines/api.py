@@ -78,9 +78,8 @@ def segment_frames(
     sam = load_sam(model, device=place, dtype=precision) if isinstance(model, str) else model
     if isinstance(tracker, str):
         tracker = build_tracker(tracker, tracker_options, device=place, dtype=precision)
-    segmenter = Segmenter(
-        tracker, sam, Refiner(sam, RefineOptions(refine, zoom=zoom)), prompts=prompts, max_objects=max_objects
-    )
+    refiner = Refiner(sam, RefineOptions(refine, zoom=zoom))
+    segmenter = Segmenter(tracker, sam, refiner, prompts=prompts, max_objects=max_objects, batch=batch)
     rate = Fraction(fps)
     stream = _checked(_as_frame(item, index, rate) for index, item in enumerate(frames))
     started = False

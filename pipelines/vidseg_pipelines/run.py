@@ -182,6 +182,7 @@ def run_video(
             max_objects=config.max_objects,
             detector=detector,
             detect_every=config.detect_every,
+            batch=config.batch,
             clock=clock,
         )
         return _Run(config, source, segmenter, folder, manifest, clock, resuming=old is not None).go(started)

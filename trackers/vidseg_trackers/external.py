@@ -68,6 +68,7 @@ class BoxesTracker:
     lookahead = 0
     wants_masks = False
     finds_objects = True
+    gives_masks = False
 
     def __init__(self, options: BoxesOptions) -> None:
         """Read the whole file.

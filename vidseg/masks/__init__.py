@@ -6,14 +6,15 @@
 * ``palette``: ``davis_palette()``, ``color_of(object_id)``.
 * ``files``: ``read_mask_values(path)``, the one rule for what the values of a mask file mean.
 * ``annotation``: ``read_annotation(path, (height, width)) -> {object id: mask}``.
-* ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``.
+* ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``,
+  ``disjoint_masks(masks_by_id, frame_index)``.
 """
 
 from __future__ import annotations
 
 from vidseg.masks.annotation import read_annotation
 from vidseg.masks.boxes import box_iou, clip_boxes, mask_box
-from vidseg.masks.overlap import LogitWindow, label_map, resolve_overlaps
+from vidseg.masks.overlap import LogitWindow, disjoint_masks, label_map, resolve_overlaps
 from vidseg.masks.palette import color_of, davis_palette
 from vidseg.masks.rle import area, bbox, decode, decode_window, empty_rle, encode, encode_window, from_coco
 
@@ -27,6 +28,7 @@ __all__ = [
     "davis_palette",
     "decode",
     "decode_window",
+    "disjoint_masks",
     "empty_rle",
     "encode",
     "encode_window",

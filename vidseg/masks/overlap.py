@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.errors import OutputError
+from vidseg.errors import OutputError, UsageError
 from vidseg.masks.rle import decode_window
 from vidseg.types import FrameMasks, ShapeRepr
 
@@ -37,6 +37,26 @@ def resolve_overlaps(
         np.copyto(best[place], window.logits, where=wins)
         owner[place][wins] = number
     return [owner[_place(window)] == number for number, window in enumerate(windows)]
+
+
+def disjoint_masks(masks: Mapping[int, npt.NDArray[np.bool_]], frame_index: int) -> dict[int, npt.NDArray[np.bool_]]:
+    """Given masks (H, W) by object id without overlaps: the smaller is in front, of equals the lower id.
+
+    Raises:
+        UsageError: nothing is left of an object of frame ``frame_index``, as of equal masks.
+    """
+    taken: npt.NDArray[np.bool_] | None = None
+    result: dict[int, npt.NDArray[np.bool_]] = {}
+    for i in sorted(masks, key=lambda i: (int(masks[i].sum()), i)):
+        mask = masks[i] if taken is None else masks[i] & ~taken
+        if not mask.any():
+            front = ", ".join(str(k) for k in sorted(result) if (masks[i] & result[k]).any())
+            raise UsageError(
+                f"object {i} on frame {frame_index}: its whole mask belongs to object {front} too; name a thing once"
+            )
+        result[i] = mask
+        taken = mask if taken is None else taken | mask
+    return {i: result[i] for i in masks}
 
 
 def label_map(masks: FrameMasks, height: int, width: int) -> npt.NDArray[np.int32]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from vidseg.masks.boxes import mask_box
+from vidseg.masks.parts import large_parts, parts_at
 from vidseg.sam.model import FrameFeatures, Sam, stability_score
 from vidseg.sam.prompts import Prompts
 
@@ -55,7 +55,11 @@ def find_objects(
     iou = answer.iou.flatten().cpu().numpy()
     least = max(options.min_quality, options.min_share * float(iou.max()))
     good = np.flatnonzero((iou >= least) & (stability >= options.min_stability))
-    masks = [_part_at(mask, place) for mask, place in zip(logits[good].cpu().numpy() > 0, places[good], strict=True)]
+    ends = np.array(logits.shape[:0:-1]) - 1
+    masks = [
+        parts_at(mask, [tuple(np.minimum(place, ends))])
+        for mask, place in zip(logits[good].cpu().numpy() > 0, places[good], strict=True)
+    ]
     area = np.array([mask.mean() for mask in masks])
     prominent = [
         i
@@ -76,7 +80,7 @@ def _draw_again(sam: Sam, features: FrameFeatures, boxes: list[npt.NDArray[Any]]
     for logits in answer.upsampled()[:, 0].cpu().numpy():
         mask = (logits > 0) & free
         if mask.any():
-            mask = _large_parts(mask)
+            mask = large_parts(mask)
             free &= ~mask
             found.append(mask)
     return found
@@ -87,21 +91,6 @@ def _grid(points_per_side: int, features: FrameFeatures) -> npt.NDArray[np.float
     height, width = features.geometry.original
     steps = (np.arange(points_per_side) + 0.5) / points_per_side
     return np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)
-
-
-def _part_at(mask: npt.NDArray[np.bool_], place: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """The connected part of a mask that the click (x, y) hit; empty when it hit none."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    hit = labels[min(place[1], len(mask) - 1), min(place[0], mask.shape[1] - 1)]
-    return (labels == hit) & mask
-
-
-def _large_parts(mask: npt.NDArray[np.bool_], share: float = 0.1) -> npt.NDArray[np.bool_]:
-    """The mask without connected parts that are smaller than ``share`` of its largest part."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # the background
-    return np.asarray((areas >= share * areas.max())[labels] & mask)
 
 
 def _border_share(mask: npt.NDArray[np.bool_]) -> float:

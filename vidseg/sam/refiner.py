@@ -192,7 +192,7 @@ class Refiner:
         given: Mapping[int, npt.NDArray[np.bool_]],
     ) -> FrameMasks:
         height, width = frame.size
-        own = None if tracks.masks is None else _tracker_logits(torch.from_numpy(tracks.masks))
+        own = None if tracks.masks is None else _tracker_logits(torch.from_numpy(tracks.masks), tracks.exclusive)
         windows: list[LogitWindow] = []
         for i, object_id in enumerate(tracks.ids.tolist()):
             if object_id in given:
@@ -264,9 +264,9 @@ class _Drawn(NamedTuple):
     view: _View
 
 
-def _tracker_logits(probabilities: Tensor) -> Tensor:
-    """Probabilities (N, h, w) -> values > 0 where an object beats the background, highest where it beats all."""
-    background = 1 - probabilities.sum(0, keepdim=True)
+def _tracker_logits(probabilities: Tensor, exclusive: bool) -> Tensor:
+    """Probabilities (N, h, w) -> values > 0 where an object beats its background, highest where it beats all."""
+    background = 1 - (probabilities.sum(0, keepdim=True) if exclusive else probabilities)
     return (probabilities - background) * TRACKER_LOGIT
 
 

@@ -157,6 +157,7 @@ class Mask2FormerTracker:
                     scores.cpu().numpy()[seen].astype(np.float32),
                     tuple(names[k] for k in seen),
                     masks[seen],
+                    exclusive=False,
                 )
             )
         return results

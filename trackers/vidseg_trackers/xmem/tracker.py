@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vidseg.errors import InputError, UsageError
+from vidseg.prompts import fit_prompts
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.xmem.labels import find_objects
 from vidseg_trackers.xmem.network import XMem
@@ -18,7 +19,6 @@ from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame, prepare_mas
 from vidseg_trackers.xmem.weights import load_network
 
 DEFAULT_WEIGHTS = XMemOptions().weights
-MAX_ID = 255
 _THUMBNAIL = (16, 16)  # what scene cuts are seen on
 _MEAN_STD = 0.226  # of the normalisation: brings differences of normalised images back to the scale 0..1
 
@@ -39,8 +39,8 @@ class XMemTracker:
 
     A prompt is a mask (H, W) of a new object, or of a known one, which it corrects: that frame then shows the given
     mask and becomes the object's reference frame in memory. Other objects keep their prediction outside the given
-    masks. Where given masks overlap, the smaller one is in front. Ids (1..255) are the prompts' own; the tracker never
-    makes up or reuses one, and an object that left keeps its id when it comes back.
+    masks. Where given masks overlap, the smaller one is in front. Ids are the prompts' own; the tracker never makes up
+    or reuses one, and an object that left keeps its id when it comes back.
     """
 
     lookahead = 0
@@ -71,7 +71,7 @@ class XMemTracker:
 
         Raises:
             InputError: the frame's size is not the video's.
-            UsageError: a prompt that is no mask of the frame's size, is empty, names an object twice or not by 1..255.
+            UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice.
         """
         geometry = self._check(frame, prompts)
         if not self.online.ids and not prompts:
@@ -89,6 +89,19 @@ class XMemTracker:
         if self.options.forget_after:
             self._forget_absent(set(ids))
         return [tracks]
+
+    @property
+    def can_remove(self) -> bool:
+        """The official memory cannot."""
+        return self.options.memory == "correct"
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget objects with their memory."""
+        known = [i for i in ids if i in self.online.ids]
+        if known:
+            self.online.remove(known)
+        for i in known:
+            self._absent.pop(i, None)
 
     def finish(self) -> list[Tracks]:
         """Nothing is held back."""
@@ -120,21 +133,13 @@ class XMemTracker:
                 f"frame {frame.index} has {width}x{height} pixels, the video {wanted_width}x{wanted_height}: "
                 "one size per run"
             )
-        seen: set[int] = set()
+        fit_prompts(prompts, frame.size)
         for prompt in prompts:
-            where = f"object {prompt.object_id} on frame {frame.index}"
-            if not 1 <= prompt.object_id <= MAX_ID:
-                raise UsageError(f"{where}: ids from 1 to {MAX_ID} wanted, as in indexed mask files")
             if prompt.mask is None:
-                raise UsageError(f"{where}: xmem follows masks; draw boxes and points with HQ-SAM first")
-            if prompt.mask.shape != frame.size:
-                got = f"{prompt.mask.shape[1]}x{prompt.mask.shape[0]}"
-                raise UsageError(f"{where}: the mask has {got} pixels, the frame {width}x{height}")
-            if not prompt.mask.any():
-                raise UsageError(f"{where}: the mask is empty")
-            if prompt.object_id in seen:
-                raise UsageError(f"{where} is given twice")
-            seen.add(prompt.object_id)
+                raise UsageError(
+                    f"object {prompt.object_id} on frame {frame.index}: xmem follows masks; draw boxes and points with "
+                    "HQ-SAM first"
+                )
         return geometry
 
     def _is_cut(self, image: Tensor) -> bool:
@@ -148,9 +153,7 @@ class XMemTracker:
             self._absent[i] = 0 if i in present else self._absent.get(i, 0) + 1
         gone = [i for i in self.online.ids if self._absent[i] >= self.options.forget_after]
         if gone:
-            self.online.remove(gone)
-            for i in gone:
-                del self._absent[i]
+            self.remove(gone)
 
 
 def _tracks(

@@ -1,0 +1,168 @@
+"""Which objects exist: their ids and class names, the search for new ones, and who makes room for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.sam.discovery import find_objects
+from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.types import Detector, Frame, Prompt, Proposal, State, Tracks
+from vidseg_pipelines.proposals import new_prompts
+
+RETRY_EVERY = 10
+"""Frames between attempts to find objects while none has been found."""
+MAX_GAP = 30
+"""Frames for which a found object must be absent before it makes room for a new one."""
+
+
+class ObjectFinder:
+    """Knows the objects that a tracker follows: those that the user named, and those found on the way.
+
+    At most ``max_objects`` are followed, visible or not, unless the user names more. An absent object keeps its id and
+    its place until a new one needs the place: then the object that has been absent longest, for at least ``MAX_GAP``
+    frames, is forgotten. Objects that the user named are never forgotten. No id is ever used twice.
+    """
+
+    def __init__(
+        self,
+        sam: Sam,
+        *,
+        detector: Detector | None = None,
+        max_objects: int = 5,
+        detect_every: int = 0,
+        named: Iterable[int] = (),
+        search: bool = True,
+        forget: Callable[[Sequence[int]], None] | None = None,
+    ) -> None:
+        """A finder for one video.
+
+        Args:
+            sam: finds objects where there is no ``detector``.
+            detector: finds objects and their classes.
+            max_objects: most objects to follow.
+            detect_every: frames between two searches; 0: only until something is found.
+            named: ids that the user's prompts have, now or later.
+            search: begin to search on the first frame.
+            forget: makes the tracker let go of objects; without it none is forgotten and none takes its place.
+        """
+        self.sam, self.detector = sam, detector
+        self.max_objects, self.detect_every = max_objects, detect_every
+        self._forget = forget
+        self._searching = search
+        self._next_search = 0
+        self._highest_id = max(named, default=0)
+        self._named: set[int] = set()
+        self._absent: dict[int, int] = {}  # of the found objects: frames since they were seen
+        self._labels: dict[int, str] = {}
+        self._seen: dict[int, npt.NDArray[np.float32]] = {}  # the tracker's probabilities on the last frame
+
+    @property
+    def followed(self) -> set[int]:
+        """Ids of the objects that the tracker knows, visible or not."""
+        return self._named | self._absent.keys()
+
+    def follow(self, ids: Iterable[int]) -> None:
+        """The user names objects on the next frame."""
+        self._named |= set(ids) - self._absent.keys()
+        self._highest_id = max([self._highest_id, *self._named])
+
+    def is_due(self, frame_index: int) -> bool:
+        """Whether to look for new objects on a frame."""
+        return frame_index >= self._next_search and bool(self._searching or self.detect_every) and self._room() > 0
+
+    def find(
+        self, frame: Frame, features: FrameFeatures | None, given: Mapping[int, npt.NDArray[np.bool_]]
+    ) -> list[Prompt]:
+        """Prompts for the new objects on a frame: those that neither ``given`` masks nor the last ones cover.
+
+        ``features`` may be None where there is a detector. Makes room for what is found.
+        """
+        if self.detector is not None:
+            proposals = self.detector.detect(frame)
+        else:
+            assert features is not None
+            proposals = [Proposal(m, 1.0) for m in find_objects(self.sam, features, max_objects=self.max_objects)]
+        size = (frame.size[1], frame.size[0])
+        last = [
+            cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5 for i, m in self._seen.items() if i not in given
+        ]
+        found = new_prompts(
+            proposals,
+            frame.index,
+            first_id=self._highest_id + 1,
+            known=[*given.values(), *last],
+            max_objects=self._room(),
+        )
+        self._make_room(len(found))
+        for prompt, label in found:
+            self._highest_id = prompt.object_id
+            self._absent[prompt.object_id] = 0
+            if label is not None:
+                self._labels[prompt.object_id] = label
+        self._searching = self._searching and not found
+        self._next_search = frame.index + (RETRY_EVERY if self._searching else self.detect_every)
+        return [prompt for prompt, _ in found]
+
+    def observe(self, tracks: Tracks) -> Tracks:
+        """Take note of who is visible. Returns the tracks with the classes that the detector gave their objects."""
+        visible = set(tracks.ids.tolist())
+        self._absent = {i: 0 if i in visible else frames + 1 for i, frames in self._absent.items()}
+        if self.detect_every and tracks.masks is not None:
+            self._seen = dict(zip(tracks.ids.tolist(), tracks.masks, strict=True))
+        if not self._labels or tracks.labels is not None:
+            return tracks
+        return replace(tracks, labels=tuple(self._labels.get(int(i)) for i in tracks.ids))
+
+    def state_dict(self) -> State:
+        """Everything that later frames depend on; its size does not depend on how many objects there were."""
+        state: State = {
+            "searching": int(self._searching),
+            "next_search": self._next_search,
+            "highest_id": self._highest_id,
+            "named": json.dumps(sorted(self._named)),
+            "absent": json.dumps(self._absent),
+            "labels": json.dumps(self._labels),
+            "seen": json.dumps(list(self._seen)),
+        }
+        if self._seen:
+            state["masks"] = torch.from_numpy(np.stack(list(self._seen.values())))
+        return state
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self._searching = bool(state["searching"])
+        self._next_search, self._highest_id = int(state["next_search"]), int(state["highest_id"])
+        self._named = set(json.loads(str(state["named"])))
+        self._absent = {int(i): frames for i, frames in json.loads(str(state["absent"])).items()}
+        self._labels = {int(i): label for i, label in json.loads(str(state["labels"])).items()}
+        masks = state.get("masks")
+        seen = json.loads(str(state["seen"]))
+        self._seen = dict(zip(seen, masks.numpy(), strict=True)) if isinstance(masks, torch.Tensor) else {}
+
+    def _room(self) -> int:
+        """How many new objects may be followed."""
+        return self.max_objects - len(self.followed) + len(self._replaceable())
+
+    def _replaceable(self) -> list[int]:
+        """Objects that may be forgotten, those first that have been absent longest."""
+        if self._forget is None:
+            return []
+        return sorted(
+            (i for i, frames in self._absent.items() if frames >= MAX_GAP), key=lambda i: (-self._absent[i], i)
+        )
+
+    def _make_room(self, count: int) -> None:
+        surplus = len(self.followed) + count - self.max_objects
+        gone = self._replaceable()[: max(0, surplus)]
+        if gone and self._forget is not None:
+            self._forget(gone)
+        for i in gone:
+            del self._absent[i]
+            self._labels.pop(i, None)
