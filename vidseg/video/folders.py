@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ VIDEO_SUFFIXES = (
 )
 """Endings of videos, in lower case. A file with another ending is a video when its content is."""
 
+_NAMED = 5
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".tmp")
 _HEAD_BYTES = 400
 _BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
@@ -71,8 +73,8 @@ def look_into(folder: Path) -> FolderContent:
     return FolderContent(**{k: tuple(sorted(paths, key=lambda p: natural_key(p.name))) for k, paths in kinds.items()})
 
 
-def video_of(folder: Path) -> Path | None:
-    """The video that a folder stands for; None when it stands for the images in it.
+def video_of(folder: Path) -> tuple[Path | None, list[str]]:
+    """The video that a folder stands for, None when it stands for the images in it; and notes on what is left out.
 
     Images are the frames of a video when there are more of them than videos beside them.
 
@@ -84,13 +86,23 @@ def video_of(folder: Path) -> Path | None:
     if not videos and not content.images:
         videos = tuple(filter(is_video, content.others))
     if len(content.frames) > len(videos):
-        return None
+        return None, _left_out(videos, "images")
     if len(videos) > 1:
         raise InputError(f"{folder}: a folder of {len(videos)} videos: name one of them, or use vidseg batch {folder}")
     if not videos and not content.others and content.folders:
         names = ", ".join(path.name for path in content.folders[:3])
         raise InputError(f"{folder}: no images and no video in it, only folders ({names}, ...): name one of them")
-    return videos[0] if videos else None
+    return (videos[0], _left_out(content.images, f"video {videos[0].name}")) if videos else (None, [])
+
+
+def _left_out(files: Sequence[Path], kept: str) -> list[str]:
+    return [f"left out, beside the {kept}: {listed([path.name for path in files])}"] if files else []
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def is_video(file: Path) -> bool:

@@ -57,9 +57,9 @@ def open_source(
         InputError: one line that says why the input cannot be read.
         UsageError: ``reader``, ``drop``, ``stream`` or ``deinterlace`` does not fit the input.
     """
-    address = parse_address(str(path))
+    address, notes = parse_address(str(path)), list[str]()
     if address.kind == "file" and os.path.isdir(address.url):  # noqa: PTH112  (False for names that no file can have)
-        video = video_of(Path(address.url))
+        video, notes = video_of(Path(address.url))
         address = address if video is None else parse_address(str(video))
     file = Path(address.url) if address.kind == "file" else None
     is_images = os.path.isdir(address.url) or (  # noqa: PTH112  (False for names that no file can have)
@@ -78,7 +78,9 @@ def open_source(
         if is_images:
             raise UsageError(f"{option} is for videos; {address.shown} holds pictures")
     if file is not None and is_images:
-        return ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps, watchdog=Watchdog(limit_s))
+        images = ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps, watchdog=Watchdog(limit_s))
+        images.notes += notes
+        return images
 
     def connect(watchdog: Watchdog, levels: Levels | None = None) -> VideoSource:
         return VideoSource(
@@ -93,8 +95,11 @@ def open_source(
         )
 
     if reader != "pyav":
-        return BackendSource(reader, address, pixel_limit=pixel_limit, frames=frames, limit_s=limit_s)
+        decoded = BackendSource(reader, address, pixel_limit=pixel_limit, frames=frames, limit_s=limit_s)
+        decoded.notes += notes
+        return decoded
     source = connect(Watchdog(limit_s))
+    source.notes += notes
     if not source.live:
         return source
     return LiveSource(

@@ -18,16 +18,13 @@ from vidseg.config import RunConfig, from_mapping, key_values
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.files import is_pattern, matches, natural_key
 from vidseg.text import read_text, whole
-from vidseg.video.folders import FolderContent, is_video, look_into, video_of
+from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
 from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
 from vidseg_pipelines.resume import MANIFEST
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("input", "output", "box", "point", "mask", "boxes", "frames", "max_objects")
-_NAMED = 5
-"""Files that are left out and named."""
-
 _NO_COLUMN = "(a cell without a column)"
 _LISTS = ("box", "point", "mask")
 _MASK = re.compile(r"^(\d+:)?(.*)$", re.DOTALL)
@@ -95,16 +92,15 @@ def _in_folder(folder: Path, notice: Notice) -> list[str]:
         return [str(folder)]
     left = [path for path in (*content.images, *content.others, *content.folders) if path not in videos]
     if left:
-        names = ", ".join(f"{path.name}/" if path in content.folders else path.name for path in left[:_NAMED])
-        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-        notice(f"{folder}: left out, as neither a video nor the folder of one: {names}{more}")
+        names = [f"{path.name}/" if path in content.folders else path.name for path in left]
+        notice(f"{folder}: left out, as neither a video nor the folder of one: {listed(names)}")
     return [str(path) for path in sorted(videos, key=lambda path: natural_key(path.name))]
 
 
 def _is_one_video(folder: Path) -> bool:
     try:
         content = look_into(folder)
-        return not _is_run(content) and (bool(content.images) or video_of(folder) is not None)
+        return not _is_run(content) and (bool(content.images) or video_of(folder)[0] is not None)
     except InputError:
         return False
 
