@@ -392,6 +392,20 @@ def test_ids_beyond_255_are_read_from_16_bits(tmp_path: Path) -> None:
     scores = evaluate_sequence(tmp_path / "gt" / "s", tmp_path / "pred" / "s")
     assert scores.objects == tuple(range(1, 301))
     assert [scores.j[k - 1, 0] for k in (2, 255, 300)] == [1, 1, 0]
+    for t in (1, 2):
+        (tmp_path / "gt" / "s" / f"{t:05d}.png").unlink()
+    Image.fromarray((labels == 255).astype(np.uint8)).save(tmp_path / "pred" / "s" / "00000.png")
+    free = evaluate_sequence(tmp_path / "gt" / "s", tmp_path / "pred" / "s", "unsupervised")
+    assert (free.proposals[254], free.j[254].tolist()) == (1, [1])  # 255 is no void here
+
+
+def test_vos_counts_ids_beyond_255(tmp_path: Path) -> None:
+    labels = np.zeros(SIZE, np.uint16)
+    labels[5:15, 5:15], labels[20:30, 5:15], labels[5:15, 30:40] = 300, 255, 2
+    for part, pixels in (("gt", labels), ("pred", np.where(labels == 300, 0, labels).astype(np.uint16))):
+        (tmp_path / part / "s").mkdir(parents=True)
+        for t in range(3):
+            Image.fromarray(pixels).save(tmp_path / part / "s" / f"{t:05d}.png")
     report = evaluate_vos(tmp_path / "gt", tmp_path / "pred")
     assert {one.id: one.j for one in report.objects} == {2: (1.0,), 255: (1.0,), 300: (0.0,)}
 
