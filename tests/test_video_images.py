@@ -75,17 +75,6 @@ def test_pixel_formats(tmp_path):
         assert read_barcode(frame.rgb) == 3
         if name == "deep":
             assert (frame.rgb == grey[..., None]).all()
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(InputError, match="convert it to 8 or 16 bits"):
-        list_or_raise(tmp_path / "float.tif")
-
-
-def list_or_raise(path):
-    source = open_source(path)
-    frames = list(source)
-    if source.warnings and not frames:
-        raise InputError(source.warnings[0])
-    return frames
 
 
 def test_a_damaged_image_leaves_a_gap_and_a_warning(tmp_path):
@@ -97,8 +86,8 @@ def test_a_damaged_image_leaves_a_gap_and_a_warning(tmp_path):
     source = open_source(tmp_path)
     assert [(f.index, read_barcode(f.rgb)) for f in source] == [(0, 0), (3, 3)]
     assert len(source.warnings) == 2
-    assert "1.png" in source.warnings[0]
-    assert "2.png" in source.warnings[1]
+    assert source.warnings[0].startswith("pictures skipped: 1 (1.png): damaged image")
+    assert source.warnings[1] == "pictures skipped: 1 (2.png): not an image that can be read"
 
 
 def test_nothing_to_read(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from media import barcode_frame, barcode_video, read_barcode, write_video
 from vidseg.errors import InputError
-from vidseg.video import images, open_source
+from vidseg.video import open_source, pictures
 from vidseg.video.reader import VideoSource
 from vidseg.video.rgb import RgbConverter
 from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
@@ -85,9 +85,11 @@ def test_an_image_that_hangs(tmp_path, monkeypatch):
     for n in range(3):
         Image.fromarray(barcode_frame(n)).save(tmp_path / f"{n}.png")
     over = threading.Event()
-    original = images.read_image
+    original = pictures.read_page
 
-    monkeypatch.setattr(images, "read_image", lambda file: over.wait() if file.name == "1.png" else original(file))
+    monkeypatch.setattr(
+        pictures, "read_page", lambda page: over.wait() if page.file.name == "1.png" else original(page)
+    )
     source = open_source(tmp_path, limit_s=3.0)
     frames = iter(source)
     assert next(frames).index == 0

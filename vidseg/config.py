@@ -39,8 +39,8 @@ class RunConfig:
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
-    """Video file, folder of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for standard
-    input."""
+    """Video file, folder or 'pattern' of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for
+    standard input."""
     output: Path | None = None
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"

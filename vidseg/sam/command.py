@@ -14,6 +14,7 @@ import tyro
 from PIL import Image
 
 from vidseg.errors import InputError, PartialError, UsageError
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
@@ -80,6 +81,8 @@ class ImageCommand:
     """Precision; auto is bfloat16 on CUDA devices that compute in it, else float32."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
+    max_pixels: int = PIXEL_LIMIT
+    """Largest image in pixels; raise it only for images that you trust."""
 
     def run(self) -> int:
         """Segment every image; 0 when all are done.
@@ -108,7 +111,7 @@ class ImageCommand:
         failed: list[str] = []
         for name, path in zip(_output_names(self.images), map(Path, self.images), strict=True):
             try:
-                rgb = read_image(path)
+                rgb = read_image(path, self.max_pixels)
             except InputError as error:
                 failed.append(str(error))
                 continue

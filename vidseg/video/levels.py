@@ -68,5 +68,5 @@ def _scaled(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDA
 
 def _some(pixels: Array) -> Array:
     """Finite values of evenly spaced pixels."""
-    flat = pixels.reshape(-1)[:: max(1, pixels.size // _PIXELS)]
+    flat = np.ascontiguousarray(pixels.reshape(-1)[:: max(1, pixels.size // _PIXELS)])
     return flat[np.isfinite(flat)] if flat.dtype.kind == "f" else flat

@@ -20,16 +20,20 @@ class Orientation:
     flip_y: bool = False
 
     def apply(self, rgb: Array) -> Array:
-        """Coded pixels (H, W, 3) to displayed pixels, contiguous."""
+        """Coded pixels (H, W, 3) or (H, W) to displayed pixels, contiguous."""
         if self == Orientation():
             return rgb
         if self.transpose:
-            rgb = rgb.transpose(1, 0, 2)
+            rgb = rgb.swapaxes(0, 1)
         if self.flip_x:
             rgb = rgb[:, ::-1]
         if self.flip_y:
             rgb = rgb[::-1]
         return np.ascontiguousarray(rgb)
+
+    def size(self, stored: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) of a picture that is stored as ``stored``."""
+        return stored[::-1] if self.transpose else stored
 
     @property
     def degrees(self) -> int:

@@ -8,17 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from vidseg.address import parse_address
+from vidseg.address import Address, parse_address
 from vidseg.errors import InputError, UsageError
+from vidseg.files import is_pattern, matches
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Source, VideoInfo
 from vidseg.video.backend import BackendSource
 from vidseg.video.folders import video_of
-from vidseg.video.images import IMAGE_SUFFIXES, ImageSource
+from vidseg.video.image_source import ImageSource
+from vidseg.video.images import pages_of
 from vidseg.video.levels import Levels
+from vidseg.video.listing import frames_among, is_picture, list_images
 from vidseg.video.live import DEFAULT_BACKOFF, Backoff, LiveSource
 from vidseg.video.reader import VideoSource
+from vidseg.video.stack_source import StackSource
 from vidseg.video.watchdog import READ_TIMEOUT_S, Watchdog
+
+_ANIMATIONS = (".gif", ".apng")
 
 
 def open_source(
@@ -36,10 +42,12 @@ def open_source(
     backoff: Backoff = DEFAULT_BACKOFF,
     offline: bool = False,
 ) -> Source:
-    """Open a video file, an image, a folder of images or of one video, standard input (``"-"``), a camera or a stream.
+    """Open a video, an image, a folder or pattern of images, standard input (``"-"``), a camera or a stream.
+
+    A folder may also hold one video.
 
     Args:
-        path: the input; ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
+        path: the input; ``frames/*.jpg``, ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
         frames: only frames ``A <= index < B`` of the input; they keep their indices.
         stream: number of the video stream in its file, as ffprobe shows it; default: the main one.
         deinterlace: make one picture of the two fields of each frame.
@@ -58,16 +66,14 @@ def open_source(
         UsageError: ``reader``, ``drop``, ``stream`` or ``deinterlace`` does not fit the input.
     """
     address, notes = parse_address(str(path)), list[str]()
-    if address.kind == "file" and os.path.isdir(address.url):  # noqa: PTH112  (False for names that no file can have)
-        video, notes = video_of(Path(address.url))
-        address = address if video is None else parse_address(str(video))
+    files: list[Path] | None = None
+    if address.kind == "file":
+        address, files, notes = _named(address)
     file = Path(address.url) if address.kind == "file" else None
-    is_images = os.path.isdir(address.url) or (  # noqa: PTH112  (False for names that no file can have)
-        os.path.isfile(address.url) and Path(address.url).suffix.lower() in IMAGE_SUFFIXES  # noqa: PTH113
-    )
+    stills = file is not None and (files is not None or _is_still(file))
     if offline and address.kind == "stream":
         raise InputError(f"{address.shown}: a remote input, which --offline forbids")
-    if reader != "pyav" and (file is None or is_images):
+    if reader != "pyav" and (file is None or stills):
         raise UsageError(f"--reader {reader} reads video files only; leave it out for {address.shown}")
     if drop == "oldest" and file is not None:
         raise UsageError(f"--drop oldest is for cameras, streams and standard input; {address.shown} is a file")
@@ -75,12 +81,13 @@ def open_source(
         option = "--deinterlace" if stream is None else f"--stream {stream}"
         if reader != "pyav":
             raise UsageError(f"{option} and --reader {reader} exclude each other")
-        if is_images:
+        if stills:
             raise UsageError(f"{option} is for videos; {address.shown} holds pictures")
-    if file is not None and is_images:
-        images = ImageSource(file, frames=frames, pixel_limit=pixel_limit, fps=image_fps, watchdog=Watchdog(limit_s))
-        images.notes += notes
-        return images
+    if file is not None and stills:
+        images = _open_stills(file, files, frames, pixel_limit, image_fps, Watchdog(limit_s))
+        if images is not None:
+            images.notes += notes
+            return images
 
     def connect(watchdog: Watchdog, levels: Levels | None = None) -> VideoSource:
         return VideoSource(
@@ -117,3 +124,42 @@ def probe(path: str | Path, *, pixel_limit: int = PIXEL_LIMIT) -> VideoInfo:
     source = open_source(path, pixel_limit=pixel_limit)
     source.close()
     return source.info
+
+
+def _named(address: Address) -> tuple[Address, list[Path] | None, list[str]]:
+    """The file that a folder or pattern stands for, or the pictures, and notes on what is left out."""
+    path = Path(address.url)
+    if is_pattern(address.url):
+        found = [Path(name) for name in matches(address.url)]
+        if len(found) == 1:
+            return parse_address(str(found[0])), None, []
+        return address, frames_among(found, path), []
+    if not os.path.isdir(path):  # noqa: PTH112  (False for names that no file can have)
+        return address, None, []
+    video, notes = video_of(path)
+    if video is not None:
+        return parse_address(str(video)), None, notes
+    return address, list_images(path), notes
+
+
+def _is_still(file: Path) -> bool:
+    """A picture; GIF and APNG are videos."""
+    return os.path.isfile(file) and file.suffix.lower() not in _ANIMATIONS and is_picture(file)  # noqa: PTH113
+
+
+def _open_stills(
+    file: Path, files: list[Path] | None, frames: slice | None, pixel_limit: int, fps: Fraction, watchdog: Watchdog
+) -> ImageSource | StackSource | None:
+    """Pictures as a video; None for an animation that FFmpeg reads."""
+    name = parse_address(str(file.parent if is_pattern(str(file)) else file)).name
+    if files is None:
+        files = [file]
+        pages = watchdog.call(partial(pages_of, file, pixel_limit), str(file))
+        if len(pages) > 1 and file.suffix.lower() == ".png":
+            watchdog.close(lambda: None)
+            return None
+        if len(pages) > 1:
+            return StackSource(
+                file, pages, name=name, frames=frames, pixel_limit=pixel_limit, fps=fps, watchdog=watchdog
+            )
+    return ImageSource(file, files, name=name, frames=frames, pixel_limit=pixel_limit, fps=fps, watchdog=watchdog)

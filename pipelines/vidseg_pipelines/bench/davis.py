@@ -16,7 +16,8 @@ from vidseg.outputs import read_journal
 from vidseg.outputs.davis import DavisSink
 from vidseg.sam.config import Output
 from vidseg.sam.model import Sam
-from vidseg.video.images import image_size, list_images
+from vidseg.video.images import image_size
+from vidseg.video.listing import list_images
 from vidseg_pipelines.bench import layouts
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.store import Record, Store

@@ -12,10 +12,11 @@ import numpy as np
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.parallel import run_all
 from vidseg.evaluation.region import MaskScore, MasksReport, score_mask
+from vidseg.files import IMAGE_SUFFIXES
 from vidseg.masks.files import FOREGROUND, read_mask_values
 from vidseg.masks.rle import decode
 from vidseg.types import Rle
-from vidseg.video.images import IMAGE_SUFFIXES, image_size, read_image
+from vidseg.video.images import image_size, read_image
 from vidseg_pipelines.bench import layouts
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.prompts import Floats, draw_of, make_prompt
