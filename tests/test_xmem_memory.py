@@ -185,3 +185,30 @@ def test_state_goes_through_a_file(kind: type[Memory] | type[OfficialMemory]) ->
     a = feed(bank, np.random.default_rng(9), range(9, 12))
     b = feed(other, np.random.default_rng(9), range(9, 12))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_snapshot_copies_nothing_and_does_not_change() -> None:
+    rng, memory = np.random.default_rng(10), Memory(SMALL)
+    states = []
+    for t in range(12):
+        key, shrinkage, selection = look(rng)
+        memory.add(key, shrinkage, selection, {1: key}, [1] if not t else [])
+        memory.read(key, selection, [1])
+        state = {name: v for name, v in memory.state_dict().items() if isinstance(v, torch.Tensor)}
+        states.append((state, {name: v.clone() for name, v in state.items()}))
+    held = {t.data_ptr() for t in (*memory.table.values(), *memory.work.values(), *memory.values.values())}
+    assert {v.data_ptr() for v in states[-1][0].values()} == held
+    assert all(torch.equal(v, copy[name]) for state, copy in states for name, v in state.items())
+
+
+def test_prototypes_hold_no_keys() -> None:
+    """The long-term memory is what grows: a row of it has the similarity's side and its values, nothing else."""
+    rng, memory = np.random.default_rng(11), Memory(SMALL)
+    for t in range(30):
+        key, shrinkage, selection = look(rng)
+        memory.add(key, shrinkage, selection, {1: key}, [1] if not t else [])
+        memory.read(key, selection, [1])
+    work, long = memory.sizes
+    assert long > 0
+    assert {len(v) for v in memory.work.values()} == {work}
+    assert {len(v) for v in memory.table.values()} == {work + long}

@@ -190,7 +190,7 @@ def test_bf16_stays_close_and_reads_in_float32() -> None:
         xmem.start(VideoInfo(80, 64, Fraction(25)))
         frames = toy_video(3)
         xmem.step(frames[0], [prompt(0, 1, 20, 30)])
-        assert xmem.online.memory.table["key"].dtype == torch.float32  # type: ignore[union-attr]
+        assert xmem.online.memory.table["expanded"].dtype == torch.float32  # type: ignore[union-attr]
         with torch.inference_mode():
             image = prepare_frame(frames[1].rgb, Geometry.of((64, 80), -1), True, CPU).to(xmem.dtype)
             probabilities.append(xmem.online.step(image, {}))

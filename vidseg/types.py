@@ -297,7 +297,10 @@ class Tracker(Protocol):
         ...
 
     def state_dict(self) -> State:
-        """All state as plain tensors and scalars: loading it continues bit-identically."""
+        """All state as plain tensors and scalars: loading it continues bit-identically.
+
+        It must not change with what the tracker does later: clone what is changed in place.
+        """
         ...
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:

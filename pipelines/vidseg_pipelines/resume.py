@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
-from vidseg.errors import UsageError
+from vidseg.errors import OutputError, UsageError
 from vidseg.outputs.files import atomic_file
 from vidseg.types import State
 
@@ -40,7 +40,10 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     scalars = {k: v for k, v in snapshot.state.items() if not isinstance(v, torch.Tensor)}
     metadata = {"next_frame": str(snapshot.next_frame), "scalars": json.dumps(scalars)}
     with atomic_file(folder / SNAPSHOT) as file:
-        file.write(save(tensors, metadata))
+        try:  # straight from the tensors: as one piece of bytes they would be in memory twice
+            save_file(tensors, file.name, metadata)
+        except SafetensorError as error:
+            raise OutputError(f"{folder / SNAPSHOT}: cannot write: {error}") from error
 
 
 def load_snapshot(folder: Path) -> Snapshot | None:

@@ -126,11 +126,7 @@ class Segmenter:
             return None
         own: State = {"boxes": self._boxes, "empty_boxes": self._empty_boxes}
         parts = {"segmenter": own, "finder": self.finder.state_dict(), "tracker": self.tracker.state_dict()}
-        return {
-            f"{part}.{key}": value.clone() if isinstance(value, torch.Tensor) else value
-            for part, state in parts.items()
-            for key, value in state.items()
-        }
+        return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
         """Continue after the frames before ``next_frame``."""

@@ -1,9 +1,12 @@
 """Working and long-term memory (XMem sections 3.3 and 3.4), indexed per object, for streams without end.
 
-One table holds all memory elements, sorted by the time of the memory frame they come from: a key, shrinkage and
-selection per row, shared by all objects, and one table of values per object. An object that was born at time t has
+One table holds all memory elements, sorted by the time of the memory frame they come from: the memory side of the
+similarity per row, shared by all objects, and one table of values per object. An object that was born at time t has
 values for exactly the rows with ``time >= t``, which are the last rows; so every value stands beside its own key,
 whatever was consolidated, evicted or removed before. Objects may be added and removed at any time.
+
+Keys themselves are needed only to consolidate: working rows have them in a second table, prototypes do not. No tensor
+is changed once it is here, so a snapshot copies nothing.
 
 The number of rows is bounded: long-term elements by ``max_long_term_elements``, working frames by
 ``max_mid_term_frames``, and as many reference frames. The reference frame of an object is the one it was last prompted
@@ -26,11 +29,13 @@ MAX_SCORES = 1 << 22
 """Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it. The
 room for them is taken once: blocks of a size that changes with every frame would leave holes in the heap."""
 
-_COLUMNS = ("key", "shrinkage", "selection", "use", "life", "time", "prototype")
-
 
 class Memory:
-    """Memory of the objects of one video. ``values`` maps an object id to the values of its rows (m, Cv)."""
+    """Memory of the objects of one video.
+
+    ``table`` has the columns expanded, use, life, time and prototype of all rows, ``work`` key, shrinkage and selection
+    of the working rows, in the same order; ``values`` maps an object id to the values of its rows (m, Cv).
+    """
 
     def __init__(self, options: XMemOptions) -> None:
         self.options = options
@@ -39,10 +44,10 @@ class Memory:
     def clear(self) -> None:
         """Forget everything."""
         self.table: dict[str, Tensor] = {}
+        self.work: dict[str, Tensor] = {}
         self.values: dict[int, Tensor] = {}
         self.reference: dict[int, int] = {}
         self.now = 0
-        self._expanded: Tensor | None = None
         self._scores: Tensor | None = None
 
     @property
@@ -57,13 +62,13 @@ class Memory:
         self, key: Float[Tensor, "Q C"], selection: Float[Tensor, "Q C"], ids: Sequence[int]
     ) -> Float[Tensor, "N Q Cv"]:
         """What memory says about every query pixel, for every object of ``ids`` (all must be in memory)."""
-        memory = self.expanded()
+        memory = self.table["expanded"]
         total = len(memory)
         out = torch.stack([self.values[i].new_empty(len(key), self.values[i].shape[1]) for i in ids])
         groups: dict[int, list[int]] = {}
         for position, i in enumerate(ids):
             groups.setdefault(total - len(self.values[i]), []).append(position)
-        use = self.table["use"]
+        use = self.table["use"].clone()
         step = max(1, MAX_SCORES // total)
         query = expand_query(key, selection)
         if self._scores is None or self._scores.device != key.device or len(self._scores) < step * total:
@@ -77,14 +82,9 @@ class Memory:
                     out[position, low : low + step] = weighted_rows(self.values[ids[position]], weights, index)
                 # usage is the mean over the groups: for one group it is the official count
                 use[start:].index_add_(0, index.flatten(), weights.flatten() / len(groups))
-        self.table["life"] += 1
+        self.table["use"] = use
+        self.table["life"] = self.table["life"] + 1
         return out
-
-    def expanded(self) -> Float[Tensor, "M 2C+1"]:
-        """The rows as the similarity wants them."""
-        if self._expanded is None:
-            self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
-        return self._expanded
 
     def add(
         self,
@@ -96,17 +96,15 @@ class Memory:
     ) -> None:
         """Memorise one frame: values of every object, new ones are born here. Consolidates a full working memory."""
         n = len(key)
-        self._append(
-            {
-                "key": key,
-                "shrinkage": shrinkage,
-                "selection": selection,
-                "use": key.new_zeros(n),
-                "life": key.new_full((n,), 1e-7),
-                "time": torch.full((n,), self.now, dtype=torch.int64, device=key.device),
-                "prototype": torch.zeros(n, dtype=torch.bool, device=key.device),
-            }
-        )
+        rows = {
+            "expanded": expand_memory(key, shrinkage),
+            "use": key.new_zeros(n),
+            "life": key.new_full((n,), 1e-7),
+            "time": torch.full((n,), self.now, dtype=torch.int64, device=key.device),
+            "prototype": torch.zeros(n, dtype=torch.bool, device=key.device),
+        }
+        _append(self.table, rows)
+        _append(self.work, {"key": key, "shrinkage": shrinkage, "selection": selection})
         for i, value in values.items():
             self.values[i] = torch.cat([self.values[i], value]) if i in self.values else value.clone()
         for i in prompted:
@@ -126,20 +124,9 @@ class Memory:
             self.now = now
             return
         needed = max(len(value) for value in self.values.values())
-        self._change(lambda name, column: column[len(column) - needed :].clone())
-
-    def _append(self, rows: dict[str, Tensor]) -> None:
-        if not self.table:
-            self.table = rows
-            self._expanded = None
-            return
-        self._change(lambda name, column: torch.cat([column, rows[name]]))
-
-    def _change(self, change: Callable[[str, Tensor], Tensor]) -> None:
-        """New columns, one after the other: only one of them is in memory twice."""
-        self._expanded = None
-        for name in _COLUMNS:
-            self.table[name] = change(name, self.table[name])
+        working = int((~self.table["prototype"][-needed:]).sum())
+        _change(self.table, lambda name, column: column[-needed:].clone())
+        _change(self.work, lambda name, column: column[len(column) - working :].clone())
 
     def _consolidate(self) -> None:
         """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
@@ -154,21 +141,19 @@ class Memory:
         old = frames[: len(frames) - (o.min_mid_term_frames - 1)]
         chosen = working & torch.isin(time, torch.tensor(old, device=time.device))
         part = {name: column[chosen] for name, column in self.table.items()}
+        part |= {name: column[chosen[working]] for name, column in self.work.items()}
         usage = part["use"] / part["life"]
         picked = usage.topk(min(o.num_prototypes, len(usage))).indices
         picked = picked[part["time"][picked].argsort(stable=True)]
-        scores = similarity(
-            expand_query(part["key"][picked], part["selection"][picked]), expand_memory(part["key"], part["shrinkage"])
-        )
+        scores = similarity(expand_query(part["key"][picked], part["selection"][picked]), part["expanded"])
         rows = {
-            "key": part["key"][picked],
-            "shrinkage": torch.softmax(scores, -1) @ part["shrinkage"],
-            "selection": part["selection"][picked],
+            "expanded": expand_memory(part["key"][picked], torch.softmax(scores, -1) @ part["shrinkage"]),
             "use": torch.zeros_like(usage[picked]),
             "life": torch.full_like(usage[picked], 1e-7),
             "time": part["time"][picked],
             "prototype": torch.ones_like(picked, dtype=torch.bool),
         }
+        _change(self.work, lambda name, column: column[~chosen[working]])
         self._swap(chosen, rows, scores, part["time"])
 
     def _swap(self, chosen: Tensor, prototypes: dict[str, Tensor], scores: Tensor, chosen_time: Tensor) -> None:
@@ -185,7 +170,7 @@ class Memory:
             order = torch.cat([time[birth:][~own], prototypes["time"][alive]]).argsort(stable=True)
             self.values[i] = torch.cat([value[~own], new])[order]
         order = torch.cat([time[~chosen], prototypes["time"]]).argsort(stable=True)
-        self._change(lambda name, column: torch.cat([column[~chosen], prototypes[name]])[order])
+        _change(self.table, lambda name, column: torch.cat([column[~chosen], prototypes[name]])[order])
 
     def _evict(self) -> None:
         """Make room for new prototypes: drop the least used long-term elements, ties included (the official rule)."""
@@ -199,11 +184,12 @@ class Memory:
         keep[long] = usage > usage.topk(surplus, largest=False).values[-1]
         for i, value in self.values.items():
             self.values[i] = value[keep[len(keep) - len(value) :]]
-        self._change(lambda name, column: column[keep])
+        _change(self.table, lambda name, column: column[keep])
 
     def state_dict(self) -> State:
         """All of it as tensors and scalars, independent of what happens later."""
-        state: State = {f"table.{name}": column.clone() for name, column in self.table.items()}
+        state: State = {f"table.{name}": column for name, column in self.table.items()}
+        state |= {f"work.{name}": column for name, column in self.work.items()}
         state |= {f"value.{i}": value for i, value in self.values.items()}
         state |= {f"reference.{i}": t for i, t in self.reference.items()}
         return state | {"now": self.now}
@@ -213,11 +199,21 @@ class Memory:
         self.clear()
         for name, item in state.items():
             kind, _, rest = name.partition(".")
-            if kind == "table" and isinstance(item, Tensor):
-                self.table[rest] = item.to(device, copy=True)
+            if kind in ("table", "work") and isinstance(item, Tensor):
+                getattr(self, kind)[rest] = item.to(device, copy=True)
             elif kind == "value" and isinstance(item, Tensor):
                 self.values[int(rest)] = item.to(device, copy=True)
             elif kind == "reference" and isinstance(item, int):
                 self.reference[int(rest)] = item
             elif name == "now" and isinstance(item, int):
                 self.now = item
+
+
+def _append(table: dict[str, Tensor], rows: Mapping[str, Tensor]) -> None:
+    _change(table, lambda name, column: torch.cat([column, rows[name]])) if table else table.update(rows)
+
+
+def _change(table: dict[str, Tensor], change: Callable[[str, Tensor], Tensor]) -> None:
+    """New columns, one after the other: only one of them is in memory twice."""
+    for name in table:
+        table[name] = change(name, table[name])

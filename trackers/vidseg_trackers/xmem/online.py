@@ -127,7 +127,7 @@ class Online:
         state |= {"time": self.time, "last_memory": self.last_memory, "last_deep": self.last_deep}
         state["ids"] = torch.tensor(self.ids, dtype=torch.int64)
         if self.hidden is not None:
-            state["hidden"] = self.hidden.clone()
+            state["hidden"] = self.hidden
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:

@@ -111,7 +111,7 @@ class XMemTracker:
         """All state; a tracker of the same options and video that loads it continues bit-identically."""
         state: State = {f"online.{name}": value for name, value in self.online.state_dict().items()}
         if self._thumbnail is not None:
-            state["thumbnail"] = self._thumbnail.clone()
+            state["thumbnail"] = self._thumbnail
         state["absent"] = torch.tensor(list(self._absent.items()), dtype=torch.int64).reshape(-1, 2)
         return state
 
