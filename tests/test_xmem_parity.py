@@ -88,7 +88,9 @@ def test_videos_give_the_official_probabilities(name: str, memory: str) -> None:
     video = Video(name, memory)
     worst = max(video.errors(0, video.count).values())
     assert worst < 1e-4  # seen: 5e-6
-    assert np.mean(list(video.differ.values())) < 1e-4
+    assert (
+        np.mean(list(video.differ.values())) < 3e-4
+    )  # pixels on which two objects tie: seen on another processor 1.05e-4
     assert video.online.memory.sizes == (video.meta["work"], video.meta["long"])
 
 

@@ -48,6 +48,7 @@ class Memory:
         self.values: dict[int, Tensor] = {}
         self.reference: dict[int, int] = {}
         self.now = 0
+        self.nearest = torch.empty(0, 0)
         self._scores: Tensor | None = None
 
     @property
@@ -61,10 +62,14 @@ class Memory:
     def read(
         self, key: Float[Tensor, "Q C"], selection: Float[Tensor, "Q C"], ids: Sequence[int]
     ) -> Float[Tensor, "N Q Cv"]:
-        """What memory says about every query pixel, for every object of ``ids`` (all must be in memory)."""
+        """What memory says about every query pixel, for every object of ``ids`` (all must be in memory).
+
+        ``nearest`` (N, Q) holds the largest similarity of every pixel to the rows of every object afterwards.
+        """
         memory = self.table["expanded"]
         total = len(memory)
         out = torch.stack([self.values[i].new_empty(len(key), self.values[i].shape[1]) for i in ids])
+        self.nearest = key.new_empty(out.shape[:2])
         groups: dict[int, list[int]] = {}
         for position, i in enumerate(ids):
             groups.setdefault(total - len(self.values[i]), []).append(position)
@@ -78,7 +83,9 @@ class Memory:
             scores = similarity(part, memory, self._scores[: len(part) * total].view(len(part), total))
             for start, positions in groups.items():
                 weights, index = top_weights(scores[:, start:], self.options.top_k)
+                nearest = scores[:, start:].gather(1, index[:, :1])[:, 0]
                 for position in positions:
+                    self.nearest[position, low : low + step] = nearest
                     out[position, low : low + step] = weighted_rows(self.values[ids[position]], weights, index)
                 # usage is the mean over the groups: for one group it is the official count
                 use[start:].index_add_(0, index.flatten(), weights.flatten() / len(groups))

@@ -5,7 +5,7 @@ All tensors are those of one padded image; nothing here knows of videos, files o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,9 @@ from vidseg_trackers.xmem.memory import Memory
 from vidseg_trackers.xmem.network import KeyFeatures, XMem, aggregate_probabilities, upsample_logits
 from vidseg_trackers.xmem.official_memory import OfficialMemory
 from vidseg_trackers.xmem.options import XMemOptions
+
+Judge = Callable[[Float[Tensor, "N+1 H W"], Float[Tensor, "N h16 w16"], Sequence[int]], list[int]]
+"""Probabilities, nearest similarities and ids -> rows of the objects that are not on the frame after all."""
 
 
 class Online:
@@ -36,7 +39,7 @@ class Online:
         self.last_deep = -self.options.deep_update_every
 
     def step(
-        self, image: Float[Tensor, "1 3 H W"], masks: Mapping[int, Float[Tensor, "H W"]]
+        self, image: Float[Tensor, "1 3 H W"], masks: Mapping[int, Float[Tensor, "H W"]], judge: Judge | None = None
     ) -> Float[Tensor, "N+1 H W"]:
         """One frame: probabilities of the background and of every object of ``ids``, summing to one.
 
@@ -44,6 +47,8 @@ class Online:
             image: normalised and padded to multiples of 16.
             masks: 0/1 masks of new objects (they join ``ids``) and of known ones (which they correct). The other known
                 objects keep what is predicted, except where a given mask lies.
+            judge: finds the predictions that are false; nothing is learned from them. A frame of false predictions
+                alone changes no memory.
         """
         options, known = self.options, list(self.ids)
         remember = bool(masks) or self.time - self.last_memory >= options.mem_every
@@ -51,8 +56,16 @@ class Online:
         deep = self.time - self.last_deep >= options.deep_update_every if separate else remember
         features = self.network.encode_key(image)
         predicted: Tensor | None = None
+        gone: list[int] = []
         if any(i not in masks for i in known):
-            predicted = self._segment(features, known, update_hidden=separate or not deep)
+            before = self.hidden
+            predicted, readout = self._segment(features, known, update_hidden=separate or not deep)
+            if judge is not None and isinstance(self.memory, Memory):
+                nearest = self.memory.nearest.unflatten(1, features.key.shape[-2:])
+                gone = [row for row in judge(predicted[0], nearest, known) if known[row] not in masks]
+                predicted[0, 0] += predicted[0, [1 + row for row in gone]].sum(0)
+                predicted[0, [1 + row for row in gone]] = 0
+                self._restore_hidden(before, gone)
         if masks:
             self.ids += [i for i in masks if i not in known]
             self._grow_hidden(features)
@@ -60,10 +73,16 @@ class Online:
         else:
             assert predicted is not None  # callers step only with objects
             probabilities = predicted
-        if remember:
-            self._memorise(image, features, probabilities, deep, list(masks))
+        if remember and (masks or len(gone) < len(known)):
+            kept, before = {known[row]: readout[row] for row in gone}, self.hidden
+            self._memorise(image, features, probabilities, deep, list(masks), kept)
+            self._restore_hidden(before, gone)
         self.time += 1
         return probabilities[0]
+
+    def skip(self) -> None:
+        """A frame that shows nothing: only time goes on."""
+        self.time += 1
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget objects."""
@@ -78,12 +97,13 @@ class Online:
         if self.hidden is not None:
             self.hidden = torch.zeros_like(self.hidden)
 
-    def _segment(self, features: KeyFeatures, known: Sequence[int], update_hidden: bool) -> Tensor:
-        readout = self.memory.read(_rows(features.key), _rows(features.selection), known)
-        readout = readout.unflatten(1, features.key.shape[-2:]).permute(0, 3, 1, 2)[None]
+    def _segment(self, features: KeyFeatures, known: Sequence[int], update_hidden: bool) -> tuple[Tensor, Tensor]:
+        """Probabilities (1, N+1, H, W), and what memory said (N, h*w, Cv)."""
+        rows = self.memory.read(_rows(features.key), _rows(features.selection), known)
+        readout = rows.unflatten(1, features.key.shape[-2:]).permute(0, 3, 1, 2)[None]
         logits, hidden = self.network.segment(features, readout, self.hidden, update_hidden=update_hidden)
         self._keep_hidden(hidden)
-        return aggregate_probabilities(torch.sigmoid(upsample_logits(logits)))
+        return aggregate_probabilities(torch.sigmoid(upsample_logits(logits))), rows
 
     def _merge(self, predicted: Tensor | None, known: Sequence[int], masks: Mapping[int, Tensor]) -> Tensor:
         """Given masks are taken as they are; predictions give way to them."""
@@ -95,15 +115,22 @@ class Online:
         return aggregate_probabilities(torch.stack(channels)[None])
 
     def _memorise(
-        self, image: Tensor, features: KeyFeatures, probabilities: Tensor, deep: bool, prompted: Sequence[int]
+        self,
+        image: Tensor,
+        features: KeyFeatures,
+        probabilities: Tensor,
+        deep: bool,
+        prompted: Sequence[int],
+        kept: Mapping[int, Tensor],
     ) -> None:
+        """Memorise a frame. ``kept``: values of absent objects, which learn nothing: what memory said already."""
         value, hidden = self.network.encode_value(image, features.f16, self.hidden, probabilities[:, 1:], deep=deep)
         rows = value[0].permute(0, 2, 3, 1).flatten(1, 2)
         self.memory.add(
             _rows(features.key),
             _rows(features.shrinkage),
             _rows(features.selection),
-            dict(zip(self.ids, rows, strict=True)),
+            dict(zip(self.ids, rows, strict=True)) | dict(kept),
             prompted,
         )
         self.last_memory = self.time
@@ -116,6 +143,11 @@ class Online:
         fresh = self.network.initial_hidden(features, len(self.ids) - have)
         if fresh is not None:
             self.hidden = fresh if self.hidden is None else torch.cat([self.hidden, fresh], 1)
+
+    def _restore_hidden(self, before: Tensor | None, gone: Sequence[int]) -> None:
+        if gone and self.hidden is not None and before is not None:
+            self.hidden = self.hidden.clone()
+            self.hidden[:, gone] = before[:, gone]
 
     def _keep_hidden(self, hidden: Tensor | None) -> None:
         # one memory layout whatever the kernels gave, so that a restored state continues bit-identically

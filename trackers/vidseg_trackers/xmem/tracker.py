@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from vidseg.errors import InputError, UsageError
 from vidseg.prompts import fit_prompts
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
+from vidseg_trackers.xmem.absence import Presence, is_blank
 from vidseg_trackers.xmem.labels import find_objects
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.online import Online
@@ -57,6 +59,7 @@ class XMemTracker:
         self._geometry: Geometry | None = None
         self._thumbnail: Tensor | None = None
         self._absent: dict[int, int] = {}
+        self._presence = Presence()
 
     def start(self, video: VideoInfo) -> None:
         """Forget everything and prepare for a video."""
@@ -64,6 +67,7 @@ class XMemTracker:
         self._geometry = Geometry.of((video.height, video.width), self._size)
         self._thumbnail = None
         self._absent = {}
+        self._presence = Presence()
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
@@ -81,7 +85,16 @@ class XMemTracker:
         image = prepare_frame(frame.rgb, geometry, self.options.antialias, self.device)
         if self.options.scene_cut and self._is_cut(image):
             self.online.forget_motion()
-        probabilities = geometry.unpad(self.online.step(geometry.pad(image).to(self.dtype), masks))
+        judged = self.options.absence and self.options.memory == "correct"
+        if judged and not masks and is_blank(image):
+            self.online.skip()
+            if self.options.forget_after:
+                self._forget_absent(set())
+            return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner))]
+        judge = partial(self._presence.absent, image) if judged else None
+        probabilities = geometry.unpad(self.online.step(geometry.pad(image).to(self.dtype), masks, judge))
+        if masks:
+            self._presence.prompted(image)
         seen = find_objects(probabilities, frame.size)
         ids = [self.online.ids[one.row] for one in seen]
         rows = probabilities[[1 + one.row for one in seen]]
@@ -100,6 +113,7 @@ class XMemTracker:
         known = [i for i in ids if i in self.online.ids]
         if known:
             self.online.remove(known)
+        self._presence.forget(known)
         for i in known:
             self._absent.pop(i, None)
 
@@ -112,6 +126,7 @@ class XMemTracker:
         state: State = {f"online.{name}": value for name, value in self.online.state_dict().items()}
         if self._thumbnail is not None:
             state["thumbnail"] = self._thumbnail
+        state |= {f"presence.{name}": value for name, value in self._presence.state_dict().items()}
         state["absent"] = torch.tensor(list(self._absent.items()), dtype=torch.int64).reshape(-1, 2)
         return state
 
@@ -119,6 +134,8 @@ class XMemTracker:
         """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
         inner = {name.removeprefix("online."): v for name, v in state.items() if name.startswith("online.")}
         self.online.load_state_dict(inner, self.device)
+        inner = {name.removeprefix("presence."): v for name, v in state.items() if name.startswith("presence.")}
+        self._presence.load_state_dict(inner, self.device)
         thumbnail, absent = state.get("thumbnail"), state["absent"]
         self._thumbnail = thumbnail.to(self.device, copy=True) if isinstance(thumbnail, Tensor) else None
         self._absent = dict(absent.tolist()) if isinstance(absent, Tensor) else {}
