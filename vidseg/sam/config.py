@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vidseg.errors import UsageError, did_you_mean
-from vidseg.options import from_mapping, load_yaml
+from vidseg.options import parse_yaml
+from vidseg.text import read_text
 
 EncoderKind = Literal["vit", "tiny_vit", "compact"]
 Pad = Literal["square", "stride"]
@@ -113,7 +114,22 @@ class SamConfig:
 
 def config_from_mapping(values: Mapping[str, Any], where: str) -> SamConfig:
     """A :class:`SamConfig` from YAML or JSON values. ``where`` names the file in errors; unknown keys are an error."""
-    return from_mapping(SamConfig, values, where=where)
+
+    def checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+        known = [f.name for f in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise UsageError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}")
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+    top = checked(SamConfig, values)
+    for key, cls in (("vit", VitConfig), ("tiny_vit", TinyVitConfig)):
+        if top.get(key) is not None:
+            top[key] = cls(**checked(cls, top[key]))
+    try:
+        return SamConfig(**top)
+    except TypeError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def model_config_folder() -> Path:
@@ -129,4 +145,4 @@ def named_config(name: str) -> SamConfig:
     names = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in names:
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
-    return load_yaml(SamConfig, path)
+    return config_from_mapping(parse_yaml(read_text(path)), str(path))
