@@ -117,7 +117,7 @@ class Counting:
     """Gives toy networks; ``images`` counts encoder passes, ``loads`` the networks. ``stop_at``: fails there."""
 
     def __init__(self, stop_at: int | None = None) -> None:
-        self.sam: Sam = tiny_sam()
+        self.sam: Sam = tiny_sam(output="sum")  # as the official networks have it
         self.counter, self.loads = EncoderCounter(self.sam), 0
         if stop_at is not None:
             self.sam.image_encoder.register_forward_pre_hook(lambda *_: self._stop(stop_at))

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from vidseg.sam.build import build_sam
-from vidseg.sam.config import SamConfig
+from vidseg.sam.config import Output, SamConfig, config_from_mapping
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
+from vidseg.weights.catalog import find_local
 
-TINY = SamConfig(
-    encoder="compact",
+
+def shipped_config() -> SamConfig:
+    """The configuration of the embedded compact weights."""
+    path = find_local("compact")
+    assert path is not None
+    with safe_open(path, framework="pt") as file:
+        return config_from_mapping(json.loads(file.metadata()["config"]), str(path))
+
+
+TINY = replace(
+    shipped_config(),
     image_size=128,
-    pad="stride",
     prompt_dim=32,
-    early_channels=128,
-    early_stride=4,
-    hq_mix=True,
     decoder_mlp_dim=64,
-    decoder_heads=4,
     iou_hidden_dim=32,
     mask_in_channels=8,
 )
 
 
-def tiny_sam(seed: int = 0) -> Sam:
-    """A compact HQ-SAM of toy width with random but fixed weights."""
+def tiny_sam(seed: int = 0, output: Output = TINY.output) -> Sam:
+    """The shipped network in toy width, with random but fixed weights."""
     torch.manual_seed(seed)
-    return build_sam(TINY).eval()
+    return build_sam(replace(TINY, output=output)).eval()
 
 
 class EncoderCounter:

@@ -7,7 +7,7 @@ in the place of the mask prompt: surely background outside the box, likely objec
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 OUTSIDE, INSIDE, SURE = -10.0, 2.0, 10.0
@@ -30,21 +30,41 @@ def prompt_map(
     """
     given = [t for t in (boxes, points, masks) if t is not None]
     device, count = given[0].device, given[0].shape[0]
-    x = (torch.arange(size[1], device=device) + 0.5) * STRIDE
-    y = (torch.arange(size[0], device=device) + 0.5) * STRIDE
     if masks is not None:
         ground = masks[:, 0]
     elif boxes is not None:
-        x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
-        across = (torch.minimum(x - x1, x2 - x) / STRIDE + 0.5).clamp(0, 1)
-        down = (torch.minimum(y - y1, y2 - y) / STRIDE + 0.5).clamp(0, 1)
-        ground = OUTSIDE + (INSIDE - OUTSIDE) * down[:, :, None] * across[:, None, :]
+        ground = box_ground(size, boxes)
     else:
         ground = torch.zeros(count, *size, device=device)
     if points is not None and labels is not None:
         for point, label in zip(points.unbind(1), labels.unbind(1), strict=True):
-            square = (x - point[:, :1])[:, None, :] ** 2 + (y - point[:, 1:])[:, :, None] ** 2
-            near = (1.5 - square.sqrt() / RADIUS).clamp(0, 1) * (label >= 0)[:, None, None]
-            target = torch.where(label == 1, SURE, -SURE)[:, None, None]
+            near, target = point_mark(size, point, label)
             ground = ground + near * (target - ground)
     return ground[:, None]
+
+
+def box_ground(size: tuple[int, int], boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n h w"]:
+    """Boxes as logits: background outside, likely object inside, by area in the cells that their edges cut."""
+    x, y = _centres(size, boxes.device)
+    x1, y1, x2, y2 = (boxes[:, i, None] for i in range(4))
+    across = (torch.minimum(x - x1, x2 - x) / STRIDE + 0.5).clamp(0, 1)
+    down = (torch.minimum(y - y1, y2 - y) / STRIDE + 0.5).clamp(0, 1)
+    return OUTSIDE + (INSIDE - OUTSIDE) * down[:, :, None] * across[:, None, :]
+
+
+def point_mark(
+    size: tuple[int, int], points: Float[Tensor, "*n 2"], labels: Num[Tensor, "*n"]
+) -> tuple[Float[Tensor, "*n h w"], Float[Tensor, "*n 1 1"]]:
+    """How much of every cell a point takes (0..1; labels other than 0 and 1 take nothing), and the logit it brings."""
+    x, y = _centres(size, points.device)
+    square = (x - points[..., :1])[..., None, :] ** 2 + (y - points[..., 1:])[..., :, None] ** 2
+    label = labels[..., None, None]
+    near = (1.5 - square.sqrt() / RADIUS).clamp(0, 1) * ((label == 0) | (label == 1))
+    return near, torch.where(label == 1, SURE, -SURE)
+
+
+def _centres(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Columns and rows of the centres of the cells, in pixels of the input."""
+    x = (torch.arange(size[1], device=device) + 0.5) * STRIDE
+    y = (torch.arange(size[0], device=device) + 0.5) * STRIDE
+    return x, y
