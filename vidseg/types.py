@@ -50,6 +50,9 @@ class VideoInfo:
     height: int
     fps: Fraction
     frame_count: int | None = None
+    """Frames that the input names; a damaged or badly written one may hold fewer, or more."""
+    frames_are_listed: bool = False
+    """``frame_count`` was counted in a list of all frames: there cannot be more."""
     duration_s: float | None = None
     rotation: int = 0
     """Clockwise turn in degrees that was applied."""

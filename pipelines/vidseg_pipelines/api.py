@@ -20,7 +20,8 @@ from vidseg.sam.model import Sam
 from vidseg.sam.refiner import Mode, RefineOptions, Refiner
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Frame, FrameMasks, Prompt, Tracker, VideoInfo
-from vidseg_pipelines.run import RunSummary, run_video
+from vidseg_pipelines.run import run_video
+from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 
 

@@ -10,13 +10,14 @@ from types import FrameType
 from typing import ClassVar
 
 from vidseg.config import RunConfig
+from vidseg.outputs.layout import OVERLAY
 from vidseg.types import Source, VideoInfo
 from vidseg.video import LiveSource
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.progress import RunProgress
-from vidseg_pipelines.run import Loaders, RunSummary, load_run_sam, run_video
-from vidseg_pipelines.run_folder import OVERLAY
+from vidseg_pipelines.run import Loaders, load_run_sam, run_video
+from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.streaming import Advance
 
 
@@ -62,7 +63,7 @@ class RunCommand(RunConfig):  # noqa: D101
             for number, handler in previous:
                 signal.signal(number, handler)
         _report(summary)
-        return 5 if summary.warnings else 0
+        return 5 if summary.status == "partial" else 0
 
 
 def _report(summary: RunSummary) -> None:

@@ -7,6 +7,7 @@ same bits.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vidseg import __version__
 from vidseg.errors import OutputError, UsageError
 from vidseg.outputs.files import atomic_file
+from vidseg.outputs.journal import read_journal
+from vidseg.outputs.layout import MANIFEST, SNAPSHOT
 from vidseg.types import State
 
-MANIFEST = "run.json"
-SNAPSHOT = "snapshot.safetensors"
 _SECTIONS = ("config", "input", "prompts", "weights")  # of the manifest, that decide the result
 
 
@@ -34,11 +36,16 @@ class Snapshot:
     state: State
 
 
-def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Replace the folder's snapshot."""
+def save_snapshot(folder: Path, snapshot: Snapshot, manifest: Mapping[str, Any]) -> None:
+    """Replace the folder's snapshot; ``manifest`` is that of the run."""
     tensors = {k: v.contiguous() for k, v in snapshot.state.items() if isinstance(v, torch.Tensor)}
     scalars = {k: v for k, v in snapshot.state.items() if not isinstance(v, torch.Tensor)}
-    metadata = {"next_frame": str(snapshot.next_frame), "scalars": json.dumps(scalars)}
+    metadata = {
+        "next_frame": str(snapshot.next_frame),
+        "scalars": json.dumps(scalars),
+        "version": __version__,
+        "run": _run_id(manifest),
+    }
     with atomic_file(folder / SNAPSHOT) as file:
         try:  # straight from the tensors: as one piece of bytes they would be in memory twice
             save_file(tensors, file.name, metadata)
@@ -46,19 +53,42 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
             raise OutputError(f"{folder / SNAPSHOT}: cannot write: {error}") from error
 
 
-def load_snapshot(folder: Path) -> Snapshot | None:
-    """The folder's snapshot, or None when there is none."""
+def load_snapshot(folder: Path, manifest: Mapping[str, Any]) -> Snapshot | None:
+    """The folder's snapshot, or None when there is none; ``manifest`` is that of the run that goes on.
+
+    Raises:
+        UsageError: it is damaged, or was made by another version of vidseg or by another run.
+    """
     path = folder / SNAPSHOT
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             state: State = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-            state.update(json.loads(metadata["scalars"]))
-            return Snapshot(int(metadata["next_frame"]), state)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: damaged snapshot; delete it to start the run again") from error
+        versions = {metadata["version"], manifest["version"]}
+        if versions != {__version__}:
+            (other, *_) = versions - {__version__}
+            raise unusable(folder, f"it was made by vidseg {other}, this is {__version__}")
+        if metadata["run"] != _run_id(manifest):
+            raise unusable(folder, "it is of another run")
+        state.update(json.loads(metadata["scalars"]))
+        return Snapshot(int(metadata["next_frame"]), state)
+    except UsageError:
+        raise
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise unusable(folder) from error
+
+
+def unusable(folder: Path, why: str = "it is damaged") -> UsageError:
+    """The error of a snapshot that no run can go on from."""
+    return UsageError(f"--resume: {folder / SNAPSHOT}: {why}; delete it to go on from the first frame")
+
+
+def _run_id(manifest: Mapping[str, Any]) -> str:
+    """Digest of all that decides the state of a run, but for weights, which may be fetched on the way."""
+    known = {section: manifest[section] for section in _SECTIONS if section != "weights"}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -78,6 +108,26 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Replace the folder's run.json."""
     with atomic_file(folder / MANIFEST) as file:
         file.write((json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def check_journal(journal: Path, next_frame: int) -> None:
+    """Refuse to go on at ``next_frame`` with a journal that does not reach up to it.
+
+    Raises:
+        UsageError: it lacks the frame before. InputError: a line of it is no result.
+    """
+    last = None
+    for masks in read_journal(journal) if journal.exists() else ():
+        if masks.frame_index >= next_frame:
+            break
+        last = masks.frame_index
+    if last != next_frame - 1:
+        raise lacking(journal, next_frame - 1)
+
+
+def lacking(journal: Path, frame_index: int) -> UsageError:
+    """The error of a journal without a frame that the snapshot builds on."""
+    return UsageError(f"--resume: {journal} lacks frame {frame_index}; use --overwrite to start again")
 
 
 def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

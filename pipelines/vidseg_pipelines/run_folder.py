@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
@@ -12,30 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from vidseg import __version__
-from vidseg.address import redact
+from vidseg.address import parse_address, redact
 from vidseg.config import RunConfig
-from vidseg.errors import UsageError
+from vidseg.errors import UsageError, output_error
 from vidseg.names import is_part
 from vidseg.outputs.files import clear_parts
+from vidseg.outputs.layout import DAVIS, LOCK, MANIFEST, OUTPUTS
 from vidseg.prompts import mask_file
 from vidseg.registry import weights_used
 from vidseg.types import VideoInfo
 from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
 
-JOURNAL = "masks.jsonl"
-OVERLAY = "overlay.mp4"
-OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
-    resume.MANIFEST,
-    OVERLAY,
-    "davis",
-    "ytvis.json",
-    "coco.json",
-    "mots.txt",
-    "report.html",
-    JOURNAL,
-    resume.SNAPSHOT,
-)
 _BLOCK = 1 << 16
 _BLOCKS_OF_A_FILE = 32
 _BLOCKS_OF_AN_IMAGE = 2  # there may be many
@@ -77,9 +63,13 @@ def weights_of(config: RunConfig) -> dict[str, Any]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Enough to notice that a file, or a folder of files, changed, without reading all of it; empty for neither."""
+    """Enough to notice that a file, or a folder of files, changed, without reading all of it; empty for neither.
+
+    What a run writes into a folder of stills changes nothing.
+    """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
+        ours = {LOCK, *OUTPUTS}
+        files = sorted(f for f in path.iterdir() if f.is_file() and f.name not in ours and not is_part(f))
         known = [(file.name, file.stat().st_size, _digest(file, _BLOCKS_OF_AN_IMAGE)) for file in files]
         return {"files": len(files), "sha256_of_samples": hashlib.sha256(repr(known).encode()).hexdigest()}
     if not path.is_file():
@@ -100,45 +90,74 @@ def _digest(path: Path, blocks: int | None = None) -> str:
         return digest.hexdigest()
 
 
+def input_files(config: RunConfig) -> list[str | Path]:
+    """All that a run reads from this machine: the video, masks, boxes, the configuration; ``-``: standard input."""
+    address = parse_address(config.input)
+    files: list[str | Path] = [mask_file(text) for text in config.mask]
+    if address.kind in ("file", "stdin"):
+        files.append(address.url)
+    named = (config.boxes, config.config, config.all_tracker_options().get("file"))
+    return files + [path for path in named if isinstance(path, (str, Path))]
+
+
+def output_files(folder: Path) -> list[Path]:
+    """All that a run may write into its folder."""
+    return [folder / name for name in OUTPUTS]
+
+
 def check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
-    """Refuse, clear or accept what is in the output folder; the old manifest when the run there goes on.
+    """Refuse or accept what is in the output folder, which is held; the old manifest when the run there goes on.
 
     Raises:
         UsageError: it holds something, and the settings do not say what to do, or it cannot go on.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output {folder} is a file; name a folder")
-    if config.overwrite:
-        clear_folder(folder)
-        return None
-    if not folder.exists() or all(is_part(path) for path in folder.iterdir()):
-        clear_parts(folder)
+    if config.overwrite or all(path.name == LOCK or is_part(path) for path in folder.iterdir()):
         return None
     if not config.resume:
         raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
     old = resume.read_manifest(folder)
     if old is None:
-        raise UsageError(f"--resume: {folder} holds no run (no {resume.MANIFEST}); use --overwrite")
+        raise UsageError(f"--resume: {folder} holds no run (no {MANIFEST}); use --overwrite")
     if live:
         raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
     resume.check_same_run(old, manifest)
-    for place in (folder, folder / "davis"):
-        clear_parts(place)  # files that the kill cut off
     return old
 
 
 def clear_folder(folder: Path) -> None:
-    """Remove what runs write into an output folder; other files stay. Does nothing when there is no such folder."""
-    for path in [folder / name for name in OUTPUTS]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what runs write into an output folder, which is held; other files stay.
+
+    Raises:
+        OutputError: something cannot be removed.
+    """
+    try:
+        for path in output_files(folder):
+            if path.name == DAVIS and path.is_dir() and not path.is_symlink():
+                _clear_pngs(path)
+            elif path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
+        clear_parts(folder)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the files that a kill cut off.
+
+    Raises:
+        OutputError: they cannot be removed.
+    """
+    try:
+        for place in (folder, folder / DAVIS):
+            clear_parts(place)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _clear_pngs(folder: Path) -> None:
+    """Remove label maps, and the folder when nothing else is in it: it may be somebody else's."""
     clear_parts(folder)
-
-
-def discard_folder(folder: Path) -> None:
-    """:func:`clear_folder`, and the folder itself goes when it is empty then. Errors are left to the next run."""
-    with contextlib.suppress(OSError):
-        clear_folder(folder)
+    for path in list(folder.glob("*.png")):
+        path.unlink()
+    if not any(folder.iterdir()):
         folder.rmdir()

@@ -47,6 +47,7 @@ class ImageSource(PictureSource):
                 *first.size,
                 fps,
                 frame_count=len(files),
+                frames_are_listed=True,
                 duration_s=float(len(files) / fps),
                 rotation=first.orientation.degrees,
                 mirrored=first.orientation.mirrored,

@@ -42,6 +42,7 @@ def video_info(
         width,
         height,
         frame_count=frame_count(stream),
+        frames_are_listed=frames_are_listed(container, stream),
         duration_s=duration(container, stream),
         rotation=orientation.degrees,
         mirrored=orientation.mirrored,
@@ -59,6 +60,11 @@ def frame_count(stream: VideoStream) -> int | None:
     if not stream.frames:
         return None
     return stream.frames - sum(entry.is_discard for entry in stream.index_entries)
+
+
+def frames_are_listed(container: InputContainer, stream: VideoStream) -> bool:
+    """Does the container list every frame? MP4 and QuickTime do, unless they come in fragments."""
+    return "mov" in container.format.name.split(",") and 0 < stream.frames == len(stream.index_entries)
 
 
 def duration(container: InputContainer, stream: VideoStream) -> float | None:

@@ -56,6 +56,7 @@ class StackSource(PictureSource):
                 *first.size,
                 Fraction(1000, shown_ms) if self._timed and shown_ms > 0 else fps,
                 frame_count=len(pages),
+                frames_are_listed=True,
                 duration_s=None if self._timed else float(len(pages) / fps),
                 rotation=first.orientation.degrees,
                 mirrored=first.orientation.mirrored,

@@ -17,11 +17,11 @@ from vidseg.address import redact
 from vidseg.config import RunConfig, from_mapping, key_values
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.files import is_pattern, matches, natural_key
+from vidseg.outputs.layout import MANIFEST
 from vidseg.text import read_text, whole
 from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
 from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
-from vidseg_pipelines.resume import MANIFEST
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("input", "output", "box", "point", "mask", "boxes", "frames", "max_objects")

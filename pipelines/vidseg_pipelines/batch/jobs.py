@@ -6,11 +6,13 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from vidseg.errors import UsageError, output_error
 from vidseg.locks import file_lock
 from vidseg.names import safe_name
+from vidseg.outputs.folder import claimed
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
 from vidseg_pipelines.batch.store import Job, Store
@@ -117,7 +119,7 @@ class _Plan:
         lease = None if busy else self.leases.take(job.key, last, Owner.this_process(PLANNING, 0))
         if lease is None:
             raise UsageError(f"{folder} is being made by another vidseg batch: stop that first")
-        with lease:
+        with lease, claimed(folder) if clear else nullcontext():
             end_attempts(attempt.path for attempt in attempts if not attempt.ended)
             self.store.forget_result(job.key)
             if clear:

@@ -14,6 +14,7 @@ from vidseg.evaluation.davis import evaluate_davis
 from vidseg.evaluation.label_maps import find_truth, frame_files
 from vidseg.outputs import read_journal
 from vidseg.outputs.davis import DavisSink
+from vidseg.outputs.layout import JOURNAL
 from vidseg.sam.config import Output
 from vidseg.sam.model import Sam
 from vidseg.video.images import image_size
@@ -23,7 +24,6 @@ from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.store import Record, Store
 from vidseg_pipelines.bench.task import Models, Outcome
 from vidseg_pipelines.run import Loaders, run_video
-from vidseg_pipelines.run_folder import JOURNAL
 
 _FRAMES = "JPEGImages/480p"
 ALONE = "tracker"
@@ -83,7 +83,7 @@ class Davis:
             )
             sam = models.loaders.sam(config) if output is None else with_output(models.painter.sam, output)
             summary = run_video(config, loaders=Loaders(partial(_given, sam), lambda _: models.tracker))
-            if summary.warnings:
+            if summary.status == "partial":
                 raise InputError(f"{key}: {summary.warnings[0]}")
             sink = DavisSink(folder / "predictions" / name / key)
             for masks in read_journal(run / JOURNAL):

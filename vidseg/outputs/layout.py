@@ -1,0 +1,37 @@
+"""Names of the files in the output folder of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+MANIFEST = "run.json"
+JOURNAL = "masks.jsonl"
+OVERLAY = "overlay.mp4"
+DAVIS = "davis"
+REPORT = "report.html"
+SNAPSHOT = "snapshot.safetensors"
+LOCK = "run.lock"
+
+EXPORTED: Mapping[str, str] = {
+    "ytvis": "ytvis.json",
+    "coco": "coco.json",
+    "mots": "mots.txt",
+    "davis": DAVIS,
+    "labelme": "labelme",
+    "report": REPORT,
+    "overlay": OVERLAY,
+}
+"""Format to the file or folder that an export of it writes."""
+
+OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
+    MANIFEST,
+    OVERLAY,
+    DAVIS,
+    "ytvis.json",
+    "coco.json",
+    "mots.txt",
+    REPORT,
+    JOURNAL,
+    SNAPSHOT,
+)
+"""All that a run writes."""
