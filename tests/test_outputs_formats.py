@@ -27,6 +27,8 @@ from vidseg.outputs import (
     write_report,
 )
 from vidseg.outputs.command import ExportCommand
+from vidseg.outputs.folder import claimed
+from vidseg.outputs.layout import EXPORTED
 from vidseg.types import Frame, FrameMasks, VideoInfo
 from vidseg.video import open_source
 
@@ -264,6 +266,8 @@ def test_export_command_errors(run, tmp_path):
     with pytest.raises(UsageError, match=r"--to ytviz \(did you mean 'ytvis'\?\)"):
         ExportCommand(run, to="coco,ytviz").run()
     assert not (run / "coco.json").exists()
+    with pytest.raises(UsageError, match="--to: name one or more of ytvis, coco"):
+        ExportCommand(run, to=" , ").run()
     with pytest.raises(InputError, match=r"no masks\.jsonl in it"):
         ExportCommand(tmp_path, to="coco").run()
     with pytest.raises(InputError, match="give it with --input"):
@@ -271,6 +275,69 @@ def test_export_command_errors(run, tmp_path):
     short = barcode_video(tmp_path / "short.mp4", 3)
     with pytest.raises(InputError, match="has no frame 3"):
         ExportCommand(run, to="overlay", input=str(short)).run()
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_every_export_has_the_name_that_the_layout_gives_it(run, tmp_path):
+    for name, export in EXPORTERS.items():
+        assert export(run / "masks.jsonl", tmp_path) == tmp_path / EXPORTED[name]
+
+
+def test_an_export_that_fails_changes_nothing(run, tmp_path):
+    video, short = barcode_video(tmp_path / "v.mp4", COUNT), barcode_video(tmp_path / "short.mp4", 3)
+    assert ExportCommand(run, to="overlay,davis", input=str(video)).run() == 0
+    before = contents(run)
+    with pytest.raises(InputError, match="has no frame 3"):
+        ExportCommand(run, to="overlay", input=str(short)).run()
+    assert contents(run) == before
+    (run / "masks.jsonl").write_bytes(before["masks.jsonl"] + b"{}\n")
+    damaged = contents(run)
+    for name in ("davis", "labelme", "ytvis"):
+        with pytest.raises(InputError, match="not a line of a masks"):
+            ExportCommand(run, to=name, output=tmp_path / "new" / "folder").run()
+        with pytest.raises(InputError, match="not a line of a masks"):
+            ExportCommand(run, to=name).run()
+    assert contents(run) == damaged
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_export_replaces_its_own_files_and_leaves_others(run):
+    assert ExportCommand(run, to="davis,coco").run() == 0
+    whole = contents(run)
+    for name in ("davis/00000.png", "coco.json"):
+        (run / name).write_text("old")
+    (run / "davis" / "notes.txt").write_text("mine")
+    (run / "export.12-0123abcd.part").mkdir()  # of an export that was killed
+    assert ExportCommand(run, to="davis,coco").run() == 0
+    assert contents(run) == {**whole, "davis/notes.txt": b"mine"}
+    assert not list(run.glob("*.part"))
+
+
+def test_an_export_never_replaces_what_it_reads(run, tmp_path):
+    video = barcode_video(run / "overlay.mp4", COUNT)
+    (tmp_path / "link").symlink_to(run)
+    before = contents(run)
+    for folder in (run, tmp_path / "link"):
+        with pytest.raises(UsageError, match=r"overlay\.mp4 is read and would be overwritten by"):
+            ExportCommand(run, to="coco,overlay", input=str(video), output=folder).run()
+    frames = tmp_path / "clips" / "davis"
+    (run / "run.json").write_text(json.dumps({"input": {"path": str(frames)}}))
+    frames.mkdir(parents=True)
+    with pytest.raises(UsageError, match="davis is read and would be overwritten by"):
+        ExportCommand(run, to="davis", output=tmp_path / "clips").run()  # onto the frames that the run was made of
+    assert contents(run) == {**before, "run.json": (run / "run.json").read_bytes()}
+
+
+def test_an_export_waits_for_nobody(run, tmp_path):
+    before = contents(run)
+    with claimed(run):
+        with pytest.raises(UsageError, match="is in use by another run"):
+            ExportCommand(run, to="coco").run()
+        assert ExportCommand(run, to="coco", output=tmp_path / "elsewhere").run() == 0
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize("name", ["ytvis", "coco", "mots", "report", "davis", "labelme"])

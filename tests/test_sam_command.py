@@ -47,16 +47,17 @@ def test_boxes_and_points(model: str, photo: str, tmp_path: Path) -> None:
 
 
 def test_all_candidates(model: str, photo: str, tmp_path: Path) -> None:
-    args = ["image", photo, "--model", model, "--output", str(tmp_path), "--point", "60,40", "--candidates", "all"]
+    out = tmp_path / "out"
+    args = ["image", photo, "--model", model, "--output", str(out), "--point", "60,40", "--candidates", "all"]
     assert main(args) == 0
-    masks = records(tmp_path / "photo.json")["masks"]
+    masks = records(out / "photo.json")["masks"]
     assert [(m["id"], m["object"]) for m in masks] == [(1, 1), (2, 1), (3, 1)]
 
 
 def test_automatic(model: str, photo: str, tmp_path: Path) -> None:
     options = ["--points-per-side", "3", "--min-iou", "0", "--min-stability", "0.2"]
-    assert main(["image", photo, "--auto", "--model", model, "--output", str(tmp_path), *options]) == 0
-    masks = records(tmp_path / "photo.json")["masks"]
+    assert main(["image", photo, "--auto", "--model", model, "--output", str(tmp_path / "out"), *options]) == 0
+    masks = records(tmp_path / "out" / "photo.json")["masks"]
     areas = [m["area"] for m in masks]
     assert masks and areas == sorted(areas, reverse=True)
 
@@ -106,6 +107,60 @@ def test_one_bad_image_fails_alone(model: str, photo: str, tmp_path: Path, capsy
     assert "1 of 2 images cannot be read" in capsys.readouterr().err
     assert (out / "photo.json").is_file()
     assert main(["image", bad, "--model", model, "--output", str(out), "--box", "0,0,9,9"]) == 3
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("spelling", ["itself", "otherwise", "through a link"])
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
+def test_an_image_is_never_replaced_by_its_result(
+    photo: str, tmp_path: Path, spelling: str, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "links").symlink_to(tmp_path)
+    folder = {"itself": tmp_path, "otherwise": tmp_path / "links" / ".." / tmp_path.name}.get(
+        spelling, tmp_path / "links"
+    )
+    before = contents(tmp_path)
+    assert main(["image", photo, "--box", "5,5,40,40", "--output", str(folder), *flags]) == 2
+    told = capsys.readouterr().err
+    assert "photo.png is read and would be overwritten by " in told and told.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_another_image_of_the_call_is_not_replaced_either(photo: str, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    other = Path(photo).rename(tmp_path / "raw" / "photo.jpg")
+    Image.fromarray(rule_image(20, 30)).save(photo)
+    before = contents(tmp_path)
+    assert main(["image", str(other), photo, "--output", str(tmp_path), "--overwrite"]) == 2
+    assert contents(tmp_path) == before
+
+
+def test_results_that_are_there_are_replaced_only_when_asked(
+    model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["image", photo, "--model", model, "--output", str(tmp_path / "out"), "--box"]
+    assert main([*args, "10,10,90,80"]) == 0
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    assert main([*args, "10,10,50,50"]) == 2
+    assert "photo.png and 2 more exist: use --overwrite or another --output" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == before
+    assert main([*args, "10,10,50,50", "--overwrite"]) == 0
+    assert contents(tmp_path / "out") != before
+
+
+def test_images_of_which_none_can_be_read_leave_no_folder(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [tmp_path / f"{number}.png" for number in range(9)]
+    for path in bad:
+        path.write_bytes(b"no image")
+    assert main(["image", *map(str, bad), "--model", model, "--output", str(tmp_path / "out")]) == 3
+    assert "9 of 9 images cannot be read" in (told := capsys.readouterr().err) and told.endswith("and 4 more\n")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

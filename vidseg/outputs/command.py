@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from vidseg.address import parse_address
 from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
+from vidseg.names import part_of, printable
 from vidseg.outputs import EXPORTERS
-from vidseg.outputs.files import make_folder
+from vidseg.outputs.files import clear_parts, make_folder, move_into
+from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.journal import read_journal
+from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST, OVERLAY
 from vidseg.outputs.overlay import OverlaySink
 from vidseg.video import open_source
 
@@ -44,31 +48,51 @@ class ExportCommand:
     def run(self) -> int:
         """Write every format; 0 when done, 5 when one cannot hold the run and is left out.
 
+        Every format is written beside and takes its name when it is whole.
+
         Raises:
-            UsageError: unknown format.
+            UsageError: unknown format; another process writes to the folder; what is read would be overwritten.
             InputError: no run there, or the video is gone.
             OutputError: a file cannot be written.
         """
         names = [name.strip() for name in self.to.split(",") if name.strip()]
         allowed = [*EXPORTERS, _OVERLAY]
+        if not names:
+            raise UsageError(f"--to: name one or more of {', '.join(allowed)}")
         for name in names:
             if name not in allowed:
                 raise UsageError(f"--to {name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
-        journal = self.run_dir / "masks.jsonl"
+        journal = self.run_dir / JOURNAL
         if not journal.is_file():
-            raise InputError(f"{self.run_dir}: no masks.jsonl in it; name the output folder of a run")
-        folder = make_folder(self.output or self.run_dir)
+            raise InputError(f"{self.run_dir}: no {JOURNAL} in it; name the output folder of a run")
+        folder = self.output or self.run_dir
+        video = self.input or (_video_of(self.run_dir) if _OVERLAY in names else None)
+        videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
+        keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
         left_out = 0
-        for name in names:
-            try:
-                if name == _OVERLAY:
-                    export_overlay(journal, self.input or _input_of(self.run_dir), folder)
-                else:
-                    EXPORTERS[name](journal, folder)
-            except PartialError as error:  # the other formats can
-                left_out = error.exit_code
-                sys.stderr.write(f"warning: {error}\n")
+        with claimed(folder), _beside(folder) as scratch:
+            for name in names:
+                try:
+                    if name == _OVERLAY and video is not None:
+                        export_overlay(journal, video, scratch)
+                    else:
+                        EXPORTERS[name](journal, scratch)
+                except PartialError as error:  # the other formats can
+                    left_out = error.exit_code
+                    sys.stderr.write(f"warning: {printable(str(error))}\n")
+                move_into(scratch / EXPORTED[name], folder)
         return left_out
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder inside ``folder``, which is held, for what is not finished; those of killed exports go."""
+    clear_parts(folder)
+    scratch = make_folder(part_of(folder / "export"))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def export_overlay(journal: Path, video: str, folder: Path) -> Path:
@@ -78,7 +102,7 @@ def export_overlay(journal: Path, video: str, folder: Path) -> Path:
         InputError: the video cannot be read or is not the journal's.
         OutputError: the file cannot be written.
     """
-    path = folder / "overlay.mp4"
+    path = folder / OVERLAY
     results = read_journal(journal)
     masks = next(results, None)
     with contextlib.closing(open_source(video)) as source, contextlib.closing(OverlaySink(path, source.info)) as sink:
@@ -95,15 +119,19 @@ def export_overlay(journal: Path, video: str, folder: Path) -> Path:
     return path
 
 
-def _input_of(run_dir: Path) -> str:
-    path = run_dir / "run.json"
+def _video_of(run_dir: Path) -> str:
+    """The video that a run names as its input."""
+    video = _input_of(run_dir)
+    if video is None:
+        raise InputError(f"{run_dir / MANIFEST}: does not name the video; give it with --input")
+    if parse_address(video).kind != "file":
+        raise InputError(f"{video} was no file: give a recording of it with --input")
+    return video
+
+
+def _input_of(run_dir: Path) -> str | None:
+    """The input that a run names, if it does."""
     try:
-        manifest: Mapping[str, Any] = json.loads(path.read_bytes())
-        video = str(manifest["input"]["path"])
-        if parse_address(video).kind != "file":
-            raise InputError(f"{video} was no file: give a recording of it with --input")
-        return video
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: does not name the video; give it with --input") from error
+        return str(json.loads((run_dir / MANIFEST).read_bytes())["input"]["path"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None

@@ -55,3 +55,22 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise output_error(path, error) from error
     return path
+
+
+def move_into(made: Path, folder: Path) -> None:
+    """Give a finished file or folder, if there is one, its place in ``folder`` of the same file system.
+
+    A file replaces that of its name; so does every file of a folder, and others that are there stay.
+
+    Raises:
+        OutputError: something cannot be moved.
+    """
+    target = folder / made.name
+    try:
+        if made.is_dir() and target.is_dir():
+            for path in made.iterdir():
+                path.replace(target / path.name)
+        elif made.exists():
+            made.replace(target)
+    except OSError as error:
+        raise output_error(target, error) from error

@@ -19,6 +19,7 @@ from vidseg.masks import rle as run_lengths
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
 from vidseg.outputs.files import atomic_file, make_folder
+from vidseg.outputs.folder import keep_apart
 from vidseg.outputs.overlay import draw_masks
 from vidseg.prompts import parse_prompts
 from vidseg.runtime import resolve_device, resolve_dtype
@@ -32,6 +33,11 @@ from vidseg.sam.zoom import draw_closely
 from vidseg.types import Array, FrameMasks, Prompt, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
+
+_ENDS = (".png", "_overlay.jpg", ".json")
+"""What the names of the files of an image end in."""
+
+_SHOWN = 5  # images that cannot be read
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class ImageCommand:
     """Precision; auto is bfloat16 on CUDA devices that compute in it, else float32."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
+    overwrite: bool = False
+    """Replace files of earlier calls in the output folder."""
     max_pixels: int = PIXEL_LIMIT
     """Largest image in pixels; raise it only for images that you trust."""
 
@@ -88,7 +96,8 @@ class ImageCommand:
         """Segment every image; 0 when all are done.
 
         Raises:
-            UsageError: wrong options, or a prompt outside an image.
+            UsageError: wrong options, or a prompt outside an image; a result is there already, or would replace an
+                image that is read.
             InputError: no image can be read. PartialError: some cannot; the others are done.
         """
         if not self.images:
@@ -104,23 +113,36 @@ class ImageCommand:
             candidates=None if self.candidates == "auto" else self.candidates,
             output=self._masks,
         )
+        outputs = [[self.output / f"{name}{end}" for end in _ENDS] for name in _output_names(self.images)]
+        self._check_outputs([path for paths in outputs for path in paths])
         device = resolve_device(self.device)
         dtype, progress = resolve_dtype(self.dtype, device), DownloadBar(self.model)
         sam = load_sam(self.model, device=device, dtype=dtype, offline=self.offline, progress=progress)
-        folder = make_folder(self.output)
         failed: list[str] = []
-        for name, path in zip(_output_names(self.images), map(Path, self.images), strict=True):
+        for paths, path in zip(outputs, map(Path, self.images), strict=True):
             try:
                 rgb = read_image(path, self.max_pixels)
             except InputError as error:
                 failed.append(str(error))
                 continue
             records = self._prompted(sam, rgb) if self.box or self.point else _automatic(sam, rgb, options)
-            _write(folder, name, path, rgb, records, self.model)
+            make_folder(self.output)
+            _write(paths, path, rgb, records, self.model)
         if failed:
-            text = f"{len(failed)} of {len(self.images)} images cannot be read: {'; '.join(failed)}"
+            shown = [*failed[:_SHOWN], *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
+            text = f"{len(failed)} of {len(self.images)} images cannot be read: {'; '.join(shown)}"
             raise InputError(text) if len(failed) == len(self.images) else PartialError(text)
         return 0
+
+    def _check_outputs(self, paths: Sequence[Path]) -> None:
+        """Refuse to replace an image that is read, and results of earlier calls without --overwrite."""
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"--output {self.output} is a file; name a folder")
+        keep_apart(self.images, paths)
+        there = [path for path in paths if path.exists()]
+        if there and not self.overwrite:
+            more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
+            raise UsageError(f"{there[0]}{more}: use --overwrite or another --output")
 
     @property
     def _masks(self) -> Output | None:
@@ -182,7 +204,9 @@ def _output_names(images: Sequence[str]) -> list[str]:
     return names
 
 
-def _write(folder: Path, name: str, source: Path, rgb: Array, records: list[dict[str, Any]], model: str) -> None:
+def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[str, Any]], model: str) -> None:
+    """Write the three files of an image, in the order of ``_ENDS``."""
+    label_file, overlay, table = paths
     height, width = rgb.shape[:2]
     masks = FrameMasks(
         frame_index=0,
@@ -200,11 +224,11 @@ def _write(folder: Path, name: str, source: Path, rgb: Array, records: list[dict
     else:
         image = Image.fromarray(labels.astype(np.uint8), "L")
         image.putpalette(davis_palette().tobytes())
-    with atomic_file(folder / f"{name}.png") as file:
+    with atomic_file(label_file) as file:
         image.save(file, "PNG")
-    with atomic_file(folder / f"{name}_overlay.jpg") as file:
+    with atomic_file(overlay) as file:
         Image.fromarray(draw_masks(rgb, masks)).save(file, "JPEG", quality=92)
     plain = [{**r, "segmentation": r["segmentation"].to_coco()} for r in records]
     content = {"image": str(source), "width": width, "height": height, "model": model, "masks": plain}
-    with atomic_file(folder / f"{name}.json") as file:
+    with atomic_file(table) as file:
         file.write(json.dumps(content).encode())
