@@ -62,7 +62,7 @@ def main() -> None:
             rgb = np.asarray(cv2.imread(str(frames[number]))[..., ::-1], np.uint8)
             labels = read_label_map(clip / "masks" / f"{frames[number].stem}.png")
             wanted = [labels == i for i in np.unique(labels) if i not in (0, 255)]
-            found = find_objects(sam, sam.encode([rgb])[0], max_objects=options.objects)
+            found = find_objects(sam, sam.encode([rgb])[0], max_objects=options.objects, image=rgb)
             if wanted:
                 own += [max((overlap(mask, w) for mask in found), default=0.0) for w in wanted]
                 hits.append(bool(found) and max(overlap(found[0], w) for w in wanted) >= 0.5)

@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench-run": ("vidseg_pipelines.bench.command:BenchCommand", "a whole benchmark or a table of the HQ-SAM paper"),
     "train hq": ("vidseg.training.command:TrainHqCommand", "train the HQ parts of a frozen SAM"),
     "train base": ("vidseg.training.command:TrainBaseCommand", "train the embedded compact SAM"),
+    "train objectness": (
+        "vidseg.training.objectness:TrainObjectnessCommand",
+        "teach the embedded compact model which masks are objects",
+    ),
     "train xmem": ("vidseg_trackers.xmem.training.command:TrainXmemCommand", "train the embedded compact XMem"),
     "export": ("vidseg.outputs.command:ExportCommand", "other formats from a finished run"),
     "export-onnx": ("vidseg.sam.onnx_command:ExportOnnxCommand", "encoder and decoder as ONNX files"),

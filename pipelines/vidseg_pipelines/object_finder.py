@@ -13,6 +13,7 @@ import torch
 
 from vidseg.sam.discovery import find_objects
 from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Proposal, State, Tracks
 from vidseg_pipelines.proposals import new_prompts
 
@@ -39,6 +40,7 @@ class ObjectFinder:
         detect_every: int = 0,
         named: Iterable[int] = (),
         search: bool = True,
+        zoom: Zoom = "auto",
         forget: Callable[[Sequence[int]], None] | None = None,
     ) -> None:
         """A finder for one video.
@@ -50,11 +52,13 @@ class ObjectFinder:
             detect_every: frames between two searches; 0: only until something is found.
             named: ids that the user's prompts have, now or later.
             search: begin to search on the first frame.
+            zoom: whether found objects are drawn closely, see :mod:`vidseg.sam.zoom`.
             forget: makes the tracker let go of objects; without it none is forgotten and none takes its place.
         """
         self.sam, self.detector = sam, detector
         self.max_objects, self.detect_every = max_objects, detect_every
         self._forget = forget
+        self.zoom: Zoom = zoom
         self._searching = search
         self._next_search = 0
         self._highest_id = max(named, default=0)
@@ -88,7 +92,8 @@ class ObjectFinder:
             proposals = self.detector.detect(frame)
         else:
             assert features is not None
-            proposals = [Proposal(m, 1.0) for m in find_objects(self.sam, features, max_objects=self.max_objects)]
+            masks = find_objects(self.sam, features, max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom)
+            proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.size[1], frame.size[0])
         last = [
             cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5 for i, m in self._seen.items() if i not in given

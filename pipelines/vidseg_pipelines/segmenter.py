@@ -71,6 +71,7 @@ class Segmenter:
             detect_every=detect_every,
             named=[p.object_id for p in prompts],
             search=not prompts and not tracker.finds_objects,
+            zoom=refiner.options.zoom,
             forget=tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None,
         )
         self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)

@@ -54,7 +54,7 @@ class SamConfig:
     reads SAM's mask feature as it is (HQ-SAM, table 2, "using SAM's mask decoder feature"). ``pad`` "square" fills the
     input up to ``image_size`` on both sides as the official code does; "stride" only up to the next multiple of 32.
     Coordinates are divided by ``image_size`` in both cases, so the positional code is the same. ``prompt_map`` also
-    draws boxes and points into the mask prompt.
+    draws boxes and points into the mask prompt. ``objectness``: the file also has a judge of what is an object.
     ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
     """
 
@@ -74,6 +74,7 @@ class SamConfig:
     iou_hidden_dim: int = 256
     mask_in_channels: int = 16
     prompt_map: bool = False
+    objectness: bool = False
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     output: Output = "sum"

@@ -77,7 +77,7 @@ def official_state(file: WeightFile) -> dict[str, Tensor]:
             f"{file.path} holds only a trained mask decoder: join it with the SAM file it was trained on,"
             f" `vidseg weights convert {file.path.name} --sam SAM_FILE`"
         )
-    parts = {k.split(".")[0] for k in tensors}
+    parts = {k.split(".")[0] for k in tensors} - {"objectness"}  # only our own files may have one
     if parts != {"image_encoder", "prompt_encoder", "mask_decoder"}:
         raise WeightsError(
             f"{file.path} is not a SAM: it has parts {_list(sorted(parts))} instead of image_encoder, prompt_encoder"

@@ -19,6 +19,7 @@ from vidseg.masks.paste import upsample_logits
 from vidseg.sam.config import Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select, wanted_masks
+from vidseg.sam.objectness import Objectness
 from vidseg.sam.prompt_encoder import PromptEncoder
 from vidseg.sam.prompt_map import prompt_map
 from vidseg.sam.prompts import Prompts
@@ -78,6 +79,7 @@ class Sam(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
+        self.objectness = Objectness(config.prompt_dim) if config.objectness else None
 
     @property
     def device(self) -> torch.device:

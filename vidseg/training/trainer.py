@@ -91,6 +91,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     sam = build_sam(config)
     if recipe.start is not None:
         tensors = read_weights(recipe.start).tensors
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}  # fitted after the training
         for name, own in sam.state_dict().items():
             if name in tensors and tensors[name].shape != own.shape:
                 shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"

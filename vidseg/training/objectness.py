@@ -1,0 +1,124 @@
+"""`vidseg train objectness`: a judge of masks, fitted to what a grid of clicks gives on annotated training images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg.sam.build import build_sam, load_sam, save_sam
+from vidseg.sam.discovery import click_masks
+from vidseg.sam.model import Sam
+from vidseg.sam.objectness import SHAPE, Objectness, describe
+from vidseg.training.items import Item, Sample, load
+from vidseg.training.recipe import SceneData
+from vidseg.training.trainer import find_items
+
+#: Images of each source. Of street photographs only the largest mask, the person, is an object.
+IMAGES = {"coco": 100, "davis": 40, "video": 30, "ccp": 20, "synth": 20, "horse": 15}
+WHOLE_ONLY = ("ccp",)
+
+
+@dataclass(frozen=True)
+class TrainObjectnessCommand:
+    """Teach a compact model which masks are objects; everything else of the file stays as it is."""
+
+    data: Path
+    """Folder with train/ and videos/, as for the other stages of compact."""
+    weights: Path
+    """File of the model (.safetensors)."""
+    output: Path
+    """File to write."""
+    images: dict[str, int] = field(default_factory=lambda: dict(IMAGES))
+    """Number of images per source."""
+    points_per_side: int = 7
+    """Clicks along each side of an image."""
+    decay: float = 3e-3
+    """Weight of the squared parameters."""
+    seed: int = 0
+
+    def run(self) -> int:
+        """Fit; 0 when done."""
+        sam = load_sam(self.weights)
+        training, _ = find_items(SceneData(self.data, dict.fromkeys(self.images, 1.0), clip_stride=6))
+        described, targets = [], []
+        for item in draw_items(training, self.images, self.seed):
+            features, overlaps = examples(sam, objects_of(item), self.points_per_side)
+            if len(features):
+                described.append(features)
+                targets.append(overlaps)
+        judge = fit(described, targets, self.decay)
+        whole = build_sam(replace(sam.config, objectness=True))
+        whole.load_state_dict({**sam.state_dict(), **{f"objectness.{k}": v for k, v in judge.state_dict().items()}})
+        save_sam(whole, self.output, half=True)
+        return 0
+
+
+def draw_items(items: Sequence[Item], counts: dict[str, int], seed: int) -> list[Item]:
+    """At most as many items of each source as ``counts`` says, at random."""
+    rng, chosen = np.random.default_rng(seed), list[Item]()
+    for source, count in counts.items():
+        pool = [item for item in items if item.source == source]
+        chosen += [pool[i] for i in rng.permutation(len(pool))[:count]]
+    return chosen
+
+
+def objects_of(item: Item) -> Sample:
+    """The decoded item, with the masks that are whole objects."""
+    sample = load(item, 640)
+    if item.source not in WHOLE_ONLY:
+        return sample
+    return Sample(sample.image, (max(sample.masks, key=lambda mask: int((mask > 128).sum())),))
+
+
+@torch.no_grad()
+def examples(sam: Sam, sample: Sample, points_per_side: int) -> tuple[Tensor, Tensor]:
+    """The masks of a grid of clicks as features (K, F), and the best IoU (K,) of each with an object of the sample."""
+    (features,) = sam.encode([sample.image])
+    found = click_masks(sam, features, points_per_side)
+    size = (found.logits.shape[1], found.logits.shape[2])
+    truth = torch.from_numpy(np.stack(sample.masks) > 128).float()
+    truth = (F.adaptive_avg_pool2d(truth[None], size)[0] > 0.5).flatten(1).float()
+    masks = (found.logits > 0).flatten(1).float()
+    both = masks @ truth.T
+    overlaps = both / (masks.sum(1, keepdim=True) + truth.sum(1) - both).clamp(min=1)
+    described = describe(features.embedding, found.logits, found.iou, found.stability)
+    usable = masks.mean(1) > 1e-3
+    return described[usable], overlaps.amax(1)[usable]
+
+
+def fit(described: Sequence[Tensor], overlaps: Sequence[Tensor], decay: float) -> Objectness:
+    """Logistic regression on soft labels: 0 up to an IoU of 0.3, 1 from 0.8 on. Every image has the same weight."""
+    features = torch.cat(list(described)).double()
+    labels = ((torch.cat(list(overlaps)).double() - 0.3) / 0.5).clamp(0, 1)
+    weights = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in described])
+    weights /= weights.sum()
+    mean, scale = features.mean(0), features.std(0).clamp(min=1e-4)
+    inputs = (features - mean) / scale
+    parameters = torch.zeros(inputs.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    share = float((labels * weights).sum())
+    with torch.no_grad():
+        parameters[-1] = math.log(max(share, 1e-6) / max(1 - share, 1e-6))
+    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ parameters[:-1] + parameters[-1]
+        each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        total = (each * weights).sum() + decay * parameters[:-1].square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    weight = parameters.detach()[:-1] / scale
+    judge = Objectness((inputs.shape[1] - SHAPE) // 2)
+    with torch.no_grad():
+        judge.weight.copy_(weight[None])
+        judge.bias.copy_((parameters.detach()[-1] - weight @ mean)[None])
+    return judge
