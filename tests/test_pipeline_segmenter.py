@@ -298,3 +298,33 @@ def test_settings_that_cannot_work_are_refused_before_the_start(options: dict[st
     refiner = Refiner(sam, RefineOptions(options.pop("mode", "auto")))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=message):
         Segmenter(Boxes(1), sam, refiner, **options)  # type: ignore[arg-type]
+
+
+def test_a_correction_gets_the_mask_of_its_frame_and_leaves_the_tracker_as_it_was() -> None:
+    class Drifts(KeepMasks):
+        def step(self, frame, prompts=()):  # type: ignore[no-untyped-def]
+            self.masks = {i: np.roll(m, 1, axis=1) for i, m in self.masks.items()}
+            return super().step(frame, prompts)
+
+    sam, tracker = tiny_sam(), Drifts()
+    refiner = Refiner(sam, RefineOptions("none"))
+    asked: list[dict[int, np.ndarray]] = []
+
+    def draw(frame, features, prompts, shown):  # type: ignore[no-untyped-def]
+        asked.append(shown)
+        return [square(0, 0) for _ in prompts]
+
+    refiner.draw = draw  # type: ignore[method-assign]
+    prompts = [
+        Prompt(0, 1, mask=square(10, 10)),
+        Prompt(0, 2, mask=square(40, 40)),
+        Prompt(3, 1, points=((12, 12),), point_labels=(1,)),
+    ]
+    segmenter = Segmenter(tracker, sam, refiner, prompts=prompts)
+    segmenter.start(INFO)
+    results = [masks for _, masks in segmenter.step(frames(5))]
+    assert np.array_equal(asked[0][1], square(10, 13))
+    assert np.array_equal(asked[0][2], square(40, 43))
+    assert tracker.steps == 5
+    assert np.array_equal(decode(results[3].rles[0]), square(0, 0))
+    assert np.array_equal(decode(results[4].rles[1]), square(40, 44))  # moved once per frame

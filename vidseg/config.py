@@ -32,7 +32,8 @@ class RunConfig:
     Examples:
       vidseg run video.mp4                                   # finds the objects by itself
       vidseg run video.mp4 --box 100,80,400,360              # one object, from a box on frame 0
-      vidseg run video.mp4 --point 640,360 --point 25:90,40  # two clicks, the second on frame 25
+      vidseg run video.mp4 --point 640,360 --point 25:90,40  # two objects, the second from frame 25 on
+      vidseg run video.mp4 --box 1@9,9,80,90 --point 1@25:40,20/-70,80  # one object, corrected on frame 25
       vidseg run frames/ --mask first.png --save davis,ytvis
       vidseg run video.mp4 --tracker boxes --boxes detections.json
       vidseg run rtsp://camera.local/live --output runs/door # until Ctrl-C
@@ -50,7 +51,8 @@ class RunConfig:
     box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
     point: _Repeat = ()
-    """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. May be repeated."""
+    """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. With the id and frame
+    of a box they belong together; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
     """[FRAME:]FILE.png - objects by a DAVIS-palette or 0/255 mask. May be repeated."""
     boxes: Path | None = None

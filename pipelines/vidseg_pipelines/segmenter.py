@@ -12,6 +12,7 @@ import torch
 
 from vidseg.errors import UsageError
 from vidseg.masks.overlap import disjoint_masks
+from vidseg.masks.rle import decode
 from vidseg.prompts import fit_prompts
 from vidseg.sam.model import FrameFeatures, Sam
 from vidseg.sam.refiner import Refiner
@@ -146,9 +147,9 @@ class Segmenter:
 
     def _complete(self, pending: _Pending, prompts: list[Prompt]) -> list[Prompt]:
         """The prompts on a frame as the tracker gets them: drawn and disjoint, with those of new objects."""
-        self.finder.follow(p.object_id for p in prompts)
         if self.tracker.wants_masks and any(p.mask is None for p in prompts):
             prompts = self._draw(pending, prompts)
+        self.finder.follow(p.object_id for p in prompts)
         given = disjoint_masks({p.object_id: p.mask for p in prompts if p.mask is not None}, pending.frame.index)
         prompts = [replace(p, mask=given[p.object_id]) if p.mask is not None else p for p in prompts]
         if self.finder.is_due(pending.frame.index):
@@ -160,9 +161,21 @@ class Segmenter:
 
     def _draw(self, pending: _Pending, prompts: Sequence[Prompt]) -> list[Prompt]:
         features = self._features(pending)
+        shown = self._shown(pending)
         with self.clock("decode"):
-            masks = self.refiner.draw(pending.frame, features, prompts)
+            masks = self.refiner.draw(pending.frame, features, prompts, shown)
         return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
+
+    def _shown(self, pending: _Pending) -> dict[int, npt.NDArray[np.bool_]]:
+        """Masks that followed objects would have on a frame without its prompts. The tracker stays as it was."""
+        if not self.finder.followed or self.tracker.lookahead:
+            return {}
+        with self.clock("track"):
+            state = self.tracker.state_dict()
+            tracks = self.tracker.step(pending.frame)
+            self.tracker.load_state_dict(state)
+        (masks,) = self.refiner.refine([pending.frame], [pending.features], tracks, clock=self.clock)
+        return {i: decode(rle) for i, rle in zip(masks.ids, masks.rles, strict=True)}
 
     def _refine(self, tracks: Sequence[Tracks]) -> list[tuple[Frame, FrameMasks]]:
         results: list[tuple[Frame, FrameMasks]] = []

@@ -26,11 +26,10 @@ from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.automatic import AutomaticOptions, automatic_masks
 from vidseg.sam.build import load_sam
 from vidseg.sam.config import Output
-from vidseg.sam.mask_decoder import Candidates
+from vidseg.sam.drawing import draw_object, prompts_of
 from vidseg.sam.model import Sam, stability_score
-from vidseg.sam.prompts import Prompts
 from vidseg.sam.zoom import draw_closely
-from vidseg.types import Array, FrameMasks, Prompt, VideoInfo
+from vidseg.types import Array, FrameMasks, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
 
@@ -77,7 +76,8 @@ class ImageCommand:
     masks: Literal["default", "sum", "hq", "sam"] = "default"
     """sum: SAM and HQ logits added. hq: the HQ mask alone, for one salient object. sam: without the HQ branch."""
     candidates: Literal["auto", "single", "best", "all"] = "auto"
-    """Per prompt one mask, the best of three, or all three. auto: best for a single click, single otherwise."""
+    """Per prompt one mask, the best of three, or all three. auto: one; for clicks the best of several looks at the
+    image and at crops of it, without the parts that were not clicked."""
     zoom: Literal["auto", "always", "never"] = "auto"
     """Look at every object a second time, on a crop around it, and take the mean of both. auto: with the compact model;
     not where all three candidates are asked for."""
@@ -155,35 +155,29 @@ class ImageCommand:
         (features,) = sam.encode([rgb])
         records: list[dict[str, Any]] = []
         for prompt in asked:
-            drawn, qualities = draw_closely(
-                sam, rgb, features, _arrays(prompt), self.zoom, self._masks, self._candidates(prompt)
-            )
-            for logits, iou in zip(drawn[0], qualities[0], strict=True):
+            if self.candidates == "auto":
+                one = draw_object(sam, rgb, features, prompt, self.zoom, self._masks)
+                drawn = [(one.logits, one.quality)]
+            else:
+                several, qualities = draw_closely(
+                    sam, rgb, features, prompts_of(prompt), self.zoom, self._masks, self.candidates
+                )
+                drawn = list(zip(several[0], qualities[0].tolist(), strict=True))
+            for logits, iou in drawn:
                 mask = run_lengths.encode((logits > 0).cpu().numpy())
                 x1, y1, x2, y2 = run_lengths.bbox(mask).tolist()
                 records.append(
                     {
-                        "id": prompt.object_id if len(drawn[0]) == 1 else len(records) + 1,
+                        "id": prompt.object_id if len(drawn) == 1 else len(records) + 1,
                         "object": prompt.object_id,
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                         "area": run_lengths.area(mask),
-                        "predicted_iou": float(iou),
+                        "predicted_iou": iou,
                         "stability_score": float(stability_score(logits)),
                         "segmentation": mask,
                     }
                 )
         return records
-
-    def _candidates(self, prompt: Prompt) -> Candidates:
-        if self.candidates != "auto":
-            return self.candidates
-        return "best" if prompt.box is None and len(prompt.points) == 1 else "single"
-
-
-def _arrays(prompt: Prompt) -> Prompts:
-    if prompt.box is not None:
-        return Prompts(boxes=np.array([prompt.box], np.float32))
-    return Prompts(points=np.array([prompt.points]), labels=np.array([prompt.point_labels]))
 
 
 def _automatic(sam: Sam, rgb: Array, options: AutomaticOptions) -> list[dict[str, Any]]:
@@ -208,15 +202,16 @@ def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[s
     """Write the three files of an image, in the order of ``_ENDS``."""
     label_file, overlay, table = paths
     height, width = rgb.shape[:2]
+    shown = sorted(records, key=lambda r: -r["area"])  # small ones stay visible in front of large ones
     masks = FrameMasks(
         frame_index=0,
         pts=0,
         time_s=0.0,
-        ids=tuple(r["id"] for r in records),
-        boxes=np.array([run_lengths.bbox(r["segmentation"]) for r in records], np.float32).reshape(-1, 4),
-        scores=np.array([r["predicted_iou"] for r in records], np.float32),
-        labels=(None,) * len(records),
-        rles=tuple(r["segmentation"] for r in records),
+        ids=tuple(r["id"] for r in shown),
+        boxes=np.array([run_lengths.bbox(r["segmentation"]) for r in shown], np.float32).reshape(-1, 4),
+        scores=np.array([r["predicted_iou"] for r in shown], np.float32),
+        labels=(None,) * len(shown),
+        rles=tuple(r["segmentation"] for r in shown),
     )
     labels = label_map(masks, height, width)
     if labels.max(initial=0) > 255:

@@ -23,9 +23,10 @@ from vidseg.masks.boxes import mask_box
 from vidseg.masks.overlap import LogitWindow, resolve_overlaps
 from vidseg.masks.paste import upsample_window
 from vidseg.masks.rle import encode_window
+from vidseg.sam.drawing import draw_prompts
 from vidseg.sam.model import FrameFeatures, Sam
 from vidseg.sam.prompts import Prompts
-from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, draw_closely, mask_logits, plan_crops, to_low_res
+from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, mask_logits, plan_crops, to_low_res
 from vidseg.types import Frame, FrameMasks, Prompt, Rle, Tracks
 
 Mode = Literal["auto", "box", "none"]
@@ -74,33 +75,15 @@ class Refiner:
         """True when every frame must be encoded."""
         return self.options.mode != "none"
 
-    def draw(self, frame: Frame, features: FrameFeatures, prompts: Sequence[Prompt]) -> list[npt.NDArray[np.bool_]]:
-        """Masks (H, W) for box and point prompts on one frame; mask prompts are handed through.
-
-        Every object gets a second, closer look unless zoom is "never".
-
-        A single click is ambiguous: the best of three candidates is taken, as in SAM.
-
-        Raises:
-            UsageError: nothing is found at a prompt.
-        """
-        masks: list[npt.NDArray[np.bool_]] = []
-        for prompt in prompts:
-            if prompt.mask is not None:
-                masks.append(prompt.mask)
-                continue
-            boxes = None if prompt.box is None else np.array([prompt.box], np.float32)
-            points = np.array([prompt.points], np.float32) if prompt.points else None
-            labels = np.array([prompt.point_labels], np.int64) if prompt.points else None
-            candidates: Literal["best", "single"] = "best" if boxes is None and len(prompt.points) == 1 else "single"
-            asked = Prompts(boxes, points, labels)
-            logits, _ = draw_closely(self.sam, frame.rgb, features, asked, self.options.zoom, candidates=candidates)
-            mask = (logits[0, 0] > 0).cpu().numpy()
-            if not mask.any():
-                where = f"box {prompt.box}" if prompt.box else f"points {prompt.points}"
-                raise UsageError(f"frame {prompt.frame_index}: no object is found at {where}; give another prompt")
-            masks.append(mask)
-        return masks
+    def draw(
+        self,
+        frame: Frame,
+        features: FrameFeatures,
+        prompts: Sequence[Prompt],
+        shown: Mapping[int, npt.NDArray[np.bool_]] | None = None,
+    ) -> list[npt.NDArray[np.bool_]]:
+        """Masks (H, W) for the prompts on one frame, see :func:`vidseg.sam.drawing.draw_prompts`."""
+        return draw_prompts(self.sam, frame.rgb, features, prompts, self.options.zoom, shown)
 
     def refine(
         self,

@@ -154,21 +154,31 @@ def draw_closely(
     logits = answer.upsampled()
     if candidates == "all" or not zooms(sam.config, zoom):
         return logits, answer.iou
-    size = features.geometry.original
     for row in range(len(prompts)):
-        first = logits[row, 0]
-        box = mask_box((first > 0).cpu().numpy()) if prompts.boxes is None else prompts.boxes[row]
-        crop = crop_around(box, size)
-        if not bool((first > 0).any()):
-            continue
-        (closer,) = sam.encode([crop.of(image)], crop_side(sam.config))
-        asked = _in_crop(prompts, row, first, crop, closer.geometry)
-        (second,) = sam.decode([closer], [asked], output)
-        total = first.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) - LOGIT_LIMIT
-        inside = total[crop.y1 : crop.y2, crop.x1 : crop.x2]
-        inside += second.upsampled()[0, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT) + LOGIT_LIMIT
-        logits[row, 0] = total / 2
+        if bool((logits[row, 0] > 0).any()):
+            logits[row, 0] = look_closer(sam, image, logits[row, 0], prompts, output, row=row)
     return logits, answer.iou
+
+
+def look_closer(
+    sam: Sam,
+    image: npt.NDArray[np.uint8],
+    first: Float[Tensor, "H W"],
+    prompts: Prompts,
+    output: Output | None = None,
+    *,
+    row: int = 0,
+) -> Float[Tensor, "H W"]:
+    """The mean of ``first``, logits of an object of which some are positive, and those drawn on a crop around it."""
+    box = mask_box((first > 0).cpu().numpy()) if prompts.boxes is None else prompts.boxes[row]
+    crop = crop_around(box, (first.shape[0], first.shape[1]))
+    (closer,) = sam.encode([crop.of(image)], crop_side(sam.config))
+    asked = _in_crop(prompts, row, first, crop, closer.geometry)
+    (second,) = sam.decode([closer], [asked], output)
+    total = first.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) - LOGIT_LIMIT
+    inside = total[crop.y1 : crop.y2, crop.x1 : crop.x2]
+    inside += second.upsampled()[0, 0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT) + LOGIT_LIMIT
+    return total / 2
 
 
 def _in_crop(prompts: Prompts, row: int, first: Tensor, crop: Crop, geometry: Geometry) -> Prompts:

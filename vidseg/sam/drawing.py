@@ -1,0 +1,249 @@
+"""From what a user says of one object on one frame, a box, clicks or both, to its mask.
+
+A click names a thing, but not how large it is. So a new object is looked at on the whole frame and on crops around the
+click; of what is drawn there, cut off by no crop, the candidate with the largest product of predicted quality and
+stability (Segment Anything, appendix B) counts, and of it the connected parts under the clicks.
+
+Clicks on an object that is followed already correct the mask that would be shown without them, which is a prompt with
+the clicks. A click that agrees with that mask changes nothing. One on the object outside of it adds, and one on the
+background inside of it takes away; the rest stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vidseg.errors import UsageError
+from vidseg.masks.parts import Mask, parts_at
+from vidseg.sam.config import Output
+from vidseg.sam.model import FrameFeatures, Sam, stability_score
+from vidseg.sam.prompts import Prompts
+from vidseg.sam.zoom import (
+    LEAST_PX,
+    LOGIT_LIMIT,
+    Crop,
+    Zoom,
+    crop_around,
+    draw_closely,
+    look_closer,
+    mask_logits,
+    to_low_res,
+    zooms,
+)
+from vidseg.types import Prompt
+
+SCALES = (1 / 2, 1 / 4)
+"""Sides of the crops around a click, as shares of the frame's longer side."""
+_DISC = 1 / 64
+"""Radius of what a click on the background takes away at least, as a share of the frame's longer side."""
+
+Points = Sequence[tuple[float, float]]
+
+
+class Drawn(NamedTuple):
+    """Logits (H, W) of an object's mask in a frame, positive inside, and the quality that the network predicts."""
+
+    logits: Float[Tensor, "H W"]
+    quality: float
+
+    @property
+    def mask(self) -> Mask:
+        """The mask (H, W)."""
+        return np.asarray((self.logits > 0).cpu().numpy())
+
+
+def draw_object(
+    sam: Sam,
+    image: npt.NDArray[np.uint8],
+    features: FrameFeatures,
+    prompt: Prompt,
+    zoom: Zoom,
+    output: Output | None = None,
+) -> Drawn:
+    """A new object from its box, its clicks or both. ``output`` as in :meth:`Sam.decode`."""
+    asked = prompts_of(prompt)
+    clicked, _ = _by_label(prompt)
+    if prompt.box is not None or not clicked:
+        logits, quality = draw_closely(sam, image, features, asked, zoom, output)
+        return Drawn(logits[0, 0], float(quality[0, 0]))
+    first = _best_view(sam, image, features, asked, clicked, zoom, output)
+    if zooms(sam.config, zoom) and bool((first.logits > 0).any()):
+        first = Drawn(look_closer(sam, image, first.logits, asked, output), first.quality)
+    part = parts_at(first.mask, clicked)
+    return Drawn(_keep(first.logits, part), first.quality) if part.any() else first
+
+
+def draw_prompts(
+    sam: Sam,
+    image: npt.NDArray[np.uint8],
+    features: FrameFeatures,
+    prompts: Sequence[Prompt],
+    zoom: Zoom,
+    shown: Mapping[int, Mask] | None = None,
+) -> list[Mask]:
+    """Masks (H, W) for the prompts on one frame; mask prompts are handed through.
+
+    ``shown`` are the masks that followed objects would have without the prompts. What is drawn takes pixels from one of
+    them only where that one was clicked, or, from a box, where it is the larger of the two.
+
+    Raises:
+        UsageError: nothing is found at a prompt, or its clicks leave nothing.
+    """
+    shown = shown or {}
+    asked = {prompt.object_id for prompt in prompts}
+    others = [mask for i, mask in shown.items() if i not in asked]
+    masks: list[Mask] = []
+    for prompt in prompts:
+        if prompt.mask is not None:
+            masks.append(prompt.mask)
+            continue
+        before = shown.get(prompt.object_id)
+        where = f"object {prompt.object_id} on frame {prompt.frame_index}"
+        clicked, cleared = _by_label(prompt)
+        if before is not None and prompt.box is None:
+            mask = correct(sam, image, features, prompt, before, zoom)
+        elif prompt.box is None and not clicked:
+            raise UsageError(f"{where}: at least one click must be on the object, which is not seen there")
+        else:
+            mask, before = draw_object(sam, image, features, prompt, zoom).mask, None
+        for other in others:
+            is_clicked = any(other[int(y), int(x)] for x, y in clicked)
+            if not is_clicked and (clicked or cleared or other.sum() < mask.sum()):
+                mask = mask & ~other if before is None else mask & (before | ~other)
+        if not mask.any():
+            what = f"box {prompt.box}" if prompt.box else f"points {prompt.points}"
+            raise UsageError(f"{where}: no object is found at {what}; give another prompt")
+        masks.append(mask)
+    return masks
+
+
+def correct(
+    sam: Sam, image: npt.NDArray[np.uint8], features: FrameFeatures, prompt: Prompt, before: Mask, zoom: Zoom
+) -> Mask:
+    """The mask ``before`` (H, W) with the changes that the clicks of ``prompt`` ask for; maybe nothing is left."""
+    clicked, cleared = _by_label(prompt)
+    adding = [(x, y) for x, y in clicked if not before[int(y), int(x)]]
+    removing = [(x, y) for x, y in cleared if before[int(y), int(x)]]
+    mask = before
+    for _ in range(2 if adding or removing else 0):  # the second time it sees what the first has changed
+        low = to_low_res(torch.from_numpy(mask.astype(np.float32))[None], features.geometry, 0.0)
+        asked = prompts_of(prompt, mask_logits(low, LOGIT_LIMIT).numpy())
+        drawn = (sam.decode([features], [asked])[0].upsampled()[0, 0] > 0).cpu().numpy()
+        mask = (before & drawn if removing else before) | parts_at(drawn, adding)
+    for place in adding:
+        if not mask[int(place[1]), int(place[0])]:
+            mask = mask | _at(sam, image, features, prompt, place, zoom)
+    for place in removing:
+        if mask[int(place[1]), int(place[0])]:
+            mask = _without(mask, place, clicked, _at(sam, image, features, prompt, place, zoom))
+    return mask
+
+
+def prompts_of(prompt: Prompt, masks: npt.NDArray[np.float32] | None = None) -> Prompts:
+    """One user's prompt, with a mask of low resolution if there is one, as the decoder takes it."""
+    return Prompts(
+        boxes=None if prompt.box is None else np.array([prompt.box], np.float32),
+        points=np.array([prompt.points], np.float32) if prompt.points else None,
+        labels=np.array([prompt.point_labels], np.int64) if prompt.points else None,
+        masks=masks,
+    )
+
+
+def _by_label(prompt: Prompt) -> tuple[Points, Points]:
+    """Clicks on the object, clicks on the background."""
+    pairs = list(zip(prompt.points, prompt.point_labels, strict=True))
+    return [place for place, label in pairs if label == 1], [place for place, label in pairs if label == 0]
+
+
+def _best_view(
+    sam: Sam,
+    image: npt.NDArray[np.uint8],
+    features: FrameFeatures,
+    prompts: Prompts,
+    clicked: Points,
+    zoom: Zoom,
+    output: Output | None,
+) -> Drawn:
+    """The best candidate for clicks on the whole frame and on crops around them. A single click has three per view."""
+    frame = features.geometry.original
+    crops = [Crop(0, 0, frame[1], frame[0])] + (_crops(clicked, frame) if zooms(sam.config, zoom) else [])
+    views = [features] + [sam.encode([crop.of(image)])[0] for crop in crops[1:]]
+    best, best_score = None, -1.0
+    assert prompts.points is not None and prompts.labels is not None
+    for crop, view in zip(crops, views, strict=True):
+        points = crop.shift(prompts.points)
+        outside = ((points < 0) | (points >= np.array(crop.size[::-1]))).any(-1)
+        asked = Prompts(points=points, labels=np.where(outside, -1, prompts.labels))
+        single = prompts.points.shape[1] == 1
+        (answer,) = sam.decode([view], [asked], output, "all" if single else "single")
+        for logits, quality in zip(answer.upsampled()[0], answer.iou[0].tolist(), strict=True):
+            places = [(x - crop.x1, y - crop.y1) for x, y in clicked]
+            mask = (logits > 0).cpu().numpy()
+            part = parts_at(mask, places)
+            score = max(quality, 0.0) * float(stability_score(logits)) if part.any() else 0.0
+            part = part if part.any() else mask
+            if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
+                whole = logits.new_full(frame, -LOGIT_LIMIT)
+                whole[crop.y1 : crop.y2, crop.x1 : crop.x2] = _keep(logits, part)
+                best, best_score = Drawn(whole, quality), score
+    assert best is not None
+    return best
+
+
+def _crops(clicked: Points, frame: tuple[int, int]) -> list[Crop]:
+    """Crops around clicks, that hold all of them."""
+    places = np.array(clicked)
+    low, high = places.min(0), places.max(0)
+    crops = []
+    for side in (scale * max(frame) for scale in SCALES):
+        if side >= LEAST_PX and 2 * float((high - low).max()) <= side:
+            middle = (low + high) / 2
+            crops.append(crop_around(np.concatenate([middle - side / 2, middle + side / 2]), frame, 1.0))
+    return crops
+
+
+def _is_cut_off(mask: Mask, crop: Crop, frame: tuple[int, int]) -> bool:
+    """Does a mask reach a border of the crop that is none of the frame?"""
+    return bool(
+        (crop.y1 > 0 and mask[0].any())
+        or (crop.x1 > 0 and mask[:, 0].any())
+        or (crop.y2 < frame[0] and mask[-1].any())
+        or (crop.x2 < frame[1] and mask[:, -1].any())
+    )
+
+
+def _keep(logits: Tensor, mask: Mask) -> Tensor:
+    """Logits that are positive in ``mask`` only."""
+    return torch.where(torch.from_numpy(mask).to(logits.device), logits, logits.clamp(max=-LOGIT_LIMIT))
+
+
+def _at(
+    sam: Sam,
+    image: npt.NDArray[np.uint8],
+    features: FrameFeatures,
+    prompt: Prompt,
+    place: tuple[float, float],
+    zoom: Zoom,
+) -> Mask:
+    """The thing at one place, whatever it is."""
+    alone = Prompt(prompt.frame_index, prompt.object_id, points=(place,), point_labels=(1,))
+    return draw_object(sam, image, features, alone, zoom).mask
+
+
+def _without(mask: Mask, place: tuple[float, float], clicked: Points, thing: Mask) -> Mask:
+    """The mask without what was clicked on as background: a part of its own, a smaller thing, at least a disc."""
+    part = parts_at(mask, [place])
+    if (mask & ~part).any() and not any(part[int(y), int(x)] for x, y in clicked):
+        return mask & ~part
+    if thing[int(place[1]), int(place[0])] and 2 * (mask & thing).sum() < mask.sum():
+        return mask & ~thing
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    radius = max(1.0, _DISC * max(mask.shape))
+    return np.asarray(mask & ((x + 0.5 - place[0]) ** 2 + (y + 0.5 - place[1]) ** 2 > radius**2))
