@@ -75,15 +75,17 @@ def test_tracker_options_from_flags_win() -> None:
 
 def test_digest_tells_results_apart_not_places() -> None:
     base = RunConfig(input="a.mp4")
-    assert base.digest() == RunConfig(input="a.mp4", output=Path("x"), resume=True).digest()
+    assert base.digest() == RunConfig(input="a.mp4", output=Path("x"), resume=True, device="cpu").digest()
     assert base.digest() != RunConfig(input="a.mp4", model="sam-hq-vit-l").digest()
 
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         RunConfig(resume=True, overwrite=True).check()
-    with pytest.raises(UsageError, match="--tracker boxes"):
-        RunConfig(boxes=Path("d.json")).check()
+    for tracker in ("xmem", "mask2former"):
+        with pytest.raises(UsageError, match=f"--boxes needs --tracker boxes; --tracker {tracker} takes none"):
+            RunConfig(boxes=Path("d.json"), tracker=tracker).check()
+    RunConfig(boxes=Path("d.json"), tracker="boxes").check()
     with pytest.raises(UsageError, match="input"):
         from_mapping(RunConfig, {"input": 3}, where="here")
 

@@ -207,9 +207,3 @@ def test_frames_of_an_iterator_keep_one_size_and_order():
         masks([small, large])
     with pytest.raises(UsageError, match="frame 3 comes after frame 3"):
         masks([Frame(3, 0, 0.0, small), Frame(3, 1, 0.1, small)])
-
-
-@pytest.mark.parametrize("settings", [{"batch": 0}, {"fps": 0}, {"max_objects": 0}])
-def test_numbers_for_an_iterator_must_be_positive(settings):
-    with pytest.raises(UsageError, match=f"{next(iter(settings))} 0: more than 0 wanted"):
-        next(segment_frames([barcode_frame(0)], **settings))

@@ -21,6 +21,9 @@ from vidseg.options import load_yaml as load_yaml
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
 
 _MAX_SECONDS = 1_000_000
+_NO_MATTER = {
+    "result": False
+}  # settings that do not decide the result: where it goes, where it is made, how it is shown
 
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
 
@@ -42,7 +45,7 @@ class RunConfig:
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
     """Video file, folder or 'pattern' of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for
     standard input."""
-    output: Path | None = None
+    output: Path | None = field(default=None, metadata=_NO_MATTER)
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"
     """Who follows the objects: xmem, boxes, or another installed tracker (see `vidseg doctor`)."""
@@ -82,11 +85,11 @@ class RunConfig:
     """Number of the video stream to read, as ffprobe shows it (default: the largest of the default streams)."""
     deinterlace: bool = False
     """Make one picture of the two fields of each frame of an interlaced video."""
-    max_pixels: int = PIXEL_LIMIT
+    max_pixels: int = field(default=PIXEL_LIMIT, metadata=_NO_MATTER)
     """Largest frame in pixels; raise it only for an input that you trust."""
     batch: int = 4
     """Frames per HQ-SAM encoder batch."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata=_NO_MATTER)
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
@@ -94,16 +97,16 @@ class RunConfig:
     """Settings of the tracker (in YAML)."""
     tracker_option: _Repeat = ()
     """KEY=VALUE - a setting of the tracker. May be repeated."""
-    snapshot_every: int = 50
+    snapshot_every: int = field(default=50, metadata=_NO_MATTER)
     """Frames between snapshots of the tracker's state, from which --resume goes on."""
-    resume: bool = False
+    resume: bool = field(default=False, metadata=_NO_MATTER)
     """Go on with an interrupted run in the output folder."""
-    overwrite: bool = False
+    overwrite: bool = field(default=False, metadata=_NO_MATTER)
     """Replace what is in the output folder."""
-    read_timeout: float = 30.0
+    read_timeout: float = field(default=30.0, metadata=_NO_MATTER)
     """Seconds that opening the input, or its next frame, may take. Then a file is an error and a stream is connected to
     again."""
-    reconnect: int = 10
+    reconnect: int = field(default=10, metadata=_NO_MATTER)
     """How often in a row a lost camera or stream is connected to again, after 1, 2, 4, ... 30 s; 0: never."""
     drop: Literal["auto", "oldest", "none"] = "auto"
     """When the frames of a live source come faster than they are segmented: oldest leaves out those that wait longest
@@ -111,11 +114,11 @@ class RunConfig:
     and streams, none for standard input. Files never lose frames."""
     reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
     """What decodes a video file: PyAV, or another package in a process of its own, checked against PyAV."""
-    offline: bool = False
+    offline: bool = field(default=False, metadata=_NO_MATTER)
     """Never use the network: missing weights and remote inputs are an error."""
-    json_log: bool = False
+    json_log: bool = field(default=False, metadata=_NO_MATTER)
     """Progress as one json object per line on standard error."""
-    config: Path | None = None
+    config: Path | None = field(default=None, metadata=_NO_MATTER)
     """YAML file with any of these settings; flags win over it."""
 
     def check(self) -> None:
@@ -134,8 +137,8 @@ class RunConfig:
         check_seconds("--read-timeout", self.read_timeout)
         if self.resume and self.overwrite:
             raise UsageError("--resume and --overwrite exclude each other")
-        if self.boxes is not None and self.tracker == "xmem":
-            raise UsageError("--boxes needs --tracker boxes")
+        if self.boxes is not None and self.tracker != "boxes":
+            raise UsageError(f"--boxes needs --tracker boxes; --tracker {self.tracker} takes none")
         self.frame_range  # noqa: B018  (raises on a malformed range)
 
     @property
@@ -163,10 +166,9 @@ class RunConfig:
         return options
 
     def content(self) -> dict[str, Any]:
-        """The settings that decide the result, json-ready (not: where it goes, how it is shown)."""
-        skip = {"output", "resume", "overwrite", "offline", "json_log", "config", "snapshot_every"}
-        skip |= {"read_timeout", "reconnect"}
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skip}
+        """The settings that decide the result, json-ready; not where it goes, where it is made, or how it is shown."""
+        fields = (f for f in dataclasses.fields(self) if f.metadata.get("result", True))
+        data = {f.name: getattr(self, f.name) for f in fields}
         data["input"] = redact(self.input)
         return json.loads(json.dumps(data, default=str))
 

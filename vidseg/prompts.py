@@ -63,6 +63,25 @@ def parse_prompts(
     return fit_prompts([merged[key] for key in sorted(merged)], (video.height, video.width))
 
 
+def check_prompts(prompts: Sequence[Prompt]) -> None:
+    """Refuse what is wrong whatever the frames are.
+
+    Raises:
+        UsageError: an id twice on a frame, a mask without a pixel.
+    """
+    seen: set[tuple[int, int]] = set()
+    for prompt in prompts:
+        if (prompt.frame_index, prompt.object_id) in seen:
+            raise UsageError(f"{_place(prompt)} is given twice")
+        seen.add((prompt.frame_index, prompt.object_id))
+        if prompt.mask is not None and not prompt.mask.any():
+            raise UsageError(f"{_place(prompt)}: the mask is empty")
+
+
+def _place(prompt: Prompt) -> str:
+    return f"object {prompt.object_id} on frame {prompt.frame_index}"
+
+
 def fit_prompts(prompts: Sequence[Prompt], size: tuple[int, int]) -> list[Prompt]:
     """The prompts with their boxes cut to frames of ``size`` (height, width).
 
@@ -70,18 +89,13 @@ def fit_prompts(prompts: Sequence[Prompt], size: tuple[int, int]) -> list[Prompt
         UsageError: a box or point outside the frame, a mask of another size or without a pixel, an id twice on a frame.
     """
     height, width = size
-    seen: set[tuple[int, int]] = set()
+    check_prompts(prompts)
     fitted: list[Prompt] = []
     for prompt in prompts:
-        where = f"object {prompt.object_id} on frame {prompt.frame_index}"
-        if (prompt.frame_index, prompt.object_id) in seen:
-            raise UsageError(f"{where} is given twice")
-        seen.add((prompt.frame_index, prompt.object_id))
+        where = _place(prompt)
         if prompt.mask is not None and prompt.mask.shape != size:
             got = f"{prompt.mask.shape[1]}x{prompt.mask.shape[0]}"
             raise UsageError(f"{where}: the mask has {got} pixels, the frame {width}x{height}")
-        if prompt.mask is not None and not prompt.mask.any():
-            raise UsageError(f"{where}: the mask is empty")
         for x, y in prompt.points:
             if not (0 <= x < width and 0 <= y < height):
                 raise UsageError(f"{where}: point {x:g},{y:g} lies outside the frame, which is {width}x{height} pixels")

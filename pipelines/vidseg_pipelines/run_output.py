@@ -30,13 +30,12 @@ from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.run_folder import clear_folder, clear_unfinished
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import Advance, stream
+from vidseg_pipelines.unused import UnusedPrompts
 
 Started = Callable[[VideoInfo, int | None], Advance]
 
 MAX_WARNINGS = 50
 """Different warnings that a run keeps."""
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,7 @@ class RunOutput:
         self.pictures: ThumbnailSink | None = None
         self.davis: DavisSink | None = None
         self.left_out: list[str] = []
-        self.unused: dict[int, list[int]] = {}
-        for prompt in prompts:
-            self.unused.setdefault(prompt.frame_index, []).append(prompt.object_id)
+        self.unused = UnusedPrompts(prompts)
         if old is not None and self.next_frame > self.first:
             here = {"frame": self.next_frame, "used_before": old.get("used")}
             self.manifest["resumed"] = [*old.get("resumed", ()), here]
@@ -149,7 +146,7 @@ class RunOutput:
                     cancel=self.source.stop,
                 )
             self._export()
-            losses = [*self._losses(), *self._unused_prompts()]
+            losses = [*self._losses(), *self.unused.warnings()]
             status = "partial" if losses else "done"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -208,8 +205,7 @@ class RunOutput:
     def _remaining(self, frames: Iterable[Frame], replayed: Iterable[Sink]) -> Iterator[Frame]:
         """Frames still to do; those that the journal holds only pass by the ``replayed`` sinks."""
         done = read_journal(self.journal) if self.next_frame > self.first else iter(())
-        for frame in frames:
-            self.unused.pop(frame.index, None)
+        for frame in self.unused.watch(frames):
             if frame.index < self.next_frame:
                 masks = next(done, None)
                 if masks is None or masks.frame_index != frame.index:
@@ -239,14 +235,6 @@ class RunOutput:
                         EXPORTERS[name](self.journal, self.folder)
                     except PartialError as error:
                         self.left_out.append(str(error))
-
-    def _unused_prompts(self) -> list[str]:
-        if not self.unused:
-            return []
-        indices = sorted(self.unused)
-        shown = ", ".join(map(str, indices[:_SHOWN])) + (", ..." if len(indices) > _SHOWN else "")
-        objects = ", ".join(map(str, sorted({i for ids in self.unused.values() for i in ids})[:_SHOWN]))
-        return [f"prompts of object {objects} were not used: the input gave no frame {shown}"]
 
     def _losses(self) -> list[str]:
         """What of the input came to nothing."""
