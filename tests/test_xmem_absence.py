@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
-from vidseg_trackers.xmem.absence import is_blank
+from vidseg_trackers.xmem.absence import Presence, is_blank
 from vidseg_trackers.xmem.preprocess import Geometry, prepare_frame
 from vidseg_trackers.xmem.tracker import XMemTracker, build
 
@@ -101,6 +101,18 @@ def test_a_visible_object_is_not_lost_however_badly_it_is_seen(change: str) -> N
     images = [scene(1, t) for t in range(BEFORE)] + [CHANGES[change](scene(1, t)) for t in range(BEFORE, BEFORE + 2)]
     _, out, _ = follow(images)
     assert all(iou(tracks, t) > 0.5 for t, tracks in enumerate(out))
+
+
+def test_nothing_is_left_out_while_the_video_changes_gradually() -> None:
+    """Also where the network is in doubt: a mask of mean probability 0.52, far from memory."""
+    presence, image = Presence(), torch.zeros(1, 3, 32, 32)
+    doubtful = torch.full((2, 32, 32), 0.48)
+    doubtful[1] = 0.52
+    presence.prompted(image)
+    far = torch.full((1, 2, 2), -900.0)
+    assert presence.absent(image, doubtful, torch.full((1, 2, 2), -100.0), [7]) == []
+    assert presence.absent(image + 0.4, doubtful, far, [7]) == []
+    assert presence.absent(image + 2, doubtful, far, [7]) == [0]
 
 
 def test_a_speck_in_an_empty_sky_is_no_blank_frame() -> None:

@@ -1,8 +1,9 @@
 """Whether an object can be on a frame at all: the network alone finds some mask on blank frames and in other scenes.
 
-Three signs, from the surest on. A frame without structure shows nothing. A mask that the network itself hardly believes
-in is none. And on a frame that has nothing in common with the last one that showed an object (a cut), an object must
-look as it did: its pixels as near to memory as before, and clearly segmented.
+A frame without structure shows nothing. On a frame that is much changed (darker, lighter, other) against the last
+one that showed an object, a mask that the network itself hardly believes in is none. And on a frame that has nothing in
+common with that one (a cut), an object must look as it did: its pixels as near to memory as before, and clearly
+segmented. As long as a video changes gradually, nothing is left out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from vidseg.types import State
 
 BLANK_RANGE = 0.04
 """Largest difference (0..1) between the cells of a 64x64 thumbnail of a blank frame; sensor noise stays below it."""
+CHANGE, CORRELATION = 0.12, 0.5
+"""A changed frame: 16x16 thumbnails differ by more (mean, 0..1). A cut: they also correlate less. Successive frames of
+31 clips never changed so much; 95 % of the pairs of frames of two clips were cuts."""
 MIN_SCORE = 0.6
-"""Least mean probability inside a mask. Visible objects had 0.67 and more, also when blurred or dim."""
-CUT_DIFFERENCE, CUT_CORRELATION = 0.12, 0.5
-"""A cut: 16x16 thumbnails differ by more (mean, 0..1) and correlate less. Successive frames of 31 clips: never both;
-95 % of the pairs of frames of two clips: both."""
+"""Least mean probability inside a mask on a changed frame. Visible objects had 0.67 and more, also blurred or dim."""
 MAX_DISTANCE, MIN_SCORE_AFTER_CUT = 1.1, 0.8
 """After a cut: distance of the object's pixels from memory, relative to before, and the mean probability."""
 _MEAN_STD = 0.226  # of the normalisation: brings differences of normalised images back to the scale 0..1
@@ -57,7 +58,8 @@ class Presence:
             ids: of the objects.
         """
         thumbnail = F.adaptive_avg_pool2d(image, (16, 16))
-        cut = self.thumbnail is not None and _differ(self.thumbnail, thumbnail)
+        changed, cut = (False, False) if self.thumbnail is None else _compare(self.thumbnail, thumbnail)
+        least = MIN_SCORE_AFTER_CUT if cut else MIN_SCORE
         masks = probabilities.argmax(0) == torch.arange(1, len(ids) + 1, device=image.device)[:, None, None]
         share = F.adaptive_avg_pool2d(probabilities[1:], (nearest.shape[1], nearest.shape[2]))
         distance = -(nearest * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=1e-6)
@@ -65,7 +67,7 @@ class Presence:
         found, gone = masks.flatten(1).any(1).tolist(), []
         for row, (i, s, d) in enumerate(zip(ids, score.tolist(), distance.tolist(), strict=True)):
             usual = self.distances.get(i, 0.0)
-            if s < MIN_SCORE or (cut and (s < MIN_SCORE_AFTER_CUT or d > MAX_DISTANCE * usual)):
+            if (changed and s < least) or (cut and d > MAX_DISTANCE * usual):
                 gone.append(row)
             elif found[row]:
                 self.distances[i] = 0.8 * usual + 0.2 * d if usual else d
@@ -94,9 +96,8 @@ class Presence:
         self.distances = {int(k.removeprefix("distance.")): float(v) for k, v in state.items() if k != "thumbnail"}
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
-    """Have two thumbnails nothing in common?"""
-    if float((a - b).abs().mean()) * _MEAN_STD <= CUT_DIFFERENCE:
-        return False
-    a, b = (x - x.mean((2, 3), keepdim=True) for x in (a, b))
-    return float(F.cosine_similarity(a.flatten(), b.flatten(), dim=0)) < CUT_CORRELATION
+def _compare(last: Tensor, now: Tensor) -> tuple[bool, bool]:
+    """Has the frame changed? Is it a cut?"""
+    changed = float((last - now).abs().mean()) * _MEAN_STD > CHANGE
+    last, now = (x - x.mean((2, 3), keepdim=True) for x in (last, now))
+    return changed, changed and float(F.cosine_similarity(last.flatten(), now.flatten(), dim=0)) < CORRELATION
