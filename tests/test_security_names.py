@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from media import barcode_frame, write_video
 from toys import BoxesEverywhere, tiny_sam
@@ -17,12 +21,16 @@ from vidseg.config import RunConfig
 from vidseg.errors import InputError
 from vidseg.names import printable, safe_name
 from vidseg.outputs import EXPORTERS
-from vidseg.types import Frame, Prompt, Tracks
+from vidseg.types import Frame, Prompt, Source, Tracks
+from vidseg.video import LiveSource
+from vidseg_pipelines import command, progress
+from vidseg_pipelines import run as run_module
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.leases import Leases
 from vidseg_pipelines.batch.store import Job, Store
 from vidseg_pipelines.run import Loaders, run_video
+from vidseg_pipelines.run_output import RunSummary
 
 HOSTILE = [
     "..",
@@ -150,3 +158,48 @@ def test_messages_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.Captu
     assert told.count("\n") == 1 and told.rstrip("\n").isprintable()
     assert "a?[2J ?b.mp4" in told
     assert printable("a\tb\x07") == "a b?"
+
+
+@pytest.mark.parametrize("kind", ["video", "stills", "live"])
+def test_a_run_that_ends_well_does_not_steer_the_terminal_either(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Progress, warnings, notices and the results: names of files are in all of them."""
+    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: BoxesEverywhere(1))
+    monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
+    name = "e\x1b[31mv\x07il\udc9b"
+    pictures = [barcode_frame(n) for n in range(4)]
+    if kind == "stills":
+        path = tmp_path / name
+        path.mkdir()
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(path / f"{number}{name}.png")
+        (path / f"3{name}.png").write_bytes((path / f"3{name}.png").read_bytes()[:200])
+    else:
+        path = write_video(tmp_path / "v.mp4", pictures).rename(tmp_path / f"{name}.mp4")
+    if kind == "live":
+
+        def noticed(config: RunConfig, *, opened: Callable[[Source], None], **how: object) -> RunSummary:
+            source = object.__new__(LiveSource)
+            source.live = True
+            opened(source)
+            source.notice(f"{name}: connected again")
+            return run_video(config, **how)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(command, "run_video", noticed)
+    out = tmp_path / f"out{name}"
+    assert main(["run", str(path), "--output", str(out), "--save", "overlay"]) == (5 if kind == "stills" else 0)
+    told = capsys.readouterr()
+    assert all(line.isprintable() for line in [*told.err.splitlines(), *told.out.splitlines()])
+    assert "e?[31mv?il?: " in told.err and "results: " in told.out
+    assert ("warning: " in told.err) == (kind == "stills")
+
+
+def test_names_are_no_markup_of_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress.RunProgress("a[red]b[/]\x1b[2J", 3) as bar:
+        bar.advance(3, 1)
+    assert "a[red]b[/]?[2J" in stream.getvalue()

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import ClassVar
 
 from vidseg.config import RunConfig
+from vidseg.names import printable
 from vidseg.outputs.layout import OVERLAY
 from vidseg.types import Source, VideoInfo
 from vidseg.video import LiveSource
@@ -39,7 +40,7 @@ class RunCommand(RunConfig):  # noqa: D101
             if source.live:
                 live.append(source)
             if isinstance(source, LiveSource):
-                source.notice = lambda text: sys.stderr.write(f"{text}\n")
+                source.notice = lambda text: sys.stderr.write(f"{printable(text)}\n")
 
         def stop(number: int, frame: FrameType | None) -> None:
             if not live:
@@ -69,7 +70,7 @@ class RunCommand(RunConfig):  # noqa: D101
 def _report(summary: RunSummary) -> None:
     for kind, texts in (("note", summary.notes), ("warning", summary.warnings)):
         for text in texts:
-            sys.stderr.write(f"{kind}: {text}\n")
+            sys.stderr.write(f"{kind}: {printable(text)}\n")
     gap = summary.gap
     if gap.reconnects or gap.dropped:
         sys.stderr.write(
@@ -80,4 +81,4 @@ def _report(summary: RunSummary) -> None:
     overlay = [path for path in summary.outputs if path.name == OVERLAY]
     lines += [f"overlay: {path}" for path in overlay]
     lines.append(f"results: {summary.folder} ({', '.join(p.name for p in summary.outputs if p not in overlay)})")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(map(printable, lines)) + "\n")

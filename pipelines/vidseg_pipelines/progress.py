@@ -9,7 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vidseg.names import printable
 
 PLAIN_EVERY_S = 10.0
 
@@ -18,7 +21,7 @@ class RunProgress:
     """Counts frames, or other units. ``total`` may be unknown (None): then the remaining time is not estimated."""
 
     def __init__(self, name: str, total: int | None, *, json_log: bool = False, unit: str = "frames") -> None:
-        self._name, self._total, self._json, self._unit = name, total, json_log, unit
+        self._name, self._total, self._json, self._unit = printable(name), total, json_log, unit
         self._rate = "fps" if unit == "frames" else f"{unit} per second"
         self._started = self._last = time.monotonic()
         self._done = self._told = 0
@@ -27,7 +30,7 @@ class RunProgress:
         if console.is_terminal and not json_log:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console)
-            self._task = self._bar.add_task(name, total=total, rate="")
+            self._task = self._bar.add_task(escape(self._name), total=total, rate="")
 
     def __enter__(self) -> Self:
         """Show the bar."""

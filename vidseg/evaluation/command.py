@@ -17,6 +17,7 @@ from vidseg.evaluation.region import evaluate_masks
 from vidseg.evaluation.tables import draw_curves, text_pairs, text_table, write_json
 from vidseg.evaluation.tube_ap import evaluate_tubes
 from vidseg.evaluation.vos import evaluate_vos
+from vidseg.names import printable
 
 _WORST = 10
 _Curve = list[tuple[float, float]]
@@ -236,7 +237,7 @@ class MasksCommand(_Outputs):
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n\n")
+    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n\n")
 
 
 def _number(value: object) -> float:

@@ -6,8 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from vidseg.names import printable
 from vidseg.sam.build import load_sam
 from vidseg.sam.onnx_export import export_onnx
 from vidseg.weights.progress import DownloadBar
@@ -31,8 +30,7 @@ class ExportOnnxCommand:
 
     def run(self) -> int:
         """Export; returns 0."""
-        console = Console(file=sys.stdout, soft_wrap=True)
         sam = load_sam(self.model, offline=self.offline, progress=DownloadBar(self.model))
         for path in export_onnx(sam, self.output):
-            console.print(str(path), highlight=False)
+            sys.stdout.write(f"{printable(str(path))}\n")
         return 0

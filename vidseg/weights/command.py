@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidseg.errors import UsageError, WeightsError
+from vidseg.names import printable
 from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, weights_folder
 from vidseg.weights.fetch import fetch, file_digest, mismatch
 from vidseg.weights.progress import DownloadBar
@@ -76,7 +77,7 @@ class FetchCommand:
             if entry.non_commercial:
                 console.print(f"{entry.name}: licence {entry.licence}, no commercial use")
             path = fetch(entry, self.folder or weights_folder(), progress=DownloadBar(entry.name))
-            Console(file=sys.stdout, soft_wrap=True).print(str(path), highlight=False)
+            sys.stdout.write(f"{printable(str(path))}\n")
         return 0
 
 
@@ -94,7 +95,6 @@ class VerifyCommand:
 
     def run(self) -> int:
         """Print one line per file; 0 when all are right, 4 otherwise."""
-        console = Console(file=sys.stdout, soft_wrap=True)
         by_file = {e.file: e for e in CATALOG.values()}
         wrong = False
         for name in self.files or tuple(n for n in CATALOG if find_local(n)):
@@ -112,7 +112,7 @@ class VerifyCommand:
             verdict = problem or "ok"
             if not problem and not known:
                 verdict = f"no published checksum, sha256 {file_digest(path, 'sha256')}"
-            console.print(f"{entry.name}: {path}: {verdict}", highlight=False)
+            sys.stdout.write(printable(f"{entry.name}: {path}: {verdict}") + "\n")
         return WeightsError.exit_code if wrong else 0
 
 
@@ -160,5 +160,5 @@ class ConvertCommand:
             save_sam(sam, target)
         except OSError as error:
             raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
-        Console(file=sys.stdout, soft_wrap=True).print(str(target), highlight=False)
+        sys.stdout.write(f"{printable(str(target))}\n")
         return 0

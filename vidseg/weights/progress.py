@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from vidseg.names import printable
 
 
 class DownloadBar:
@@ -13,7 +16,7 @@ class DownloadBar:
 
     def __init__(self, label: str) -> None:
         """``label``: what is downloaded."""
-        self._label = label
+        self._label = escape(printable(label))
         self._bar: Progress | None = None
 
     def __call__(self, have: int, total: int | None) -> None:

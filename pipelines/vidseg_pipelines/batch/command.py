@@ -165,7 +165,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
             table, page = write_summary(folder, rows)
     names = {job.name for job in jobs}
     rows = [row for row in rows if row.name in names]
-    sys.stdout.write(f"{headline(rows)}\nsummary: {page}, {table}\n")
+    sys.stdout.write(f"{headline(rows)}\n" + printable(f"summary: {page}, {table}") + "\n")
     return exit_code(rows)
 
 

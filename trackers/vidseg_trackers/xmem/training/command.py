@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vidseg.errors import OutputError
+from vidseg.names import printable
 from vidseg.options import load_yaml
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.loop import CHECKPOINT, train
@@ -41,5 +42,5 @@ class TrainXmemCommand:
             )
 
         weights = train(config, self.output, resume=self.resume, log=log)
-        console.print(f"{weights}")
+        console.print(printable(str(weights)), markup=False)
         return 0
