@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from vidseg.errors import InputError, OutputError
+from vidseg.errors import OutputError
 from vidseg.masks import (
     LogitWindow,
     box_iou,
@@ -17,7 +17,6 @@ from vidseg.masks import (
     encode,
     label_map,
     mask_box,
-    read_annotation,
     resolve_overlaps,
 )
 from vidseg.types import FrameMasks
@@ -88,59 +87,3 @@ def test_label_map_paints_ids():
 def save(tmp_path, picture: Image.Image, name: str = "mask.png"):
     picture.save(tmp_path / name)
     return tmp_path / name
-
-
-def test_palette_png_keeps_its_indices(tmp_path):
-    picture = Image.fromarray(index_image(), "L")
-    picture.putpalette(davis_palette().tobytes())
-    objects = read_annotation(save(tmp_path, picture), SIZE)
-    assert list(objects) == [1, 3]
-    assert (objects[3] == (index_image() == 3)).all()
-    assert objects[1].dtype == np.bool_
-
-
-@pytest.mark.parametrize("values", [(0, 255), (0, 1)])
-def test_black_and_white_is_object_one(tmp_path, values):
-    index = np.where(index_image() > 0, values[1], values[0]).astype(np.uint8)
-    objects = read_annotation(save(tmp_path, Image.fromarray(index)), SIZE)
-    assert list(objects) == [1]
-    assert (objects[1] == (index_image() > 0)).all()
-
-
-def test_one_bit_and_grey_index_images(tmp_path):
-    one_bit = Image.fromarray(np.where(index_image() > 0, 255, 0).astype(np.uint8)).convert("1")
-    assert list(read_annotation(save(tmp_path, one_bit), SIZE)) == [1]
-    assert list(read_annotation(save(tmp_path, Image.fromarray(index_image())), SIZE)) == [1, 3]
-
-
-def test_pictures_are_refused_instead_of_becoming_objects(tmp_path):
-    white = Image.fromarray(np.where(index_image() > 0, 255, 0).astype(np.uint8))
-    soft = white.filter(ImageFilter.GaussianBlur(2))
-    with pytest.raises(InputError, match="different values up to 255: a soft edge"):
-        read_annotation(save(tmp_path, soft), SIZE)
-    with pytest.raises(InputError, match="a mask with RGB pixels"):
-        read_annotation(save(tmp_path, white.convert("RGB")), SIZE)
-    with pytest.raises(InputError, match="a mask with RGBA pixels"):
-        read_annotation(save(tmp_path, white.convert("RGBA")), SIZE)
-    many = Image.fromarray((np.arange(SIZE[0] * SIZE[1]) % 256).reshape(SIZE).astype(np.uint8), "P")
-    many.putpalette(davis_palette().tobytes())
-    with pytest.raises(InputError, match="255 different values"):
-        read_annotation(save(tmp_path, many), SIZE)
-
-
-def test_other_wrong_masks(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
-        read_annotation(tmp_path / "none.png", SIZE)
-    (tmp_path / "text.png").write_text("text")
-    with pytest.raises(InputError, match="not a PNG"):
-        read_annotation(tmp_path / "text.png", SIZE)
-    with pytest.raises(InputError, match="not a PNG"):
-        read_annotation(save(tmp_path, Image.fromarray(index_image()), "mask.jpg"), SIZE)
-    with pytest.raises(InputError, match="the mask is 60x40, the frame is 80x40"):
-        read_annotation(save(tmp_path, Image.fromarray(index_image())), (40, 80))
-    with pytest.raises(InputError, match="the mask is empty"):
-        read_annotation(save(tmp_path, Image.fromarray(np.zeros(SIZE, np.uint8))), SIZE)
-    whole = save(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 2, SIZE, np.uint8))).read_bytes()
-    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="damaged PNG"):
-        read_annotation(tmp_path / "half.png", SIZE)

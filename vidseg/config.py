@@ -57,7 +57,7 @@ class RunConfig:
     """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. With the id and frame
     of a box they belong together; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
-    """[FRAME:]FILE.png - objects by a DAVIS-palette or 0/255 mask. May be repeated."""
+    """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
     boxes: Path | None = None
     """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), csv
     with named columns, or a masks.jsonl."""

@@ -36,7 +36,7 @@ def parse_prompts(
         match = _split(text)
         if match["id"]:
             raise UsageError(f"--mask {text}: the ids come from the file; leave out '{match['id']}@'")
-        for object_id, mask in read_annotation(mask_file(text), (video.height, video.width)).items():
+        for object_id, mask in read_annotation(mask_file(text), video).items():
             prompts.append(Prompt(_frame(match, first_frame), object_id, mask=mask))
     taken = {p.object_id for p in prompts}
     entries = [("--box", t) for t in boxes] + [("--point", t) for t in points]

@@ -16,9 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.evaluation.png import plain_pixels
 from vidseg.files import counts, data_files, data_folders
+from vidseg.limits import PIXEL_LIMIT, check_pixels
 from vidseg.text import read_text
-from vidseg.video import PIXEL_LIMIT
-from vidseg.video.images import check_pixels
 
 LabelMap = npt.NDArray[np.unsignedinteger[Any]]
 _PNG = (".png",)

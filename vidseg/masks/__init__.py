@@ -5,7 +5,7 @@
 * ``boxes``: ``mask_box(mask)``, ``box_iou(a, b)``, ``clip_boxes(boxes, width, height)``.
 * ``palette``: ``davis_palette()``, ``color_of(object_id)``.
 * ``files``: ``read_mask_values(path)``, the one rule for what the values of a mask file mean.
-* ``annotation``: ``read_annotation(path, (height, width)) -> {object id: mask}``.
+* ``annotation``: ``read_annotation(path, video) -> {object id: mask}``.
 * ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``,
   ``disjoint_masks(masks_by_id, frame_index)``.
 """

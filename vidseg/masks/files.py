@@ -23,11 +23,14 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from vidseg.errors import InputError
+from vidseg.limits import PIXEL_LIMIT, check_pixels
 from vidseg.types import ShapeRepr
-from vidseg.video.images import check_pixels
 
 FOREGROUND = 128
 """Grey values above this one are foreground."""
+
+FORMATS = ("PNG", "TIFF", "BMP", "DIB", "GIF", "JPEG", "WEBP", "PPM")
+"""Formats of mask files, in Pillow's words; others may start programs."""
 
 VOID = 255
 """Index that belongs to no object, as in DAVIS and Pascal VOC."""
@@ -62,13 +65,13 @@ class MaskFile(ShapeRepr):
         return self.values > (FOREGROUND if self.kind == "soft" else 0)
 
 
-def read_mask_values(path: Path) -> MaskFile:
-    """Read a mask file of any format that Pillow reads, turned as its EXIF orientation says.
+def read_mask_values(path: Path, pixel_limit: int = PIXEL_LIMIT) -> MaskFile:
+    """Read a mask file of one of :data:`FORMATS`, turned as its EXIF orientation says.
 
     Raises:
         InputError: missing, damaged, too large, several pictures in one file, or floating-point values.
     """
-    pixels, palette = _read(path)
+    pixels, palette = _read(path, pixel_limit)
     if palette is not None:
         return _from_indices(path, pixels, palette)
     pixels, alpha = _visible(pixels)
@@ -88,11 +91,11 @@ def read_mask_values(path: Path) -> MaskFile:
     return MaskFile(path, _soft(brightness), "soft")
 
 
-def _read(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+def _read(path: Path, pixel_limit: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
     """Pixels (H, W) or (H, W, C), and the colours (N, 3) of the indices of a palette file."""
     try:
-        with Image.open(path) as image:
-            check_pixels(path, image.size)
+        with Image.open(path, formats=FORMATS) as image:
+            check_pixels(path, image.size, pixel_limit)
             if getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{path}: {image.n_frames} pictures in one file; a mask is one picture")  # type: ignore[attr-defined]
             turned = ImageOps.exif_transpose(image)

@@ -16,6 +16,7 @@ from PIL import Image
 from vidseg.errors import InputError, PartialError, UsageError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks import rle as run_lengths
+from vidseg.masks.files import VOID
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
 from vidseg.outputs.files import atomic_file, make_folder
@@ -214,7 +215,7 @@ def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[s
         rles=tuple(r["segmentation"] for r in shown),
     )
     labels = label_map(masks, height, width)
-    if labels.max(initial=0) > 255:
+    if labels.max(initial=0) >= VOID:  # which belongs to no object in a palette
         image = Image.fromarray(labels.astype(np.uint16))
     else:
         image = Image.fromarray(labels.astype(np.uint8), "L")

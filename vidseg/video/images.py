@@ -21,8 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vidseg.errors import InputError
 from vidseg.files import IMAGE_SUFFIXES
-from vidseg.limits import PIXEL_LIMIT
-from vidseg.limits import check_pixels as check_pixels
+from vidseg.limits import PIXEL_LIMIT, check_pixels
 from vidseg.types import Array
 from vidseg.video.levels import Levels, find_levels, to_uint8
 from vidseg.video.orientation import Orientation
