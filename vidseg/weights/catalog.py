@@ -14,7 +14,7 @@ from typing import Literal
 
 from vidseg.errors import UsageError, did_you_mean
 
-Family = Literal["sam", "xmem", "mask2former"]
+Family = Literal["sam", "xmem", "cutie", "mask2former"]
 
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -52,10 +52,12 @@ class Entry:
 _HQ_SAM = "Segment Anything in High Quality (Ke et al., NeurIPS 2023)"
 _SAM = "Segment Anything (Kirillov et al., ICCV 2023)"
 _XMEM = "XMem (Cheng and Schwing, ECCV 2022)"
+_CUTIE = "Putting the Object Back into Video Object Segmentation (Cheng et al., CVPR 2024)"
 _M2F = "Mask2Former for Video Instance Segmentation (Cheng et al., 2021)"
 _HQ_URL = "https://huggingface.co/lkeab/hq-sam/resolve/main/"
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 _XMEM_URL = "https://github.com/hkchengrex/XMem/releases/download/v1.0/"
+_CUTIE_URL = "https://github.com/hkchengrex/Cutie/releases/download/v1.0/"
 _M2F_URL = "https://dl.fbaipublicfiles.com/maskformer/video_mask2former/"
 
 
@@ -144,6 +146,27 @@ ENTRIES: tuple[Entry, ...] = (
         _XMEM,
         _XMEM_URL + "XMem-s012.pth",
         note="no checksum is published",
+    ),
+    Entry(
+        "cutie-base-mega",
+        "Cutie, base",
+        "cutie",
+        "cutie-base-mega.pth",
+        "MIT",
+        _CUTIE,
+        _CUTIE_URL + "cutie-base-mega.pth",
+        md5_prefix="a6071de6136982e396851903ab4c083a",
+        note="the licence of the code; none is stated for the weights",
+    ),
+    Entry(
+        "cutie-small-mega",
+        "Cutie, small",
+        "cutie",
+        "cutie-small-mega.pth",
+        "MIT",
+        _CUTIE,
+        _CUTIE_URL + "cutie-small-mega.pth",
+        note="no checksum is published; the licence of the code",
     ),
     _m2f(2019, "r50", "R50", "34112b"),
     _m2f(2019, "r101", "R101", "a34dca"),

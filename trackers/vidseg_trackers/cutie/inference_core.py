@@ -177,6 +177,10 @@ class InferenceCore:
         # one memory layout whatever the kernels gave, so that a restored state continues bit-identically
         self.sensory = {i: one.contiguous() for i, one in zip(self.ids, sensory.unbind(1), strict=True)}
 
+    def skip(self) -> None:
+        """A frame that shows nothing: only time goes on."""
+        self._time += 1
+
     def remove(self, ids: Iterable[int]) -> None:
         """Forget objects; unknown ids are ignored."""
         gone = set(ids)

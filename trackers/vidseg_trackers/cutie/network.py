@@ -26,10 +26,8 @@ from vidseg_trackers.xmem.modules import (
     conv_with_shared,
 )
 from vidseg_trackers.xmem.network import KeyProjection
+from vidseg_trackers.xmem.preprocess import MEAN, STD
 from vidseg_trackers.xmem.resnet import BasicBlock, Bottleneck, FrozenBatchNorm2d, stage
-
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 class ImageFeatures(NamedTuple):
@@ -189,7 +187,7 @@ class Cutie(nn.Module):
 
     def encode_image(self, image: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """Look at images: RGB in 0..1, zero-padded to multiples of 16 (the padding is normalised with the rest)."""
-        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (_MEAN, _STD))
+        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (MEAN, STD))
         image = ((image - mean) / std).to(self.pix_feat_proj.weight.dtype)
         f16, f8, f4 = self.pixel_encoder(image)
         return ImageFeatures(image, f16, f8, f4, self.pix_feat_proj(f16), *self.key_proj(f16))

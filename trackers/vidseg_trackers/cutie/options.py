@@ -57,6 +57,8 @@ class CutieOptions:
     """Average with the mirrored image: twice the time."""
     memory: Literal["correct", "official"] = "correct"
     """'official' repeats two faults of the published code when objects are removed, to compare numbers."""
+    absence: bool = True
+    """Frames that show nothing (one colour, at most with noise) have no objects, and are not memorised."""
     forget_after: int = 0
     """Remove an object and its memory when it was absent for so many frames; 0 = never."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from vidseg.errors import UsageError, WeightsError, did_you_mean
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
+from vidseg.weights.kinds import kind_of
 from vidseg.weights.read import read_weights
 from vidseg.weights.unwrap import Network
 from vidseg_trackers.xmem.config import XMemConfig
@@ -31,6 +32,8 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
     """
     path = _find(weights, offline)
     file = read_weights(path, _NETWORK)
+    if not _NETWORK.fits(file.tensors):
+        raise WeightsError(f"{path}: not an XMem, but {kind_of(file.tensors)}")
     text = file.metadata.get("config")
     try:
         config = XMemConfig.from_json(text) if text is not None else XMemConfig.from_state_dict(file.tensors)
