@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from vidseg.errors import InputError
 from vidseg.masks import davis_palette, encode, read_annotation
-from vidseg.sam.command import _write
+from vidseg.sam import command
 from vidseg.types import VideoInfo
 from vidseg.video import probe
 
@@ -160,9 +160,17 @@ def test_the_limit_of_pixels_is_that_of_the_frames(tmp_path: Path, monkeypatch: 
     assert limits == [WIDTH * HEIGHT]
 
 
-def test_255_masks_of_vidseg_image_can_be_given_to_vidseg_run(tmp_path: Path) -> None:
+def test_255_masks_of_vidseg_image_can_be_given_to_vidseg_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last would be void in a palette."""
     ids = np.arange(256).reshape(16, 16).repeat(6, 0).repeat(8, 1)
-    records = [{"id": k, "predicted_iou": 1.0, "segmentation": encode(ids == k)} for k in range(1, 256)]
-    _write(tmp_path, "photo", Path("photo.jpg"), np.zeros((HEIGHT, WIDTH, 3), np.uint8), records, "compact")
-    assert list(read_annotation(tmp_path / "photo.png", VIDEO)) == list(range(1, 256))
+    monkeypatch.setattr(command, "load_sam", lambda *a, **k: None)
+    monkeypatch.setattr(
+        command,
+        "_automatic",
+        lambda *a: [
+            {"id": k, "predicted_iou": 1.0, "area": 48, "segmentation": encode(ids == k)} for k in range(1, 256)
+        ],
+    )
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photo.jpg")
+    assert command.ImageCommand(images=(str(tmp_path / "photo.jpg"),), output=tmp_path / "out").run() == 0
+    assert list(read_annotation(tmp_path / "out" / "photo.png", VIDEO)) == list(range(1, 256))
