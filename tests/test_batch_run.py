@@ -22,6 +22,7 @@ from vidseg.cli import main
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.outputs import read_journal
+from vidseg.outputs.folder import claimed
 from vidseg.types import Frame, Tracks, VideoInfo
 from vidseg_pipelines.batch import command as batch_command
 from vidseg_pipelines.batch import supervisor
@@ -503,3 +504,26 @@ def test_other_engines(
             ray.shutdown()
     assert [row["status"] for row in table(out).values()] == ["done", "done", "failed"]
     assert results_ok(out, 2)
+
+
+def test_a_folder_that_another_run_writes_to_fails_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    with claimed(out / "a"):
+        work(spec_of(store, job), 0)
+        assert "is in use by another run" in store.result(job.key).reason  # type: ignore[union-attr]
+        with pytest.raises(UsageError, match="is in use by another run"):
+            plan_jobs(store, leases, expand([job.config.input], base), overwrite=True)
+    plan_jobs(store, leases, expand([job.config.input], base), retry_failed=True)
+    work(spec_of(store, job), 0)
+    assert store.result(job.key).status == "done"  # type: ignore[union-attr]
+
+
+def test_an_overwrite_never_removes_what_it_reads(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    work(spec_of(store, job), 0)
+    before = results(out / "a")
+    corrected = replace(base, mask=(str(out / "a" / "davis" / "00000.png"),))
+    with pytest.raises(UsageError, match=r"00000\.png is read and would be overwritten by .*davis"):
+        plan_jobs(store, leases, expand([job.config.input], corrected), overwrite=True)
+    assert results(out / "a") == before
+    assert store.finished() == {job.key}

@@ -12,6 +12,7 @@ import pytest
 from media import barcode_frame, barcode_video, read_barcode, write_video
 from vidseg.errors import InputError
 from vidseg.video import open_source, probe
+from vidseg.video.damage import Damage
 
 COUNT = 60
 
@@ -176,3 +177,11 @@ def test_colour_tags_that_cannot_be_converted_are_set_aside(tmp_path):
     codes, warnings = read(path)
     assert codes == [5]
     assert any("colour tags that were ignored" in w for w in warnings)
+
+
+def test_the_lines_of_endless_damage_have_an_end():
+    lines: list[str] = []
+    damage = Damage(lines)
+    for number in range(10_000):
+        damage.add(f"packets failed at {number}", place=str(number))
+    assert len(lines) < 50 and sum(int(line.split()[0]) for line in lines) == 10_000

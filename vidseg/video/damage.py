@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 _SHOWN = 8
+_KINDS = 40
+_OTHER = "other faults"
 
 
 class Damage:
-    """Counts kinds of damage with the places where they were seen; each kind has one line, which is always true."""
+    """Counts kinds of damage with the places where they were seen; each kind has one line, which is always true.
+
+    Beyond a limit, further kinds share one line.
+    """
 
     def __init__(self, lines: list[str], form: str = "{count} {kind} (near frame {places})") -> None:
         """``lines`` gets one line per kind; it may be appended to by others, but not shortened."""
@@ -20,6 +25,8 @@ class Damage:
     def add(self, kind: str, place: str | None = None) -> None:
         """Count one more ``kind``."""
         place = str(self.position) if place is None else place
+        if kind not in self._rows and len(self._rows) >= _KINDS:
+            kind = _OTHER
         if kind not in self._rows:
             self._rows[kind] = len(self._lines)
             self._lines.append("")

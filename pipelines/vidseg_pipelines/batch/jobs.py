@@ -12,12 +12,12 @@ from pathlib import Path
 from vidseg.errors import UsageError, output_error
 from vidseg.locks import file_lock
 from vidseg.names import safe_name
-from vidseg.outputs.folder import claimed
+from vidseg.outputs.folder import claimed, keep_apart
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
 from vidseg_pipelines.batch.store import Job, Store
 from vidseg_pipelines.resume import differences, read_manifest
-from vidseg_pipelines.run_folder import clear_folder, files_of
+from vidseg_pipelines.run_folder import clear_folder, files_of, input_files, output_files
 
 
 def plan_jobs(
@@ -31,7 +31,7 @@ def plan_jobs(
 
     Raises:
         UsageError: without ``overwrite``, results that were made with other settings or of another input; results that
-            are just being made and are to be made again.
+            are just being made and are to be made again; an input among the results that ``overwrite`` replaces.
         OutputError: the folder cannot be written.
     """
     store.create()
@@ -53,22 +53,35 @@ class _Plan:
 
     def jobs(self, requests: Sequence[Request]) -> list[Job]:
         wanted = {(r.config.digest(), _base(r)): r for r in requests}
-        chosen: dict[tuple[str, str], Job] = {}
+        known: dict[tuple[str, str], Job] = {}
         for digest, base in wanted:  # first all that are known, so that no other request takes their folder
-            known = self._claim(self.by_digest.get(digest, []), base)
-            if known is not None:
-                self._reuse(known)
-                chosen[digest, base] = known
+            if (job := self._claim(self.by_digest.get(digest, []), base)) is not None:
+                known[digest, base] = job
+        replaced: dict[tuple[str, str], Job] = {}
         for (digest, base), request in wanted.items():
-            if (digest, base) not in chosen:
-                other = self._claim(self.by_input.get(request.config.input, []), base)
-                if other is not None:
-                    self._replace(other, request)
-                name = other.name if other is not None else self._new_folder(base)
-                job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name))
-                self.store.add(job)
-                chosen[digest, base] = job
-        return [chosen[identity] for identity in wanted]
+            others = [] if (digest, base) in known else self.by_input.get(request.config.input, [])
+            if (job := self._claim(others, base)) is not None:
+                replaced[digest, base] = job
+        cleared = [*replaced.values(), *(known.values() if self.overwrite else ())]
+        keep_apart(
+            (file for request in wanted.values() for file in input_files(request.config)),
+            (file for job in cleared for file in output_files(self.store.folder / job.name)),
+        )
+        for job in known.values():
+            self._reuse(job)
+        for identity, request in wanted.items():
+            if identity not in known:
+                known[identity] = self._add(request, identity[1], replaced.get(identity))
+        return [known[identity] for identity in wanted]
+
+    def _add(self, request: Request, base: str, old: Job | None) -> Job:
+        """Record a new job, in the folder of the ``old`` one that it replaces, if any."""
+        if old is not None:
+            self._replace(old, request)
+        name = old.name if old is not None else self._new_folder(base)
+        job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name))
+        self.store.add(job)
+        return job
 
     def _claim(self, jobs: list[Job], base: str) -> Job | None:
         fitting = [job for job in jobs if re.fullmatch(re.escape(base) + r"(-\d+)?", job.name)]
