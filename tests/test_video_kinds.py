@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 from av.video.codeccontext import VideoCodecContext
+from PIL import Image
 
 from media import barcode_frame, barcode_video, read_barcode, write_video
 from toys import KeepMasks, tiny_sam
@@ -154,6 +155,8 @@ def test_a_run_names_its_stream_filter_and_range(
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (manifest["video"]["stream"], manifest["video"]["width"]) == (0, 64)
     assert manifest["video"]["deinterlaced"] == "bwdif" and manifest["config"]["stream"] == 0
+    assert main(["export", str(tmp_path / "out"), "--to", "overlay"]) == 0
+    assert probe(tmp_path / "out" / "overlay.mp4").width == 64  # of the same stream
     assert main([*command, "--overwrite", "--max-pixels", "5000"]) == 3
     assert "120x64 is larger than the limit of 5000 pixels; --max-pixels 7680 reads it" in capsys.readouterr().err
     assert main([*command, "--max-pixels", "999999999"]) == 2
@@ -204,6 +207,7 @@ def test_a_build_without_the_filter_says_so(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("option", [{"stream": 0}, {"deinterlace": True}])
 def test_options_of_videos_are_refused_elsewhere(tmp_path: Path, option: dict[str, object]) -> None:
     (tmp_path / "frames").mkdir()
+    Image.fromarray(barcode_frame(0)).save(tmp_path / "frames" / "0.png")
     with pytest.raises(UsageError, match="is for videos"):
         open_source(tmp_path / "frames", **option)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="--reader decord exclude each other"):

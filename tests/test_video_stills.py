@@ -20,6 +20,7 @@ from vidseg.types import Frame
 from vidseg.video import open_source
 from vidseg.video.images import image_size, read_image
 from vidseg.video.levels import find_levels, to_uint8
+from vidseg_pipelines.run_folder import fingerprint
 
 GREY = [barcode_frame(n)[..., 0] for n in range(5)]
 RGB = [barcode_frame(n) for n in range(5)]
@@ -274,6 +275,15 @@ def test_two_pictures_of_one_stem_are_never_two_frames(tmp_path: Path) -> None:
     assert source.info.name == "fra[mes]" and source.info.frame_names[0] == "0.jpg"
     with pytest.raises(InputError, match="no image has such a name"):
         open_source(folder / "*.bmp")
+
+
+def test_a_change_of_what_a_pattern_names_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path, RGB, "{}.png")
+    before = fingerprint(tmp_path / "*.png")
+    save(tmp_path, RGB, "{}.jpg")
+    assert before["files"] == 5 and fingerprint(tmp_path / "*.png") == before
+    save(tmp_path, RGB[1:2], "0.png")
+    assert fingerprint(tmp_path / "*.png") != before
 
 
 def test_names_that_do_not_follow_the_others_are_noted(tmp_path: Path) -> None:

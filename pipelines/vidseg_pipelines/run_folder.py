@@ -13,6 +13,7 @@ from vidseg import __version__
 from vidseg.address import parse_address, redact
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, output_error
+from vidseg.files import is_pattern, matches
 from vidseg.names import is_part
 from vidseg.outputs.files import clear_parts
 from vidseg.outputs.layout import DAVIS, LOCK, MANIFEST, OUTPUTS
@@ -63,13 +64,15 @@ def weights_of(config: RunConfig) -> dict[str, Any]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Enough to notice that a file, or a folder of files, changed, without reading all of it; empty for neither.
+    """Enough to notice that a file, or a folder or pattern of files, changed, without reading all of it; else empty.
 
     What a run writes into a folder of stills changes nothing.
     """
-    if path.is_dir():
+    pattern = is_pattern(str(path))
+    if pattern or path.is_dir():
         ours = {LOCK, *OUTPUTS}
-        files = sorted(f for f in path.iterdir() if f.is_file() and f.name not in ours and not is_part(f))
+        among = map(Path, matches(str(path))) if pattern else path.iterdir()
+        files = sorted(f for f in among if f.is_file() and f.name not in ours and not is_part(f))
         known = [(file.name, file.stat().st_size, _digest(file, _BLOCKS_OF_AN_IMAGE)) for file in files]
         return {"files": len(files), "sha256_of_samples": hashlib.sha256(repr(known).encode()).hexdigest()}
     if not path.is_file():

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import tyro
 
 from vidseg.address import parse_address
 from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.names import part_of, printable
 from vidseg.outputs import EXPORTERS
 from vidseg.outputs.files import clear_parts, make_folder, move_into
@@ -44,6 +45,8 @@ class ExportCommand:
     """Folder to write to (default: RUN_DIR)."""
     input: str | None = None
     """The video, for the overlay (default: the one named in run.json)."""
+    max_pixels: int = PIXEL_LIMIT
+    """Largest frame of that video in pixels; raise it only for a video that you trust."""
 
     def run(self) -> int:
         """Write every format; 0 when done, 5 when one cannot hold the run and is left out.
@@ -74,7 +77,8 @@ class ExportCommand:
             for name in names:
                 try:
                     if name == _OVERLAY and video is not None:
-                        export_overlay(journal, video, scratch)
+                        reading = _reading_of(self.run_dir)
+                        export_overlay(journal, video, scratch, pixel_limit=self.max_pixels, **reading)
                     else:
                         EXPORTERS[name](journal, scratch)
                 except PartialError as error:  # the other formats can
@@ -95,8 +99,16 @@ def _beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def export_overlay(journal: Path, video: str, folder: Path) -> Path:
-    """Write ``FOLDER/overlay.mp4`` from a journal and its video.
+def export_overlay(
+    journal: Path,
+    video: str,
+    folder: Path,
+    *,
+    stream: int | None = None,
+    deinterlace: bool = False,
+    pixel_limit: int = PIXEL_LIMIT,
+) -> Path:
+    """Write ``FOLDER/overlay.mp4`` from a journal and its video, read as :func:`vidseg.video.open_source` does.
 
     Raises:
         InputError: the video cannot be read or is not the journal's.
@@ -105,7 +117,8 @@ def export_overlay(journal: Path, video: str, folder: Path) -> Path:
     path = folder / OVERLAY
     results = read_journal(journal)
     masks = next(results, None)
-    with contextlib.closing(open_source(video)) as source, contextlib.closing(OverlaySink(path, source.info)) as sink:
+    opened = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
+    with contextlib.closing(opened) as source, contextlib.closing(OverlaySink(path, source.info)) as sink:
         for frame in source:
             if masks is None:
                 break
@@ -127,6 +140,22 @@ def _video_of(run_dir: Path) -> str:
     if parse_address(video).kind != "file":
         raise InputError(f"{video} was no file: give a recording of it with --input")
     return video
+
+
+class _Reading(TypedDict, total=False):
+    stream: int
+    deinterlace: bool
+
+
+def _reading_of(run_dir: Path) -> _Reading:
+    """How a run read its video, as far as its manifest tells; a limit of pixels is raised by the user alone."""
+    reading: _Reading = {}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        config = json.loads((run_dir / MANIFEST).read_bytes())["config"]
+        if isinstance(config.get("stream"), int):
+            reading["stream"] = config["stream"]
+        reading["deinterlace"] = config.get("deinterlace") is True
+    return reading
 
 
 def _input_of(run_dir: Path) -> str | None:
