@@ -19,7 +19,7 @@ from vidseg.prompts import check_prompts, fit_prompts
 from vidseg.registry import build_detector, build_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
-from vidseg.sam.model import Sam
+from vidseg.sam.model import SegmentAnything
 from vidseg.sam.refiner import Mode, RefineOptions, Refiner
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, FrameMasks, Prompt, Tracker, VideoInfo
@@ -49,7 +49,7 @@ def segment_frames(
     *,
     prompts: Sequence[Prompt] = (),
     tracker: str | Tracker = "xmem",
-    model: str | Path | Sam = "compact",
+    model: str | Path | SegmentAnything = "compact",
     refine: Mode = "auto",
     zoom: Zoom = "auto",
     detector: str | Detector | None = None,

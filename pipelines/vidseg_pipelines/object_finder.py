@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vidseg.sam.discovery import find_objects
-from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Proposal, State, Tracks
 from vidseg_pipelines.proposals import new_prompts
@@ -33,7 +33,7 @@ class ObjectFinder:
 
     def __init__(
         self,
-        sam: Sam,
+        sam: SegmentAnything,
         *,
         detector: Detector | None = None,
         max_objects: int = 5,

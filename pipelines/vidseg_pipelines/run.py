@@ -20,7 +20,7 @@ from vidseg.prompts import parse_prompts
 from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import load_sam
-from vidseg.sam.model import Sam
+from vidseg.sam.model import SegmentAnything
 from vidseg.sam.refiner import RefineOptions, Refiner
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
@@ -31,7 +31,7 @@ from vidseg_pipelines.run_output import RunOutput, RunSummary, Started
 from vidseg_pipelines.segmenter import Segmenter
 
 
-def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> Sam:
+def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
     """The HQ-SAM of a run; ``progress`` is told of a download."""
     return load_sam(config.model, progress=progress, **_place(config))
 
@@ -53,7 +53,7 @@ def _place(config: RunConfig) -> dict[str, Any]:
 class Loaders:
     """Where a run gets its models from; a worker that does many videos gives loaders that remember."""
 
-    sam: Callable[[RunConfig], Sam] = load_run_sam
+    sam: Callable[[RunConfig], SegmentAnything] = load_run_sam
     tracker: Callable[[RunConfig], Tracker] = _load_tracker
     detector: Callable[[RunConfig], Detector | None] = _load_detector
 

@@ -14,7 +14,7 @@ from vidseg.errors import UsageError
 from vidseg.masks.overlap import disjoint_masks
 from vidseg.masks.rle import decode
 from vidseg.prompts import fit_prompts
-from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.refiner import Refiner
 from vidseg.types import Detector, Frame, FrameMasks, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
@@ -41,7 +41,7 @@ class Segmenter:
     def __init__(
         self,
         tracker: Tracker,
-        sam: Sam,
+        sam: SegmentAnything,
         refiner: Refiner,
         *,
         prompts: Sequence[Prompt] = (),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import cv2
@@ -21,10 +21,10 @@ from vidseg.errors import UsageError
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.paste import upsample_logits
-from vidseg.sam.config import Output
+from vidseg.sam.config import QUALITY, Output
 from vidseg.sam.geometry import check_image
 from vidseg.sam.mask_decoder import Candidates
-from vidseg.sam.model import FrameFeatures, Sam, stability_score
+from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
 from vidseg.sam.prompts import Prompts
 from vidseg.types import Rle, ShapeRepr
 
@@ -49,11 +49,12 @@ class AutomaticOptions:
 
     ``point_grids``: per crop layer an array (P, 2) of points in 0..1, instead of ``points_per_side``. ``candidates``
     and ``output`` as in :meth:`Sam.decode`; None takes the best of three with the HQ branch, all three without.
+    ``pred_iou_thresh`` None is 0.88, or for SAM 2 0.8.
     """
 
     points_per_side: int | None = 32
     points_per_batch: int = 64
-    pred_iou_thresh: float = 0.88
+    pred_iou_thresh: float | None = None
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
@@ -142,9 +143,9 @@ class _Found:
             getattr(self, f.name).extend(getattr(other, f.name))
 
 
-def automatic_masks(sam: Sam, image: Image, options: AutomaticOptions | None = None) -> list[AutoMask]:
+def automatic_masks(sam: SegmentAnything, image: Image, options: AutomaticOptions | None = None) -> list[AutoMask]:
     """All masks of an RGB image (uint8, (H, W, 3)); an empty list when nothing is found."""
-    options = options or AutomaticOptions()
+    options = _for(sam, options)
     check_image(image)
 
     def encode(crop: Image) -> Clicks:
@@ -154,13 +155,22 @@ def automatic_masks(sam: Sam, image: Image, options: AutomaticOptions | None = N
     return generate(image, encode, options)
 
 
-def frame_masks(sam: Sam, features: FrameFeatures, options: AutomaticOptions | None = None) -> list[AutoMask]:
+def frame_masks(
+    sam: SegmentAnything, features: FrameFeatures, options: AutomaticOptions | None = None
+) -> list[AutoMask]:
     """All masks of a frame that is encoded already (no crops)."""
-    options = options or AutomaticOptions()
+    options = _for(sam, options)
     if options.crop_n_layers:
         raise UsageError(f"crop_n_layers {options.crop_n_layers}: an encoded frame has no crops, use automatic_masks")
     blank = np.zeros((*features.geometry.original, 3), np.uint8)
     return generate(blank, lambda _: _clicks(sam, features, options), options)
+
+
+def _for(sam: SegmentAnything, options: AutomaticOptions | None) -> AutomaticOptions:
+    """The options with what depends on the network."""
+    options = options or AutomaticOptions()
+    own = options.pred_iou_thresh is not None
+    return options if own else replace(options, pred_iou_thresh=sam.config.quality)
 
 
 def generate(image: Image, encode: Encode, options: AutomaticOptions) -> list[AutoMask]:
@@ -177,14 +187,14 @@ def generate(image: Image, encode: Encode, options: AutomaticOptions) -> list[Au
     return [_auto_mask(found, i) for i in range(len(found.rles))]
 
 
-def _clicks(sam: Sam, features: FrameFeatures, options: AutomaticOptions) -> Clicks:
+def _clicks(sam: SegmentAnything, features: FrameFeatures, options: AutomaticOptions) -> Clicks:
     candidates: Candidates = options.candidates or ("best" if sam.config.hq else "all")
 
     def answer(points: Floats) -> tuple[Tensor, Upsample]:
         prompts = Prompts(points=points[:, None], labels=np.ones((len(points), 1), np.int64))
         (masks,) = sam.decode([features], [prompts], options.output, candidates)
         low, g = masks.logits.flatten(0, 1), features.geometry
-        return masks.iou, lambda keep: upsample_logits(low[keep], g.padded, g.resized, g.original)
+        return masks.iou, lambda keep: upsample_logits(low[keep], *g.between, g.original)
 
     return answer
 
@@ -224,8 +234,9 @@ def _filtered(
     x1, y1 = crop[:2]
     candidates, iou = iou.shape[1], iou.flatten()
     keep = torch.arange(len(iou), device=iou.device)
-    if options.pred_iou_thresh > 0:
-        keep = keep[iou > options.pred_iou_thresh]
+    least = QUALITY if options.pred_iou_thresh is None else options.pred_iou_thresh
+    if least > 0:
+        keep = keep[iou > least]
     found = _Found()
     if not len(keep):
         return found

@@ -8,16 +8,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vidseg.errors import UsageError, did_you_mean
+from vidseg.errors import UsageError, WeightsError, did_you_mean
 from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.convert import SAM, check_state, infer_config, official_state
 from vidseg.sam.image_encoder import ImageEncoderViT
-from vidseg.sam.model import Sam
+from vidseg.sam.model import Sam, SegmentAnything
 from vidseg.sam.tiny_vit import TinyViT
+from vidseg.sam2.adapter import Sam2AsSam
+from vidseg.sam2.loading import SAM2, is_sam2, place, sam2_from_file
 from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import Progress, locate
 from vidseg.weights.read import WeightFile, read_weights
+from vidseg.weights.unwrap import Network
+
+ANY_SAM = Network("a SAM", lambda names: SAM.fits(names) or SAM2.fits(names))
+"""What a file is expected to hold, for the reader of weights: a SAM of either generation."""
 
 
 def build_sam(config: SamConfig) -> Sam:
@@ -32,13 +38,14 @@ def load_sam(
     dtype: torch.dtype = torch.float32,
     offline: bool = False,
     progress: Progress | None = None,
-) -> Sam:
+) -> SegmentAnything:
     """A network with weights, ready to use (evaluation mode, no gradients).
 
-    ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", ...), fetched when it is not here yet; an HQ-SAM
-    file (official .pth, Hugging Face or vidseg .safetensors), whose sizes are read off its tensors; or "NAME=FILE" for
-    a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM. ``dtype`` bfloat16 or float16 stores the
-    weights of linear and convolution layers in it and computes in mixed precision.
+    ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", "sam2.1-hiera-tiny", ...), fetched when it is not
+    here yet; an HQ-SAM or SAM 2 file (official .pth or .pt, Hugging Face or vidseg .safetensors), whose sizes are read
+    off its tensors; or "NAME=FILE" for a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM.
+    ``dtype`` bfloat16 or float16 stores the weights of linear and convolution layers in it and computes in mixed
+    precision (SAM 2: all weights, and everything but positions and masks is computed in it).
 
     Raises:
         UsageError: unknown name.
@@ -46,11 +53,16 @@ def load_sam(
     """
     name, path = split_model(str(model))
     if path is None:
-        names = [n for n, entry in CATALOG.items() if entry.family == "sam"]
+        names = [n for n, entry in CATALOG.items() if entry.family in ("sam", "sam2")]
         if name not in names:
             raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
         path = locate(name, offline=offline, progress=progress)
-    file = read_weights(path, SAM)
+    file = read_weights(path, ANY_SAM)
+    named_sam2 = bool(name) and CATALOG[name].family == "sam2"
+    if named_sam2 or (not name and is_sam2(file.tensors)):
+        return Sam2AsSam(place(sam2_from_file(file, name), torch.device(device), dtype))
+    if is_sam2(file.tensors):
+        raise WeightsError(f"{path} is a SAM 2, not {name}: leave out '{name}=', or use the file of {name}")
     state = official_state(file)
     config = named_config(name) if name and "config" not in file.metadata else infer_config(state, *_origin(file))
     sam = from_state(config, state, str(path), hq=config.hq or not name)

@@ -28,7 +28,7 @@ from vidseg.sam.automatic import AutomaticOptions, automatic_masks
 from vidseg.sam.build import load_sam
 from vidseg.sam.config import Output
 from vidseg.sam.drawing import draw_object, prompts_of
-from vidseg.sam.model import Sam, stability_score
+from vidseg.sam.model import SegmentAnything, stability_score
 from vidseg.sam.zoom import draw_closely
 from vidseg.types import Array, FrameMasks, VideoInfo
 from vidseg.video.images import read_image
@@ -64,8 +64,8 @@ class ImageCommand:
     """Find all objects (the default when there is no box and no point)."""
     points_per_side: int = 32
     """Automatic: clicks along each side of the image."""
-    min_iou: float = 0.88
-    """Automatic: smallest predicted quality."""
+    min_iou: float | None = None
+    """Automatic: smallest predicted quality (default: 0.88, SAM 2 0.8)."""
     min_stability: float = 0.95
     """Automatic: smallest stability score."""
     crop_layers: int = 0
@@ -149,7 +149,7 @@ class ImageCommand:
     def _masks(self) -> Output | None:
         return None if self.masks == "default" else self.masks
 
-    def _prompted(self, sam: Sam, rgb: Array) -> list[dict[str, Any]]:
+    def _prompted(self, sam: SegmentAnything, rgb: Array) -> list[dict[str, Any]]:
         height, width = rgb.shape[:2]
         frame = VideoInfo(width=width, height=height, fps=Fraction(1))
         asked = parse_prompts(boxes=self.box, points=self.point, video=frame)
@@ -181,7 +181,7 @@ class ImageCommand:
         return records
 
 
-def _automatic(sam: Sam, rgb: Array, options: AutomaticOptions) -> list[dict[str, Any]]:
+def _automatic(sam: SegmentAnything, rgb: Array, options: AutomaticOptions) -> list[dict[str, Any]]:
     """Records of all masks, large ones first, so that small ones stay visible in the label image."""
     found = sorted(automatic_masks(sam, rgb, options), key=lambda m: -m.area)
     return [{"id": i, **mask.record("coco_rle"), "segmentation": mask.rle} for i, mask in enumerate(found, 1)]

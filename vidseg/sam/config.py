@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.options import parse_yaml
@@ -17,8 +17,25 @@ EncoderKind = Literal["vit", "tiny_vit", "compact"]
 Pad = Literal["square", "stride"]
 Output = Literal["sum", "hq", "sam"]
 
+QUALITY = 0.88
+"""Predicted quality from which the official generator keeps automatic masks."""
 STRIDE = 16
 """Pixels of the input image per cell of the embedding, in every SAM network."""
+
+
+class InputConfig(Protocol):
+    """What is asked of a network of the SAM family: how images enter it, and which masks it hands out."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def pad(self) -> str: ...
+    @property
+    def hq(self) -> bool: ...
+    @property
+    def output(self) -> Output: ...
+    @property
+    def quality(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,11 @@ class SamConfig:
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     output: Output = "sum"
+
+    @property
+    def quality(self) -> float:
+        """Predicted quality from which automatic masks are kept by default (official generator)."""
+        return QUALITY
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vidseg.errors import WeightsError
 from vidseg.sam.config import SamConfig, TinyVitConfig, VitConfig, config_from_mapping
+from vidseg.weights import fit
 from vidseg.weights.read import WeightFile
 from vidseg.weights.unwrap import Network
 
@@ -156,23 +157,14 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
         WeightsError: with the names; one that says so for a plain SAM where an HQ-SAM is wanted, and the reverse.
     """
     has_hq = "mask_decoder.hf_token.weight" in state
-    missing = [k for k in expected if k not in state]
     if hq and not has_hq:
         raise WeightsError(
             f"{where} is a plain SAM, not an HQ-SAM: the HQ branch (mask_decoder.{', '.join(HQ_PARTS)}) is missing. Use"
             " an HQ-SAM file, or say that you want a plain SAM: sam-vit-b=FILE, mobile-sam=FILE, ..."
         )
-    surplus = [k for k in state if k not in expected]
     if has_hq and not hq:
         raise WeightsError(f"{where} is an HQ-SAM, not a plain SAM: use it under its name or as a file")
-    if missing or surplus:
-        raise WeightsError(
-            f"{where} does not fit: {len(missing)} tensors missing ({_list(missing)}), {len(surplus)} not known"
-            f" ({_list(surplus)})"
-        )
-    for key, value in expected.items():
-        if state[key].shape != value.shape:
-            raise WeightsError(f"{where}: {key} has shape {tuple(state[key].shape)} instead of {tuple(value.shape)}")
+    fit.check_state(state, expected, where)
 
 
 def _from_hugging_face(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.parts import large_parts, parts_at
-from vidseg.sam.model import FrameFeatures, Sam, stability_score
+from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
 from vidseg.sam.prompts import Prompts
 from vidseg.sam.zoom import Zoom, draw_closely
 
@@ -57,7 +57,7 @@ class ClickMasks(NamedTuple):
 
 
 @torch.no_grad()
-def click_masks(sam: Sam, features: FrameFeatures, points_per_side: int) -> ClickMasks:
+def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: int) -> ClickMasks:
     """All three candidates of every click that hit what they show; on the CPU."""
     clicks = _grid(points_per_side, features)
     prompts = Prompts(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
@@ -74,7 +74,7 @@ def click_masks(sam: Sam, features: FrameFeatures, points_per_side: int) -> Clic
 
 
 def find_objects(
-    sam: Sam,
+    sam: SegmentAnything,
     features: FrameFeatures,
     *,
     max_objects: int,
@@ -114,7 +114,7 @@ def find_objects(
 
 
 def _draw_again(
-    sam: Sam,
+    sam: SegmentAnything,
     features: FrameFeatures,
     boxes: list[npt.NDArray[Any]],
     image: npt.NDArray[np.uint8] | None,

@@ -23,7 +23,7 @@ from torch import Tensor
 from vidseg.errors import UsageError
 from vidseg.masks.parts import Mask, parts_at
 from vidseg.sam.config import Output
-from vidseg.sam.model import FrameFeatures, Sam, stability_score
+from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
 from vidseg.sam.prompts import Prompts
 from vidseg.sam.zoom import (
     LEAST_PX,
@@ -60,7 +60,7 @@ class Drawn(NamedTuple):
 
 
 def draw_object(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
     prompt: Prompt,
@@ -81,7 +81,7 @@ def draw_object(
 
 
 def draw_prompts(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
     prompts: Sequence[Prompt],
@@ -125,7 +125,12 @@ def draw_prompts(
 
 
 def correct(
-    sam: Sam, image: npt.NDArray[np.uint8], features: FrameFeatures, prompt: Prompt, before: Mask, zoom: Zoom
+    sam: SegmentAnything,
+    image: npt.NDArray[np.uint8],
+    features: FrameFeatures,
+    prompt: Prompt,
+    before: Mask,
+    zoom: Zoom,
 ) -> Mask:
     """The mask ``before`` (H, W) with the changes that the clicks of ``prompt`` ask for; maybe nothing is left."""
     clicked, cleared = _by_label(prompt)
@@ -163,7 +168,7 @@ def _by_label(prompt: Prompt) -> tuple[Points, Points]:
 
 
 def _best_view(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
     prompts: Prompts,
@@ -225,7 +230,7 @@ def _keep(logits: Tensor, mask: Mask) -> Tensor:
 
 
 def _at(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
     prompt: Prompt,

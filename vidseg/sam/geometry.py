@@ -14,18 +14,27 @@ from PIL import Image
 from torch import Tensor
 
 from vidseg.errors import InputError
-from vidseg.sam.config import STRIDE, SamConfig
+from vidseg.sam.config import STRIDE, InputConfig, SamConfig
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes (height, width) of one image on its way: ``original`` -> ``resized`` -> ``padded`` (right and bottom)."""
+    """Sizes (height, width) of one image on its way: ``original`` -> ``resized`` -> ``padded`` (right and bottom).
+
+    ``one_step``: logits get the original size at once, as in SAM 2, not by way of the padded input.
+    """
 
     original: Size
     resized: Size
     padded: Size
+    one_step: bool = False
+
+    @property
+    def between(self) -> tuple[Size, Size]:
+        """Sizes of logits on their way to the original one: the padded input, and its part that is kept."""
+        return (self.low_res, self.low_res) if self.one_step else (self.padded, self.resized)
 
     @property
     def grid(self) -> Size:
@@ -50,12 +59,16 @@ class Geometry:
         return self.resized[1] / self.original[1], self.resized[0] / self.original[0]
 
 
-def frame_geometry(original: Size, config: SamConfig, side: int | None = None) -> Geometry:
+def frame_geometry(original: Size, config: InputConfig, side: int | None = None) -> Geometry:
     """The sizes of an image of ``original`` (height, width): longest side to ``side``, then padded.
 
+    SAM 2 squashes it to the square of its image size instead.
     ``side`` is the network's image size unless given. A side never becomes shorter than one pixel, however extreme the
     aspect ratio.
     """
+    if config.pad == "squash":
+        square = (config.image_size, config.image_size)
+        return Geometry(original, square, square, one_step=True)
     height, width = original
     scale = (side or config.image_size) / max(height, width)
     resized = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

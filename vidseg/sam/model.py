@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +18,14 @@ from torch import Tensor, nn
 
 from vidseg.errors import UsageError
 from vidseg.masks.paste import upsample_logits
-from vidseg.sam.config import Output, SamConfig
+from vidseg.sam.config import InputConfig, Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select, wanted_masks
 from vidseg.sam.objectness import Objectness
 from vidseg.sam.prompt_encoder import PromptEncoder
 from vidseg.sam.prompt_map import prompt_map
 from vidseg.sam.prompts import Prompts
-from vidseg.types import ShapeRepr
+from vidseg.types import Frame, ShapeRepr
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -55,8 +57,51 @@ class Masks(ShapeRepr):
     def upsampled(self) -> Float[Tensor, "n m H W"]:
         """Logits at the size of the original image."""
         g = self.geometry
-        flat = upsample_logits(self.logits.flatten(0, 1), g.padded, g.resized, g.original)
+        flat = upsample_logits(self.logits.flatten(0, 1), *g.between, g.original)
         return flat.unflatten(0, self.logits.shape[:2])
+
+
+class SegmentAnything(Protocol):
+    """What draws masks for prompts: :class:`Sam`, or a SAM 2 (:class:`vidseg.sam2.adapter.Sam2AsSam`)."""
+
+    @property
+    def config(self) -> InputConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def objectness(self) -> Objectness | None: ...
+
+    def encode(self, images: Sequence[npt.NDArray[np.uint8]], side: int | None = None) -> Sequence[FrameFeatures]:
+        """Features of RGB images; see :meth:`Sam.encode`."""
+        ...
+
+    def decode(
+        self,
+        features: Sequence[FrameFeatures],
+        prompts: Sequence[Prompts],
+        output: Output | None = None,
+        candidates: Candidates = "single",
+        max_batch: int | None = None,
+    ) -> list[Masks]:
+        """Masks for prompts; see :meth:`Sam.decode`."""
+        ...
+
+    def with_output(self, output: Output) -> SegmentAnything:
+        """The same network, which hands out ``output`` by default; the weights are shared."""
+        ...
+
+
+@runtime_checkable
+class SharesEncoder(Protocol):
+    """A tracker that can work with the network that draws the masks, so that a frame is encoded once for both."""
+
+    def share(self, sam: SegmentAnything) -> bool:
+        """Work with that network if it has the tracker's weights; False: it is another one."""
+        ...
+
+    def features(self, frame: Frame) -> FrameFeatures:
+        """The features of a frame, which is encoded now or was just now."""
+        ...
 
 
 def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Float[Tensor, "*n"]:
@@ -85,6 +130,12 @@ class Sam(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.prompt_encoder.no_mask_embed.weight.device
+
+    def with_output(self, output: Output) -> Sam:
+        """The same network, which hands out ``output`` by default; the weights are shared."""
+        other = copy.copy(self)
+        other.config = replace(self.config, output=output)
+        return other
 
     def _autocast(self) -> torch.autocast:
         """Mixed precision when the weights are half precision; norms and the positional code stay float32."""

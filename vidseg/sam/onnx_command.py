@@ -6,8 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidseg.errors import UsageError
 from vidseg.names import printable
 from vidseg.sam.build import load_sam
+from vidseg.sam.model import Sam
 from vidseg.sam.onnx_export import export_onnx
 from vidseg.weights.progress import DownloadBar
 
@@ -31,6 +33,8 @@ class ExportOnnxCommand:
     def run(self) -> int:
         """Export; returns 0."""
         sam = load_sam(self.model, offline=self.offline, progress=DownloadBar(self.model))
+        if not isinstance(sam, Sam):
+            raise UsageError(f"export-onnx --model {self.model}: a SAM 2 cannot be exported; a SAM or HQ-SAM can")
         for path in export_onnx(sam, self.output):
             sys.stdout.write(f"{printable(str(path))}\n")
         return 0

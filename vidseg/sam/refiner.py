@@ -24,7 +24,7 @@ from vidseg.masks.overlap import LogitWindow, resolve_overlaps
 from vidseg.masks.paste import upsample_window
 from vidseg.masks.rle import encode_window
 from vidseg.sam.drawing import draw_prompts
-from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompts import Prompts
 from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, mask_logits, plan_crops, to_low_res
 from vidseg.types import Frame, FrameMasks, Prompt, Rle, Tracks
@@ -66,7 +66,7 @@ class RefineOptions:
 class Refiner:
     """Draws the final masks of frames. Holds no state between calls."""
 
-    def __init__(self, sam: Sam, options: RefineOptions | None = None) -> None:
+    def __init__(self, sam: SegmentAnything, options: RefineOptions | None = None) -> None:
         self.sam = sam
         self.options = options or RefineOptions()
 
@@ -184,7 +184,7 @@ class Refiner:
             layers: list[_Layer] = []
             if i in drawn and not (self.options.mode == "auto" and self._keeps_tracker(drawn[i], own, i)):
                 g = drawn[i].view.features.geometry
-                layers.append(_Layer(drawn[i].logits, g.padded, g.resized, drawn[i].view.crop))
+                layers.append(_Layer(drawn[i].logits, *g.between, drawn[i].view.crop))
             if own is not None and (not layers or self.options.mode == "auto"):
                 size = (own.shape[1], own.shape[2])
                 layers.append(_Layer(own[i], size, size, Crop(0, 0, width, height)))

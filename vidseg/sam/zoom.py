@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from vidseg.errors import UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.paste import upsample_window
-from vidseg.sam.config import STRIDE, Output, SamConfig
+from vidseg.sam.config import STRIDE, InputConfig, Output
 from vidseg.sam.geometry import Geometry, frame_geometry
 from vidseg.sam.mask_decoder import Candidates
-from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompts import Prompts
 
 Zoom = Literal["auto", "always", "never"]
@@ -82,7 +82,7 @@ def crop_around(box: npt.NDArray[Any], frame: Size, factor: float = FACTOR) -> C
     return Crop(left, top, right, bottom)
 
 
-def zooms(config: SamConfig, zoom: Zoom) -> bool:
+def zooms(config: InputConfig, zoom: Zoom) -> bool:
     """Whether single masks are drawn on crops: "auto" leaves networks alone that take inputs of one size only.
 
     Those are the official ones, whose inputs are large; what a crop gives them was not measured.
@@ -90,12 +90,12 @@ def zooms(config: SamConfig, zoom: Zoom) -> bool:
     return zoom == "always" or (zoom == "auto" and config.pad == "stride")
 
 
-def crop_side(config: SamConfig) -> int:
+def crop_side(config: InputConfig) -> int:
     """Long side at which the crop for a single mask is encoded."""
     return round(SIDE * config.image_size / 32) * 32 if config.pad == "stride" else config.image_size
 
 
-def plan_crops(boxes: npt.NDArray[Any], frame: Size, config: SamConfig, zoom: Zoom) -> tuple[list[Crop], int] | None:
+def plan_crops(boxes: npt.NDArray[Any], frame: Size, config: InputConfig, zoom: Zoom) -> tuple[list[Crop], int] | None:
     """One crop per box of a video frame and the side to encode them at, or None: the whole frame.
 
     "always": crops, whatever they cost. "auto": crops that together cost no more than the whole frame, which then need
@@ -137,7 +137,7 @@ def mask_logits(probabilities: Float[Tensor, "n h w"], limit: float) -> Float[Te
 
 
 def draw_closely(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
     prompts: Prompts,
@@ -161,7 +161,7 @@ def draw_closely(
 
 
 def look_closer(
-    sam: Sam,
+    sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     first: Float[Tensor, "H W"],
     prompts: Prompts,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vidseg.errors import UsageError, did_you_mean
@@ -97,6 +98,10 @@ class Sam2Config:
     def mask_in_channels(self) -> int:
         """Channels inside the embedding of mask prompts."""
         return 16
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON (kept in the metadata of safetensors files)."""
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def official(cls, name: str, overrides: Mapping[str, Any] | None = None) -> Sam2Config:

@@ -19,7 +19,7 @@ from vidseg.errors import UsageError
 from vidseg.sam.layers import Mlp
 from vidseg.sam2 import preprocess
 from vidseg.sam2.config import Sam2Config
-from vidseg.sam2.decoder import Sam2MaskDecoder, Sam2PromptEncoder, as_points
+from vidseg.sam2.decoder import DecoderOutput, Sam2MaskDecoder, Sam2PromptEncoder, as_points
 from vidseg.sam2.memory import MemoryAttention, MemoryEncoder
 from vidseg.sam2.neck import ImageEncoder, sine_positions
 from vidseg.types import ShapeRepr
@@ -138,15 +138,32 @@ class Sam2(nn.Module):
         counts = {len(part) for part in (clicks[0] if clicks else None, low) if part is not None} or {1}
         if len(counts) > 1:
             raise UsageError(f"prompts for {' and '.join(map(str, sorted(counts)))} objects: one number is expected")
-        encoder, (n,) = self.sam_prompt_encoder, counts
-        tokens = encoder.points(*clicks) if clicks else features.embedding.new_zeros(n, 0, self.config.dim)
-        output = self.sam_mask_decoder(
-            features.embedding, self.dense_pe(), tokens, encoder.dense(low), features.high_res
-        )
+        output = self.decode(features, features.embedding, clicks, low)
         dynamic = self.config.dynamic_multimask if dynamic_multimask is None else dynamic_multimask
         chosen = self.sam_mask_decoder.select(output, multimask=multimask, dynamic=dynamic, hq_only=hq_only)
         logits = preprocess.upsample(chosen.masks, features.size)
         return Sam2Prediction(logits, chosen.masks.clamp(-LOGIT_LIMIT, LOGIT_LIMIT), chosen.iou, output.object_score)
+
+    def decode(
+        self,
+        features: Sam2Features,
+        embedding: Float[Tensor, "B D g g"],
+        clicks: tuple[Tensor, Tensor] | None,
+        mask: Float[Tensor, "N 1 h w"] | None,
+    ) -> DecoderOutput:
+        """Everything the decoder says of N prompts.
+
+        Args:
+            features: the picture, of which the high-resolution features are read.
+            embedding: what is decoded, for all prompts (B = 1) or for each: the picture's own or a conditioned one.
+            clicks: points (N, P, 2) in pixels of the square input, corners of boxes among them, and labels (N, P).
+            mask: low-resolution logits.
+        """
+        encoder = self.sam_prompt_encoder
+        n = 1 if mask is None else len(mask)
+        tokens = encoder.points(*clicks) if clicks else embedding.new_zeros(n, 0, self.config.dim)
+        dense = encoder.dense(None if mask is None else mask.to(embedding.dtype))
+        return cast(DecoderOutput, self.sam_mask_decoder(embedding, self.dense_pe(), tokens, dense, features.high_res))
 
     def dense_pe(self) -> Float[Tensor, "1 g*g D"]:
         """The code of the cells of the embedding."""

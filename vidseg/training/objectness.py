@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidseg.errors import UsageError
 from vidseg.sam.build import build_sam, load_sam, save_sam
 from vidseg.sam.discovery import click_masks
 from vidseg.sam.model import Sam
@@ -46,6 +47,8 @@ class TrainObjectnessCommand:
     def run(self) -> int:
         """Fit; 0 when done."""
         sam = load_sam(self.weights)
+        if not isinstance(sam, Sam):
+            raise UsageError(f"{self.weights} is a SAM 2: objectness is learned for a SAM of the first generation")
         training, _ = find_items(SceneData(self.data, dict.fromkeys(self.images, 1.0), clip_stride=6))
         described, targets = [], []
         for item in draw_items(training, self.images, self.seed):

@@ -27,7 +27,8 @@ def weights_identity(model: str) -> dict[str, str]:
 def split_model(model: str) -> tuple[str, Path | None]:
     """What ``--model`` means: ("NAME", None), ("NAME", FILE) for NAME=FILE, or ("", FILE).
 
-    A known name wins over a file of the same name; write ./NAME for the file.
+    A known name wins over a file of the same name; write ./NAME for the file. A text with a suffix (that does not begin
+    with a digit, as in "sam2.1-...") is a file, whether it exists or not.
     """
     if model in CATALOG:
         return model, None
@@ -35,6 +36,6 @@ def split_model(model: str) -> tuple[str, Path | None]:
     if sign and name in CATALOG:
         return name, Path(file)
     path = Path(model)
-    if path.suffix or path.exists() or "/" in model or "\\" in model:
+    if path.suffix[1:2].isalpha() or path.exists() or "/" in model or "\\" in model:
         return "", path
     return model, None

@@ -1,7 +1,8 @@
 """The weights vidseg knows by name: what they are, where they come from, their size, checksum and licence.
 
-Sources of the numbers: Git-LFS object ids of the publishers (sha256), published file names (md5 prefix). Where
-nothing is published the fields are None, and a fetched file is only as good as the connection.
+Sources of the numbers: Git-LFS object ids of the publishers (sha256; for SAM 2.1, of which the publisher names none,
+those that several public repositories agree on), published file names (md5 prefix). Where nothing is known the fields
+are None, and a fetched file is only as good as the connection.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal
 
 from vidseg.errors import UsageError, did_you_mean
 
-Family = Literal["sam", "xmem", "cutie", "mask2former"]
+Family = Literal["sam", "sam2", "xmem", "cutie", "mask2former"]
 
 APACHE = "Apache-2.0"
 NON_COMMERCIAL = "CC-BY-NC-4.0"
@@ -51,11 +52,13 @@ class Entry:
 
 _HQ_SAM = "Segment Anything in High Quality (Ke et al., NeurIPS 2023)"
 _SAM = "Segment Anything (Kirillov et al., ICCV 2023)"
+_SAM2 = "SAM 2: Segment Anything in Images and Videos (Ravi et al., 2024)"
 _XMEM = "XMem (Cheng and Schwing, ECCV 2022)"
 _CUTIE = "Putting the Object Back into Video Object Segmentation (Cheng et al., CVPR 2024)"
 _M2F = "Mask2Former for Video Instance Segmentation (Cheng et al., 2021)"
 _HQ_URL = "https://huggingface.co/lkeab/hq-sam/resolve/main/"
 _SAM_URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+_SAM2_URL = "https://dl.fbaipublicfiles.com/segment_anything_2/"
 _XMEM_URL = "https://github.com/hkchengrex/XMem/releases/download/v1.0/"
 _CUTIE_URL = "https://github.com/hkchengrex/Cutie/releases/download/v1.0/"
 _M2F_URL = "https://dl.fbaipublicfiles.com/maskformer/video_mask2former/"
@@ -69,6 +72,14 @@ def _hq(size: str, title: str, file_size: int, sha256: str) -> Entry:
 def _sam(size: str, file: str, file_size: int, sha256: str) -> Entry:
     title = f"Segment Anything, ViT-{size.upper()}"
     return Entry(f"sam-vit-{size}", title, "sam", file, APACHE, _SAM, _SAM_URL + file, file_size, sha256)
+
+
+def _sam2(version: str, size: str, file_size: int | None = None, sha256: str | None = None) -> Entry:
+    file = f"sam{version}_hiera_{size.replace('-', '_')}.pt"
+    url = f"{_SAM2_URL}{'092824' if version == '2.1' else '072824'}/{file}"
+    note = "" if sha256 else "no checksum is published"
+    title = f"SAM {'2.0' if version == '2' else version}, Hiera {size}"
+    return Entry(f"sam{version}-hiera-{size}", title, "sam2", file, APACHE, _SAM2, url, file_size, sha256, note=note)
 
 
 def _m2f(year: int, name: str, folder: str, md5_prefix: str) -> Entry:
@@ -135,6 +146,24 @@ ENTRIES: tuple[Entry, ...] = (
         "https://github.com/ChaoningZhang/MobileSAM/raw/master/weights/mobile_sam.pt",
         40728226,
         "6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+    ),
+    _sam2("2.1", "tiny", 156008466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+    _sam2("2.1", "small", 184416285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+    _sam2("2.1", "base-plus", 323606802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+    _sam2("2.1", "large", 898083611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+    _sam2("2", "tiny"),
+    _sam2("2", "small"),
+    _sam2("2", "base-plus"),
+    _sam2("2", "large"),
+    Entry(
+        "sam2.1-hq-hiera-large",
+        "HQ-SAM 2.1, Hiera large",
+        "sam2",
+        "sam2.1_hq_hiera_large.pt",
+        APACHE,
+        _HQ_SAM,
+        _HQ_URL + "sam2.1_hq_hiera_large.pt",
+        sha256="03b8be4b4f282c3d7365715a033918d9ac67cbc597660ccc274448aa1c8cdb05",
     ),
     Entry("xmem", "XMem", "xmem", "XMem.pth", "MIT", _XMEM, _XMEM_URL + "XMem.pth", note="no checksum is published"),
     Entry(

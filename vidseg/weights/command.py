@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -17,6 +18,10 @@ from vidseg.names import printable
 from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, weights_folder
 from vidseg.weights.fetch import fetch, file_digest, mismatch
 from vidseg.weights.progress import DownloadBar
+
+if TYPE_CHECKING:
+    from vidseg.sam.model import Sam
+    from vidseg.weights.read import WeightFile
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,12 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Official or Hugging Face SAM files to one safetensors file that loads by its path; joins a trained decoder.
+    """Official or Hugging Face SAM and SAM 2 files to one safetensors file that loads by its path; joins a trained
+    decoder.
 
     Examples:
       vidseg weights convert sam_hq_vit_l.pth
+      vidseg weights convert sam2.1_hiera_tiny.pt
       vidseg weights convert epoch_11.pth --sam sam_vit_l_0b3195.pth --output my-hq.safetensors
     """
 
@@ -141,24 +148,34 @@ class ConvertCommand:
         Raises:
             UsageError: the output exists. WeightsError: a file is damaged or the parts do not fit.
         """
-        from vidseg.sam.build import from_state, save_sam
-        from vidseg.sam.convert import SAM, infer_config, is_decoder_only, merge_decoder, official_state
+        from vidseg.sam.build import ANY_SAM, save_sam
+        from vidseg.sam2.loading import is_sam2, sam2_from_file, save_sam2
         from vidseg.weights.read import read_weights
 
         target = self.output or self.file.with_suffix(".safetensors")
         if target.exists() and not self.overwrite:
             raise UsageError(f"{target} exists: name another --output, or add --overwrite")
-        source = read_weights(self.file, SAM)
+        source = read_weights(self.file, ANY_SAM)
+        if is_sam2(source.tensors) and self.sam is None:
+            write = partial(save_sam2, sam2_from_file(source))
+        else:
+            write = partial(save_sam, self._sam(source))
+        try:
+            write(target)
+        except OSError as error:
+            raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
+        sys.stdout.write(f"{printable(str(target))}\n")
+        return 0
+
+    def _sam(self, source: WeightFile) -> Sam:
+        from vidseg.sam.build import from_state
+        from vidseg.sam.convert import SAM, infer_config, is_decoder_only, merge_decoder, official_state
+        from vidseg.weights.read import read_weights
+
         if self.sam is not None:
             if not is_decoder_only(source.tensors):
                 raise UsageError(f"--sam joins a decoder-only file with its SAM, but {self.file} is not decoder-only")
             state, metadata = merge_decoder(source.tensors, official_state(read_weights(self.sam, SAM))), {}
         else:
             state, metadata = official_state(source), source.metadata
-        sam = from_state(infer_config(state, str(self.file), metadata), state, str(self.file))
-        try:
-            save_sam(sam, target)
-        except OSError as error:
-            raise WeightsError(f"cannot write {target}: {error.strerror or error}") from error
-        sys.stdout.write(f"{printable(str(target))}\n")
-        return 0
+        return from_state(infer_config(state, str(self.file), metadata), state, str(self.file))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from vidseg.outputs import read_journal
 from vidseg.outputs.davis import DavisSink
 from vidseg.outputs.layout import JOURNAL
 from vidseg.sam.config import Output
-from vidseg.sam.model import Sam
+from vidseg.sam.model import SegmentAnything
 from vidseg.video.images import image_size
 from vidseg.video.listing import list_images
 from vidseg_pipelines.bench import layouts
@@ -81,7 +79,7 @@ class Davis:
                 refine=self.config.refine,
                 resume=run.exists(),
             )
-            sam = models.loaders.sam(config) if output is None else with_output(models.painter.sam, output)
+            sam = models.loaders.sam(config) if output is None else models.painter.sam.with_output(output)
             summary = run_video(config, loaders=Loaders(partial(_given, sam), lambda _: models.tracker))
             if summary.status == "partial":
                 raise InputError(f"{key}: {summary.warnings[0]}")
@@ -104,15 +102,8 @@ class Davis:
         return Outcome({name: report.summary() for name, report in reports.items()}, {**protocol, "prompt": told})
 
 
-def _given(sam: Sam, config: RunConfig) -> Sam:
+def _given(sam: SegmentAnything, config: RunConfig) -> SegmentAnything:
     return sam
-
-
-def with_output(sam: Sam, output: Output) -> Sam:
-    """The same network, which hands out ``output`` by default; the weights are shared."""
-    other = copy.copy(sam)
-    other.config = replace(sam.config, output=output)
-    return other
 
 
 def open_davis(config: BenchConfig) -> Davis:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from vidseg.errors import UsageError
 from vidseg.masks.rle import empty_rle, encode
-from vidseg.sam.config import Output, SamConfig
-from vidseg.sam.model import FrameFeatures, Sam
+from vidseg.sam.config import InputConfig, Output
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.types import Array, Rle
 from vidseg_pipelines.bench.config import BenchConfig
 from vidseg_pipelines.bench.prompts import Asked, together
@@ -33,14 +33,15 @@ class Picture:
 class Painter:
     """A network, the masks of it that are compared, and how images enter it."""
 
-    sam: Sam
+    sam: SegmentAnything
     outputs: tuple[Output, ...]
     squash: bool
 
     @property
     def fit(self) -> str:
         """How images enter the network, in words."""
-        return "stretched to the network's square" if self.squash else "aspect kept, padded"
+        squashes = self.squash or self.sam.config.pad == "squash"
+        return "stretched to the network's square" if squashes else "aspect kept, padded"
 
     def view(self, values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """An image or grey mask in the pixels that prompts speak of: as it is, or stretched to the network's square.
@@ -90,7 +91,7 @@ class Painter:
         return rles
 
 
-def make_painter(config: BenchConfig, sam: Sam, hq_output: str, squashes: bool) -> Painter:
+def make_painter(config: BenchConfig, sam: SegmentAnything, hq_output: str, squashes: bool) -> Painter:
     """A painter with the masks and the fit that ``config`` asks for.
 
     ``hq_output``: the HQ mask that the paper scores on this benchmark, "hq" or "" for what the network was made for.
@@ -105,7 +106,7 @@ def make_painter(config: BenchConfig, sam: Sam, hq_output: str, squashes: bool) 
     return Painter(sam, outputs, squash)
 
 
-def outputs_of(config: BenchConfig, network: SamConfig, hq_output: str) -> tuple[Output, ...]:
+def outputs_of(config: BenchConfig, network: InputConfig, hq_output: str) -> tuple[Output, ...]:
     """The masks that are compared: those asked for, else SAM's and the HQ mask where there is one.
 
     Raises:

@@ -78,12 +78,9 @@ class VideoRules:
         mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Selection, Tensor]:
-        net = self.net
-        tokens = net.sam_prompt_encoder.points(*clicks)
-        dense = net.sam_prompt_encoder.dense(None if mask is None else mask.to(embedding.dtype))
-        output = net.sam_mask_decoder(embedding, net.dense_pe(), tokens, dense, features.high_res)
+        output = self.net.decode(features, embedding, clicks, mask)
         dynamic = self.config.dynamic_multimask
-        return net.sam_mask_decoder.select(output, multimask=multimask, dynamic=dynamic), output.object_score
+        return self.net.sam_mask_decoder.select(output, multimask=multimask, dynamic=dynamic), output.object_score
 
     def _pointers(self, tokens: Float[Tensor, "N D"], there: Bool[Tensor, "N 1"]) -> Float[Tensor, "N D"]:
         pointers = self.net.obj_ptr_proj(tokens).float()
