@@ -3,7 +3,8 @@
 In the groups ``vidseg.trackers`` and ``vidseg.detectors`` an entry point names a function
 ``build(options, *, device, dtype, offline)`` that gives a :class:`~vidseg.types.Tracker` or a
 :class:`~vidseg.types.Detector`. ``options`` is a mapping of its own settings; unknown settings are a
-:class:`~vidseg.errors.UsageError`. A module may name the weights that it uses by default as ``DEFAULT_WEIGHTS``.
+:class:`~vidseg.errors.UsageError`. A module may name the weights that it uses by default as ``DEFAULT_WEIGHTS``,
+or, where these depend on the model that draws the masks, have a function ``default_weights(model)``.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ def check_name(kind: str, name: str) -> None:
         raise UsageError(f"unknown {kind} '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}")
 
 
-def weights_used(kind: str, name: str, options: Mapping[str, object]) -> str | None:
-    """Name or file of the weights that a tracker or detector would use, if it uses any."""
+def weights_used(kind: str, name: str, options: Mapping[str, object], model: str) -> str | None:
+    """Name or file of the weights that a tracker or detector would use, if any, where ``model`` draws the masks."""
     module = importlib.import_module(_entry(kind, name).module)
-    chosen = options.get("weights") or getattr(module, "DEFAULT_WEIGHTS", None)
-    return None if chosen is None else str(chosen)
+    chosen = options.get("weights") or "auto"
+    if chosen != "auto":
+        return str(chosen)
+    if hasattr(module, "default_weights"):
+        return str(module.default_weights(model))
+    default: str | None = getattr(module, "DEFAULT_WEIGHTS", None)
+    return default
 
 
 def build_tracker(

@@ -14,7 +14,7 @@ from vidseg.errors import UsageError
 from vidseg.masks.overlap import disjoint_masks
 from vidseg.masks.rle import decode
 from vidseg.prompts import fit_prompts
-from vidseg.sam.model import FrameFeatures, SegmentAnything
+from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
 from vidseg.sam.refiner import Refiner
 from vidseg.types import Detector, Frame, FrameMasks, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
@@ -33,6 +33,8 @@ class _Pending:
 
 class Segmenter:
     """The heart of every pipeline. Encodes each frame once and draws the boxes of a micro-batch in one decoder batch.
+
+    A tracker with the network that draws the masks (:class:`vidseg.sam.model.SharesEncoder`) encodes for both.
 
     Without ``prompts`` a tracker that wants masks gets the objects that ``detector`` (default: HQ-SAM)
     finds on the first frame that shows any, and with ``detect_every`` = N > 0 new objects every N frames.
@@ -63,6 +65,7 @@ class Segmenter:
         if not refiner.uses_sam and not getattr(tracker, "gives_masks", True):
             raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
         self.tracker, self.sam, self.refiner = tracker, sam, refiner
+        self._encoder = tracker if isinstance(tracker, SharesEncoder) and tracker.share(sam) else None
         self.batch = batch
         self.clock = clock or StageClock()
         self.finder = ObjectFinder(
@@ -113,7 +116,10 @@ class Segmenter:
             pending = self._pending[frame.index] = _Pending(frame)
             given = self._complete(pending, given)
             with self.clock("track"):
-                tracks += [self.finder.observe(t) for t in self.tracker.step(frame, given)]
+                found = [self.finder.observe(t) for t in self.tracker.step(frame, given)]
+            if self._encoder is not None and self.refiner.uses_sam and any(len(t.ids) for t in found):
+                self._features(pending)  # the tracker has them
+            tracks += found
         return self._refine(tracks)
 
     def finish(self) -> list[tuple[Frame, FrameMasks]]:
@@ -142,7 +148,10 @@ class Segmenter:
     def _features(self, pending: _Pending) -> FrameFeatures:
         if pending.features is None:
             with self.clock("encode"):
-                (pending.features,) = self.sam.encode([pending.frame.rgb])
+                if self._encoder is not None:
+                    pending.features = self._encoder.features(pending.frame)
+                else:
+                    (pending.features,) = self.sam.encode([pending.frame.rgb])
         return pending.features
 
     def _complete(self, pending: _Pending, prompts: list[Prompt]) -> list[Prompt]:

@@ -40,9 +40,9 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sam2FrameFeatures(FrameFeatures):
-    """Features of one frame; ``whole`` are those of the network itself."""
+    """Features of one frame, with the finer ones that SAM 2's decoder adds."""
 
-    whole: Sam2Features
+    high_res: tuple[Tensor, Tensor]
 
 
 class Sam2AsSam:
@@ -87,7 +87,7 @@ class Sam2AsSam:
     def wrap(self, features: Sam2Features) -> Sam2FrameFeatures:
         """Features of the network, such as a tracker has, as those of a frame to decode prompts on."""
         geometry = frame_geometry(features.size, self.config)
-        return Sam2FrameFeatures(features.embedding[0], None, self.net.dense_pe(), geometry, features)
+        return Sam2FrameFeatures(features.embedding[0], None, self.net.dense_pe(), geometry, features.high_res)
 
     @torch.inference_mode()
     def decode(
@@ -131,7 +131,7 @@ class Sam2AsSam:
         for start in range(0, len(asked), step):
             part = {k: v[start : start + step] for k, v in fields.items()}
             clicks = as_points(part.get("points"), part.get("labels"), part.get("boxes"))
-            result = self.net.decode(frame.whole, frame.whole.embedding, clicks, part.get("masks"))
+            result = self.net.decode(frame.embedding[None], frame.high_res, clicks, part.get("masks"))
             if output == "sam":
                 result = replace(result, hq=None)
             several = candidates != "single"

@@ -20,7 +20,7 @@ from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import Progress, locate
 from vidseg.weights.fit import check_state
-from vidseg.weights.read import WeightFile, read_weights
+from vidseg.weights.read import WeightFile, read_weights, tensor_names
 from vidseg.weights.unwrap import Network
 
 _HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
@@ -40,6 +40,14 @@ def is_sam2(names: Collection[str]) -> bool:
 
 SAM2 = Network("a SAM 2", is_sam2)
 """What a SAM 2 file is expected to hold, for the reader of weights."""
+
+
+def names_a_sam2(model: str) -> bool:
+    """Whether ``model`` (a name of the catalogue, a file, or NAME=FILE) is a SAM 2, as far as names tell."""
+    name, path = split_model(model)
+    if name or path is None:
+        return name in CATALOG and CATALOG[name].family == "sam2"
+    return is_sam2(tensor_names(path))
 
 
 def published_config(name: str) -> Sam2Config:

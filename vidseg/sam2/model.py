@@ -138,7 +138,7 @@ class Sam2(nn.Module):
         counts = {len(part) for part in (clicks[0] if clicks else None, low) if part is not None} or {1}
         if len(counts) > 1:
             raise UsageError(f"prompts for {' and '.join(map(str, sorted(counts)))} objects: one number is expected")
-        output = self.decode(features, features.embedding, clicks, low)
+        output = self.decode(features.embedding, features.high_res, clicks, low)
         dynamic = self.config.dynamic_multimask if dynamic_multimask is None else dynamic_multimask
         chosen = self.sam_mask_decoder.select(output, multimask=multimask, dynamic=dynamic, hq_only=hq_only)
         logits = preprocess.upsample(chosen.masks, features.size)
@@ -146,16 +146,16 @@ class Sam2(nn.Module):
 
     def decode(
         self,
-        features: Sam2Features,
         embedding: Float[Tensor, "B D g g"],
+        high_res: tuple[Tensor, Tensor],
         clicks: tuple[Tensor, Tensor] | None,
         mask: Float[Tensor, "N 1 h w"] | None,
     ) -> DecoderOutput:
         """Everything the decoder says of N prompts.
 
         Args:
-            features: the picture, of which the high-resolution features are read.
             embedding: what is decoded, for all prompts (B = 1) or for each: the picture's own or a conditioned one.
+            high_res: those of the picture.
             clicks: points (N, P, 2) in pixels of the square input, corners of boxes among them, and labels (N, P).
             mask: low-resolution logits.
         """
@@ -163,7 +163,7 @@ class Sam2(nn.Module):
         n = 1 if mask is None else len(mask)
         tokens = encoder.points(*clicks) if clicks else embedding.new_zeros(n, 0, self.config.dim)
         dense = encoder.dense(None if mask is None else mask.to(embedding.dtype))
-        return cast(DecoderOutput, self.sam_mask_decoder(embedding, self.dense_pe(), tokens, dense, features.high_res))
+        return cast(DecoderOutput, self.sam_mask_decoder(embedding, self.dense_pe(), tokens, dense, high_res))
 
     def dense_pe(self) -> Float[Tensor, "1 g*g D"]:
         """The code of the cells of the embedding."""

@@ -8,6 +8,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -69,6 +70,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {type(content).__name__} instead of a checkpoint")
     return content
+
+
+def tensor_names(path: Path) -> set[str]:
+    """The names of the tensors in a file, which is not loaded; for PyTorch files with all other texts in them.
+
+    Empty for what cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+        if head[8:9] == b"{":
+            with safe_open(path, framework="pt") as file:
+                return set(file.keys())
+        with zipfile.ZipFile(path) as archive:
+            member = next(m for m in archive.infolist() if m.filename.endswith("/data.pkl"))
+            if member.file_size > path.stat().st_size:
+                return set()
+            content = archive.read(member)
+        return {argument for _, argument, _ in pickletools.genops(content) if isinstance(argument, str)}
+    except (OSError, SafetensorError, zipfile.BadZipFile, StopIteration, ValueError, zlib.error):
+        return set()
 
 
 def _read(path: Path) -> tuple[object, dict[str, str]]:

@@ -118,7 +118,7 @@ def lookup(scores: Scores, path: str) -> Any:
 def _manifest(config: BenchConfig, task: Task) -> dict[str, Any]:
     weights = {"model": weights_identity(config.model or "compact")}
     if config.prompt == "tracker":
-        used = weights_used("tracker", config.tracker, config.all_tracker_options())
+        used = weights_used("tracker", config.tracker, config.all_tracker_options(), config.model or "compact")
         weights |= {"tracker": weights_identity(used)} if used else {}
     files: dict[str, Any] = {str(path): fingerprint(path) for path in task.sources}
     return {

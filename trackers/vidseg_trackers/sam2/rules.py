@@ -78,7 +78,7 @@ class VideoRules:
         mask: Tensor | None,
         multimask: bool,
     ) -> tuple[Selection, Tensor]:
-        output = self.net.decode(features, embedding, clicks, mask)
+        output = self.net.decode(embedding, features.high_res, clicks, mask)
         dynamic = self.config.dynamic_multimask
         return self.net.sam_mask_decoder.select(output, multimask=multimask, dynamic=dynamic), output.object_score
 

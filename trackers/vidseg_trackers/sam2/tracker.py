@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,15 +13,37 @@ from torch.nn import functional as F
 
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.boxes import mask_box
+from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam2 import preprocess
+from vidseg.sam2.adapter import Sam2AsSam
 from vidseg.sam2.decoder import as_points
+from vidseg.sam2.loading import load_sam2, names_a_sam2
 from vidseg.sam2.model import Sam2, Sam2Features
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
-from vidseg_trackers.sam2.options import Sam2Options
+from vidseg_trackers.sam2.options import AUTO, DEFAULT, Sam2Options
 from vidseg_trackers.sam2.records import POINTER_FRAMES, Record, Stores, keep_recent, reading
 from vidseg_trackers.sam2.rules import VideoRules
 
 _PARTS = ("low", "score", "ptr", "mem")
+
+
+def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> Sam2Tracker:
+    """Entry point ``sam2``.
+
+    Raises:
+        UsageError: unknown or wrong options.
+        WeightsError: the weights are missing, damaged or no SAM 2.
+    """
+    chosen = Sam2Options.from_mapping(options)
+    load = partial(load_sam2, device=device, dtype=dtype, offline=offline)
+    if chosen.weights == AUTO:  # loaded only if there is no SAM 2 to share
+        return Sam2Tracker(partial(load, DEFAULT), chosen)
+    return Sam2Tracker(load(chosen.weights), chosen)
+
+
+def default_weights(model: str) -> str:
+    """The weights that are used by default where ``model`` draws the masks."""
+    return model if names_a_sam2(model) else DEFAULT
 
 
 class Sam2Tracker:
@@ -35,16 +58,65 @@ class Sam2Tracker:
     finds_objects = False
     can_remove = True
 
-    def __init__(self, net: Sam2, options: Sam2Options | None = None) -> None:
-        """A tracker around a network in evaluation mode, on its device and in its dtype."""
-        self.net, self.options = net, options or Sam2Options()
-        self.rules = VideoRules(net, getattr(torch, self.options.memory_dtype))
+    def __init__(self, net: Sam2 | Callable[[], Sam2], options: Sam2Options | None = None) -> None:
+        """A tracker around a network in evaluation mode, on its device and in its dtype.
+
+        ``net`` may be a function that loads it: it is called when the first video starts, unless the network of
+        :meth:`share` is used.
+        """
+        self.options = options or Sam2Options()
+        self._net = self._own = net
+        self._encoded: tuple[Frame, Sam2Features] | None = None
+        self._rules: VideoRules | None = None
+        self._shared: Sam2AsSam | None = None
         self._official = self.options.memory == "official"
         self._size: tuple[int, int] | None = None
         self.reset()
 
+    @property
+    def net(self) -> Sam2:
+        """The network."""
+        if not isinstance(self._net, Sam2):
+            self._net = self._own = self._net()
+        return self._net
+
+    @property
+    def rules(self) -> VideoRules:
+        """The video rules around the network."""
+        if self._rules is None:
+            self._rules = VideoRules(self.net, getattr(torch, self.options.memory_dtype))
+        return self._rules
+
+    def share(self, sam: SegmentAnything) -> bool:
+        """Work with the network that draws the masks, if it has these weights; then a frame is encoded once for both.
+
+        The masks are then drawn on the tracker's features, which see the frame as the published video predictor does.
+        """
+        self._shared, self._net, self._rules = None, self._own, None
+        if not isinstance(sam, Sam2AsSam):
+            return False
+        if not isinstance(self._own, Sam2) or self._own is sam.net or _equal(self._own, sam.net):
+            self._shared, self._net = sam, sam.net
+        return self._shared is not None
+
+    def features(self, frame: Frame) -> FrameFeatures:
+        """The features of a frame for the network of :meth:`share`: it is encoded now, or was just now.
+
+        Raises:
+            UsageError: no network is shared.
+        """
+        if self._shared is None:
+            raise UsageError("sam2: features are there for a shared network only")
+        return self._shared.wrap(self._encode(frame))
+
+    def _encode(self, frame: Frame) -> Sam2Features:
+        if self._encoded is None or self._encoded[0] is not frame:
+            self._encoded = (frame, self.net.encode_frame(frame.rgb))
+        return self._encoded[1]
+
     def reset(self) -> None:
         """Forget all objects."""
+        self._encoded = None
         self._stores: dict[int, Stores] = {}
         self._absent: dict[int, int] = {}
         self._time = -1
@@ -53,6 +125,7 @@ class Sam2Tracker:
     def start(self, video: VideoInfo) -> None:
         """Forget everything and prepare for a video."""
         self.reset()
+        self._net = self.net
         self._size = (video.height, video.width)
         self._frames = video.frame_count if self._official else None
 
@@ -68,7 +141,7 @@ class Sam2Tracker:
         self._time += 1
         if not self._stores and not prompts:
             return [self._tracks(frame, [])]
-        features = self.net.encode_frame(frame.rgb)
+        features = self._encode(frame)
         records = self._track(features)
         for prompt in prompts:
             records[prompt.object_id] = self._prompted(features, frame, prompt, records.get(prompt.object_id))
@@ -208,3 +281,11 @@ class Sam2Tracker:
             int(i): Stores(*({t: record(f"{name}.{i}.{t}") for t in frames[name]} for name in ("cond", "other")))
             for i, frames in json.loads(str(state["layout"])).items()
         }
+
+
+def _equal(a: Sam2, b: Sam2) -> bool:
+    """Are these the same network with the same weights, at the same place?"""
+    if a.config != b.config or a.device != b.device:
+        return False
+    other = b.state_dict()
+    return all(v.dtype == other[k].dtype and torch.equal(v, other[k]) for k, v in a.state_dict().items())
