@@ -168,7 +168,7 @@ def combs(rgb: np.ndarray) -> float:
     return float(np.abs(2 * lines[1:-1] - lines[:-2] - lines[2:]).mean())
 
 
-def interlaced_video(path: Path, count: int = 8, **keywords: object) -> Path:
+def interlaced_video(path: Path, count: int = 8, marks: str = "interlaced=1:tff=1", **keywords: object) -> Path:
     """Field 2k of a moving bar in the even lines of frame k, field 2k + 1 in the odd ones."""
 
     def field(time: int) -> np.ndarray:
@@ -181,7 +181,7 @@ def interlaced_video(path: Path, count: int = 8, **keywords: object) -> Path:
         frame = field(2 * k)
         frame[1::2] = field(2 * k + 1)[1::2]
         frames.append(frame)
-    return write_video(path, frames, options={"x264-params": "interlaced=1:tff=1", "crf": "10"}, **keywords)  # type: ignore[arg-type]
+    return write_video(path, frames, options={"x264-params": marks, "crf": "10"}, **keywords)  # type: ignore[arg-type]
 
 
 def test_interlaced_video_says_so_and_is_deinterlaced_on_request(tmp_path: Path) -> None:
@@ -196,6 +196,13 @@ def test_interlaced_video_says_so_and_is_deinterlaced_on_request(tmp_path: Path)
     assert combs(np.rot90(after[4].rgb)) < 0.2 * combs(np.rot90(before[4].rgb))
     assert open_source(barcode_video(tmp_path / "progressive.mp4", 3)).notes == []
     assert [f.index for f in open_source(video, deinterlace=True, frames=slice(3, 6))] == [3, 4, 5]
+
+
+def test_interlaced_video_without_a_mark_is_deinterlaced_too(tmp_path: Path) -> None:
+    video = interlaced_video(tmp_path / "i.mp4", marks="bframes=0")
+    plain = open_source(video)
+    before, after = list(plain), list(open_source(video, deinterlace=True))
+    assert plain.notes == [] and combs(after[4].rgb) < 0.2 * combs(before[4].rgb)
 
 
 def test_a_build_without_the_filter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
