@@ -160,7 +160,7 @@ def test_prompts_for_new_objects_only() -> None:
         return mask
 
     found = [Proposal(box(x, x + 20), 0.9, "cat") for x in (0, 8, 16, 50, 75)]
-    prompts = [p for p, _ in new_prompts(found, 7, first_id=4, known=[box(70, 100)], max_objects=3)]
+    prompts = [p for p, _ in new_prompts(found, 7, first_id=4, known=[(box(70, 100), None)], max_objects=3)]
     assert [(p.frame_index, p.object_id) for p in prompts] == [(7, 4), (7, 5), (7, 6)]
     masks = [p.mask for p in prompts]
     assert np.array_equal(masks[0], box(0, 20))

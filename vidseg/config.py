@@ -20,6 +20,8 @@ from vidseg.options import load_yaml as load_yaml
 
 SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
 
+TEXT = "text"
+"""Name of the detector that ``text`` is for."""
 _MAX_SECONDS = 1_000_000
 _NO_MATTER = {
     "result": False
@@ -38,6 +40,7 @@ class RunConfig:
       vidseg run video.mp4 --point 640,360 --point 25:90,40  # two objects, the second from frame 25 on
       vidseg run video.mp4 --box 1@9,9,80,90 --point 1@25:40,20/-70,80  # one object, corrected on frame 25
       vidseg run frames/ --mask first.png --save davis,ytvis
+      vidseg run video.mp4 --text "person. red car" --detect-every 30
       vidseg run video.mp4 --tracker boxes --boxes detections.json
       vidseg run rtsp://camera.local/live --output runs/door # until Ctrl-C
     """
@@ -72,13 +75,18 @@ class RunConfig:
     max_objects: int = 5
     """Most objects to follow, visible or not, when they are found automatically."""
     detect_with: str = ""
-    """What finds objects when no prompt is given: mask2former or another installed detector; default: HQ-SAM's
-    automatic masks."""
+    """What finds objects when no prompt is given: text (see --text), mask2former or another installed detector;
+    default: HQ-SAM's automatic masks."""
+    text: str | None = None
+    """Find objects by name: "person. red car", phrases with full stops between them. Means --detect-with text, an
+    open-vocabulary detector (needs `pip install 'vidseg[hf]'`); searches also when prompts name other objects."""
     detect_every: int = 0
     """Look for new objects every N frames; 0: only at the start. A new one may take the place of one that was found
     before and has been absent for 30 frames or more."""
     detector_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the detector (in YAML)."""
+    detector_option: _Repeat = ()
+    """KEY=VALUE - a setting of the detector, e.g. model=FOLDER of --detect-with text. May be repeated."""
     frames: str = ":"
     """A:B - only frames A (included) to B (excluded), counted from 0."""
     stream: int | None = None
@@ -139,6 +147,9 @@ class RunConfig:
             raise UsageError("--resume and --overwrite exclude each other")
         if self.boxes is not None and self.tracker != "boxes":
             raise UsageError(f"--boxes needs --tracker boxes; --tracker {self.tracker} takes none")
+        if self.text is not None and self.detector != TEXT:
+            raise UsageError(f"--text needs --detect-with {TEXT}; --detect-with {self.detector} takes none")
+        self.all_detector_options()
         self.frame_range  # noqa: B018  (raises on a malformed range)
 
     @property
@@ -164,6 +175,18 @@ class RunConfig:
         if self.boxes is not None:
             options["file"] = str(self.boxes)
         return options
+
+    @property
+    def detector(self) -> str:
+        """Name of the detector; empty: HQ-SAM's automatic masks."""
+        return self.detect_with or (TEXT if self.text is not None else "")
+
+    def all_detector_options(self) -> dict[str, Any]:
+        """``detector_options`` with ``KEY=VALUE`` flags applied, and the text."""
+        options = self.detector_options | key_values("--detector-option", self.detector_option)
+        if options and not self.detector:
+            raise UsageError(f"detector option {next(iter(options))} needs --detect-with or --text")
+        return options if self.text is None else {**options, "text": self.text}
 
     def content(self) -> dict[str, Any]:
         """The settings that decide the result, json-ready; not where it goes, where it is made, or how it is shown."""

@@ -37,7 +37,7 @@ def check_name(kind: str, name: str) -> None:
 def weights_used(kind: str, name: str, options: Mapping[str, object], model: str) -> str | None:
     """Name or file of the weights that a tracker or detector would use, if any, where ``model`` draws the masks."""
     module = importlib.import_module(_entry(kind, name).module)
-    chosen = options.get("weights") or "auto"
+    chosen = options.get("weights") or options.get("model") or "auto"
     if chosen != "auto":
         return str(chosen)
     if hasattr(module, "default_weights"):

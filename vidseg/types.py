@@ -200,11 +200,20 @@ class Tracks(ShapeRepr):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Proposal(ShapeRepr):
-    """An object that a detector sees on one frame: bool mask (H, W), score in 0..1, name of its class if it has one."""
+    """An object that a detector sees on one frame: bool mask (H, W), score in 0..1, name of its class if it has one.
 
-    mask: npt.NDArray[np.bool_]
+    A detector of boxes gives None for the mask, and the ``box``, XYXY in pixels: HQ-SAM draws it.
+    """
+
+    mask: npt.NDArray[np.bool_] | None
     score: float
     label: str | None = None
+    box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that there is a mask or a box."""
+        if self.mask is None and self.box is None:
+            raise UsageError("a proposal of a detector has neither a mask nor a box")
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +333,11 @@ class RemovesObjects(Protocol):
 
 
 class Detector(Protocol):
-    """Finds objects on single frames, for trackers that only follow what they are given."""
+    """Finds objects on single frames, for trackers that only follow what they are given.
+
+    One that was asked for something has ``nothing_found``, the warning of a run in which it found nothing. It then
+    searches also where a user's prompts name other objects.
+    """
 
     def detect(self, frame: Frame) -> list[Proposal]:
         """Objects, best first; their masks may overlap."""

@@ -135,7 +135,7 @@ def _results(
         yield from (masks for _, masks in segmenter.step(group))
     if started:
         yield from (masks for _, masks in segmenter.finish())
-    for text in unused.warnings():
+    for text in [*segmenter.doubts, *unused.warnings()]:
         warnings.warn(text, stacklevel=2)
 
 

@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 
 from vidseg.sam.discovery import find_objects
+from vidseg.sam.drawing import draw_object
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Proposal, State, Tracks
-from vidseg_pipelines.proposals import new_prompts
+from vidseg_pipelines.proposals import Box, new_prompts
 
 RETRY_EVERY = 10
 """Frames between attempts to find objects while none has been found."""
@@ -61,7 +62,7 @@ class ObjectFinder:
         self.zoom: Zoom = zoom
         self._searching = search
         self._next_search = 0
-        self._highest_id = max(named, default=0)
+        self._highest_id = self._highest_named = max(named, default=0)
         self._named: set[int] = set()
         self._absent: dict[int, int] = {}  # of the found objects: frames since they were seen
         self._labels: dict[int, str] = {}
@@ -71,6 +72,11 @@ class ObjectFinder:
     def followed(self) -> set[int]:
         """Ids of the objects that the tracker knows, visible or not."""
         return self._named | self._absent.keys()
+
+    @property
+    def searched_in_vain(self) -> bool:
+        """Whether there was a search and none found an object, which gets an id above those of the user's."""
+        return self._next_search > 0 and self._highest_id == self._highest_named
 
     def follow(self, ids: Iterable[int]) -> None:
         """The user names objects on the next frame."""
@@ -82,28 +88,35 @@ class ObjectFinder:
         return frame_index >= self._next_search and bool(self._searching or self.detect_every) and self._room() > 0
 
     def find(
-        self, frame: Frame, features: FrameFeatures | None, given: Mapping[int, npt.NDArray[np.bool_]]
+        self, frame: Frame, features: Callable[[], FrameFeatures], given: Mapping[int, npt.NDArray[np.bool_]]
     ) -> list[Prompt]:
-        """Prompts for the new objects on a frame: those that neither ``given`` masks nor the last ones cover.
+        """Prompts for the new objects on a frame: those that are neither among ``given`` masks nor the last ones.
 
-        ``features`` may be None where there is a detector. Makes room for what is found.
+        ``features`` encodes the frame; only where it is needed. Makes room for what is found.
         """
         if self.detector is not None:
             proposals = self.detector.detect(frame)
         else:
-            assert features is not None
-            masks = find_objects(self.sam, features, max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom)
+            masks = find_objects(self.sam, features(), max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom)
             proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.size[1], frame.size[0])
-        last = [
-            cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5 for i, m in self._seen.items() if i not in given
-        ]
+        last = {
+            i: cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5
+            for i, m in self._seen.items()
+            if i not in given
+        }
+
+        def draw(box: Box) -> npt.NDArray[np.bool_]:
+            prompt = Prompt(frame.index, 1, box=box)
+            return draw_object(self.sam, frame.rgb, features(), prompt, self.zoom).mask
+
         found = new_prompts(
             proposals,
             frame.index,
             first_id=self._highest_id + 1,
-            known=[*given.values(), *last],
+            known=[(mask, self._labels.get(i)) for i, mask in {**given, **last}.items()],
             max_objects=self._room(),
+            draw=draw,
         )
         self._make_room(len(found))
         for prompt, label in found:
@@ -119,7 +132,7 @@ class ObjectFinder:
         """Take note of who is visible. Returns the tracks with the classes that the detector gave their objects."""
         visible = set(tracks.ids.tolist())
         self._absent = {i: 0 if i in visible else frames + 1 for i, frames in self._absent.items()}
-        if self.detect_every and tracks.masks is not None:
+        if (self.detect_every or self._searching) and tracks.masks is not None:
             self._seen = dict(zip(tracks.ids.tolist(), tracks.masks, strict=True))
         if not self._labels or tracks.labels is not None:
             return tracks

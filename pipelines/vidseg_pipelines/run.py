@@ -41,7 +41,7 @@ def _load_tracker(config: RunConfig) -> Tracker:
 
 
 def _load_detector(config: RunConfig) -> Detector | None:
-    return build_detector(config.detect_with, config.detector_options, **_place(config)) if config.detect_with else None
+    return build_detector(config.detector, config.all_detector_options(), **_place(config)) if config.detector else None
 
 
 def _place(config: RunConfig) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def run_video(
         raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
     check_name("tracker", config.tracker)
-    if config.detect_with:
-        check_name("detector", config.detect_with)
+    if config.detector:
+        check_name("detector", config.detector)
     first, end = config.frame_range
     source = open_source(
         config.input,

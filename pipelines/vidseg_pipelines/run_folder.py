@@ -57,8 +57,8 @@ def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
 def weights_of(config: RunConfig) -> dict[str, Any]:
     """Name and digest of every file of weights that the run uses."""
     used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options(), config.model)}
-    if config.detect_with:
-        used["detector"] = weights_used("detector", config.detect_with, config.detector_options, config.model)
+    if config.detector:
+        used["detector"] = weights_used("detector", config.detector, config.all_detector_options(), config.model)
     named = {"model": config.model} | {part: name for part, name in used.items() if name is not None}
     return {part: weights_identity(name) for part, name in named.items()}
 

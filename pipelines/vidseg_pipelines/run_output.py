@@ -259,7 +259,7 @@ class RunOutput:
             "wall_seconds": round(seconds, 3),
             "fps": round(frames / seconds, 3) if seconds else 0.0,
             "seconds": self.clock.seconds(),
-            "warnings": bounded([*self._moves(), *losses]),
+            "warnings": bounded([*self._moves(), *(self.segmenter.doubts if status != "running" else ()), *losses]),
             "notes": bounded([*self.source.notes, *self.segmenter.notes]),
         }
         if self.source.live:

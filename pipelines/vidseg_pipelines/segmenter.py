@@ -74,7 +74,7 @@ class Segmenter:
             max_objects=max_objects,
             detect_every=detect_every,
             named=[p.object_id for p in prompts],
-            search=not prompts and not tracker.finds_objects,
+            search=(not prompts or hasattr(detector, "nothing_found")) and not tracker.finds_objects,
             zoom=refiner.options.zoom,
             forget=tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None,
         )
@@ -93,6 +93,12 @@ class Segmenter:
     def notes(self) -> list[str]:
         """What a user should know of how the tracker worked."""
         return [*getattr(self.tracker, "notes", ()), *self._without_mask(lambda share: 0 < share <= _FEW)]
+
+    @property
+    def doubts(self) -> list[str]:
+        """Warnings that make a run no less complete: an object that was asked for was never found."""
+        text = getattr(self.finder.detector, "nothing_found", None)
+        return [text] if text and self.finder.searched_in_vain else []
 
     def _without_mask(self, chosen: Callable[[float], bool]) -> list[str]:
         """Of a tracker that gives boxes alone: how many came to nothing, where ``chosen`` says so of their share."""
@@ -162,9 +168,10 @@ class Segmenter:
         given = disjoint_masks({p.object_id: p.mask for p in prompts if p.mask is not None}, pending.frame.index)
         prompts = [replace(p, mask=given[p.object_id]) if p.mask is not None else p for p in prompts]
         if self.finder.is_due(pending.frame.index):
-            features = None if self.finder.detector else self._features(pending)
+            if self.finder.detector is None:
+                self._features(pending)  # its time is none of the search
             with self.clock("find"):
-                prompts += self.finder.find(pending.frame, features, given)
+                prompts += self.finder.find(pending.frame, lambda: self._features(pending), given)
         pending.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
         return prompts
 

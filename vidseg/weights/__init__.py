@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from vidseg.weights.catalog import CATALOG, find_local
@@ -20,8 +21,17 @@ def weights_identity(model: str) -> dict[str, str]:
         if entry is not None and entry.sha256 is not None:
             return {"name": model, "sha256": entry.sha256}
         path = find_local(name) if entry is not None else None
-    digest = file_digest(path, "sha256") if path is not None and path.is_file() else ""
-    return {"name": model, "sha256": digest}
+    return {"name": model, "sha256": "" if path is None else _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file; of a folder, that of the names and digests of its files; empty for neither."""
+    if path.is_file():
+        return file_digest(path, "sha256")
+    if not path.is_dir():
+        return ""
+    files = [(file.name, file_digest(file, "sha256")) for file in sorted(path.iterdir()) if file.is_file()]
+    return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
 def split_model(model: str) -> tuple[str, Path | None]:

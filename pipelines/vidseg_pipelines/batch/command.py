@@ -125,8 +125,8 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     command.check()
     assert command.output is not None
     check_name("tracker", command.tracker)
-    if command.detect_with:
-        check_name("detector", command.detect_with)
+    if command.detector:
+        check_name("detector", command.detector)
     if command.engine == "local":
         resolve_device(command.device)
     log = _Log(json_log=command.json_log)

@@ -186,18 +186,21 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
         boxes=boxes,
         tracker_options=_with_files(config.tracker_options | key_values("--tracker-option", config.tracker_option)),
         tracker_option=(),
-        detector_options=_with_files(config.detector_options),
+        detector_options=_with_files(config.detector_options | key_values("--detector-option", config.detector_option)),
+        detector_option=(),
     )
 
 
 def _with_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a tracker or detector; those that name a file here (weights, boxes) get absolute paths."""
-    return {key: _absolute(value, Path.cwd()) if _is_file(value) else value for key, value in options.items()}
+    return {key: _absolute(value, Path.cwd()) if _is_here(key, value) else value for key, value in options.items()}
 
 
-def _is_file(value: object) -> bool:
-    """Whether a setting names a file; a known name of weights wins over a file of that name."""
-    return isinstance(value, str) and value not in CATALOG and os.path.isfile(value)  # noqa: PTH113  (any text)
+def _is_here(key: str, value: object) -> bool:
+    """Whether a setting names a file, or a model's folder; a known name of weights wins over a file of that name."""
+    if not isinstance(value, str) or value in CATALOG or key == "text":
+        return False
+    return os.path.isfile(value) or (key == "model" and os.path.isdir(value))  # noqa: PTH112, PTH113  (any text)
 
 
 def _absolute(text: str, folder: Path) -> str:

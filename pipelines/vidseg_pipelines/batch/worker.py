@@ -183,7 +183,7 @@ def _remembering(loaders: Loaders, device: str | None) -> Loaders:
     return Loaders(
         _Last(loaders.sam, lambda config: (config.model,), device),
         _Last(loaders.tracker, lambda config: (config.tracker, repr(config.all_tracker_options())), device),
-        _Last(loaders.detector, lambda config: (config.detect_with, repr(config.detector_options)), device),
+        _Last(loaders.detector, lambda config: (config.detector, repr(config.all_detector_options())), device),
     )
 
 

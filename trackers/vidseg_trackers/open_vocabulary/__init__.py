@@ -1,0 +1,1 @@
+"""Objects by their names: open-vocabulary detectors of Hugging Face transformers."""
