@@ -114,7 +114,11 @@ class Owl:
         return Found(_corners(answer.pred_boxes[0], side, side), scores.numpy(), phrases.numpy())
 
 
-_NETWORKS = {"grounding-dino": GroundingDino, "mm-grounding-dino": GroundingDino, "owlv2": Owl}
+_NETWORKS: dict[str, type[GroundingDino] | type[Owl]] = {
+    "grounding-dino": GroundingDino,
+    "mm-grounding-dino": GroundingDino,
+    "owlv2": Owl,
+}
 
 
 def load_network(options: TextOptions, *, device: torch.device, offline: bool) -> Network:
