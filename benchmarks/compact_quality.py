@@ -2,7 +2,8 @@
 
     python benchmarks/compact_quality.py DATA [--weights FILE] [--noise 0 0.4] [--grabcut 60] [--prompts] [--sheet PNG]
 
-DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ mask, sum both added.
+DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ mask, sum both added, zoom what users get:
+the default mask with a second look at a crop around every object. Fill is the share of its box that an object fills.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam
 from vidseg.sam.prompts import Prompts
+from vidseg.sam.zoom import draw_closely
 from vidseg.training.items import Item, find_pairs, load
 from vidseg.training.prompts import click, noisy_logits, tight_box
-from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor
+from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor, zoom_predictor
 
 DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
 
@@ -54,20 +56,23 @@ def other_prompts(sam: Sam, items: list[Item]) -> None:
             resized = cv2.resize(mask, geometry.resized[::-1], interpolation=cv2.INTER_AREA)
             canvas = np.zeros(geometry.padded, np.uint8)
             canvas[: geometry.resized[0], : geometry.resized[1]] = resized
-            logits, box = noisy_logits(rng, canvas)[None], tight_box(mask)[None]
+            hint, box = noisy_logits(rng, canvas)[None], tight_box(mask)[None]
             points, labels = click(rng, mask)[None, None], np.ones((1, 1), np.int64)
             kinds: dict[str, tuple[Prompts, Candidates]] = {
                 "box": (Prompts(boxes=box), "single"),
                 "click": (Prompts(points=points, labels=labels), "single"),
                 "click, best": (Prompts(points=points, labels=labels), "best"),
-                "mask": (Prompts(masks=logits), "single"),
-                "box + mask": (Prompts(boxes=box, masks=logits), "single"),
+                "mask": (Prompts(masks=hint), "single"),
+                "box + mask": (Prompts(boxes=box, masks=hint), "single"),
             }
             found = {
                 name: sam.decode(features, [prompts], candidates=candidates)[0].upsampled()[0, 0].numpy() > 0
                 for name, (prompts, candidates) in kinds.items()
             }
-            given = cv2.resize(logits[0], geometry.padded[::-1])[: geometry.resized[0], : geometry.resized[1]]
+            for name in ("click", "click, best"):
+                logits, _ = draw_closely(sam, sample.image, features[0], kinds[name][0], "always", None, kinds[name][1])
+                found[f"{name}, zoom"] = logits[0, 0].numpy() > 0
+            given = cv2.resize(hint[0], geometry.padded[::-1])[: geometry.resized[0], : geometry.resized[1]]
             found["(the mask itself)"] = cv2.resize(given, mask.shape[::-1]) > 0
             for name, answer in found.items():
                 pair = mask_scores(mask > 128, answer)
@@ -75,7 +80,7 @@ def other_prompts(sam: Sam, items: list[Item]) -> None:
                     scores.setdefault(name, []).append(pair)
     for name, pairs in scores.items():
         iou, boundary = np.mean(pairs, axis=0)
-        print(f"{name:18}: mIoU {iou:.4f} mBIoU {boundary:.4f} ({len(pairs)} masks)")
+        print(f"{name:20}: mIoU {iou:.4f} mBIoU {boundary:.4f} ({len(pairs)} masks)")
 
 
 def sheet(predict: Predictor, items: list[Item], path: Path) -> None:
@@ -98,8 +103,9 @@ def sheet(predict: Predictor, items: list[Item], path: Path) -> None:
 def report(label: str, scores: dict[str, list[Score]]) -> None:
     """One line per name."""
     for name, parts in scores.items():
-        q = Quality.of(parts)
-        print(f"{label:18} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)", flush=True)
+        if parts:
+            q = Quality.of(parts)
+            print(f"{label:18} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f} ({q.count} masks)", flush=True)
 
 
 def main() -> None:
@@ -118,8 +124,14 @@ def main() -> None:
     outputs: tuple[Output, ...] = ("sam", "hq", "sum") if sam.config.hq else ("sam",)
     predict = sam_predictor(sam, outputs)
     for noise in args.noise:
-        scores = measure(predict, items, noise)
+        scores = measure(predict, items, noise) | measure(zoom_predictor(sam), items, noise)
         report(f"noise {noise:g}", scores)
+        for name, parts in scores.items():
+            q = Quality.over_sources(parts)
+            print(f"{'  mean of sources':18} {name:8}: mIoU {q.miou:.4f} mBIoU {q.mbiou:.4f}")
+        for low, high in ((0, 0.35), (0.35, 0.55), (0.55, 1.01)):
+            some = {name: [s for s in parts if low <= s.fill < high] for name, parts in scores.items()}
+            report(f"  fill {low:g}-{min(high, 1):g}", some)
         for source in sorted({item.source for item in items}):
             report(f"  {source}", {name: [s for s in parts if s.source == source] for name, parts in scores.items()})
     if args.grabcut:

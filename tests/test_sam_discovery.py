@@ -85,7 +85,7 @@ def test_a_judge_decides_what_is_an_object() -> None:
     with torch.no_grad():
         sam.objectness.weight.zero_()
         sam.objectness.weight[0, 2 + 2] = -4.0  # the logarithm of the area: small is good
-        sam.objectness.bias.fill_(4 * np.log(0.08))
+        sam.objectness.bias.fill_(4 * np.log(0.05))
     features = FrameFeatures(torch.zeros(1, 6, 8), None, torch.zeros(1, 1, 1), GEOMETRY)
     found = find_objects(sam, features, max_objects=5)  # type: ignore[arg-type]
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]

@@ -35,7 +35,7 @@ class DiscoveryOptions:
     """
 
     points_per_side: int = 12
-    min_objectness: float = 0.25
+    min_objectness: float = 0.1
     min_quality: float = 0.3
     min_share: float = 0.6
     min_stability: float = 0.86
@@ -99,14 +99,14 @@ def find_objects(
     iou, stability = found.iou.numpy(), found.stability.numpy()
     if sam.objectness is not None:
         judged = sam.objectness.judge(features.embedding, found.logits, found.iou, found.stability)
-        worth = judged.sigmoid().cpu().numpy()
-        good = worth >= options.min_objectness
+        rank = judged.sigmoid().cpu().numpy()
+        good = rank >= options.min_objectness
     else:
-        worth = iou * stability
+        rank = iou * stability * np.sqrt(area)
         good = (iou >= max(options.min_quality, options.min_share * float(iou.max()))) & (
             stability >= options.min_stability
         )
-    ranked = [i for i in (-worth * np.sqrt(area)).argsort(kind="stable") if fit[i]]
+    ranked = [i for i in (-rank).argsort(kind="stable") if fit[i]]
     prominent = [i for i in ranked if good[i]] or ranked[:1]
     chosen = _without_overlaps([masks[i] for i in prominent], options.max_overlap, max_objects)
     scale = np.array(masks.shape[:0:-1]) / np.array(features.geometry.original[::-1])

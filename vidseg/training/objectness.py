@@ -22,7 +22,7 @@ from vidseg.training.recipe import SceneData
 from vidseg.training.trainer import find_items
 
 #: Images of each source. Of street photographs only the largest mask, the person, is an object.
-IMAGES = {"coco": 100, "davis": 40, "video": 30, "ccp": 20, "synth": 20, "horse": 15}
+IMAGES = {"coco": 60, "davis": 25, "video": 20, "ccp": 15, "synth": 15, "horse": 10}
 WHOLE_ONLY = ("ccp",)
 
 

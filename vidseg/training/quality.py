@@ -14,7 +14,8 @@ from vidseg.evaluation.region import mask_scores
 from vidseg.sam.config import Output
 from vidseg.sam.model import Sam
 from vidseg.sam.prompts import Prompts
-from vidseg.training.items import Item, load
+from vidseg.sam.zoom import draw_closely
+from vidseg.training.items import Item, Mask, load
 from vidseg.training.prompts import tight_box
 
 Predictor = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], Mapping[str, npt.NDArray[np.bool_]]]
@@ -23,11 +24,12 @@ Predictor = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """IoU and boundary IoU of one mask, and the source of its image."""
+    """IoU and boundary IoU of one mask, the source of its image, and the share of its box that the object fills."""
 
     source: str
     iou: float
     boundary: float
+    fill: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,12 @@ class Quality:
             raise InputError("no image with a mask to measure on")
         return cls(float(np.mean([s.iou for s in scores])), float(np.mean([s.boundary for s in scores])), len(scores))
 
+    @classmethod
+    def over_sources(cls, scores: Sequence[Score]) -> Quality:
+        """Mean of the means of the sources, each of which counts the same."""
+        each = [cls.of([s for s in scores if s.source == source]) for source in sorted({s.source for s in scores})]
+        return cls(float(np.mean([q.miou for q in each])), float(np.mean([q.mbiou for q in each])), len(scores))
+
 
 def sam_predictor(sam: Sam, outputs: Sequence[Output]) -> Predictor:
     """The masks of every one of ``outputs``; the image is encoded once."""
@@ -53,6 +61,17 @@ def sam_predictor(sam: Sam, outputs: Sequence[Output]) -> Predictor:
         features = sam.encode([image])
         answers = {o: sam.decode(features, [Prompts(boxes=boxes)], output=o)[0] for o in outputs}
         return {o: (masks.upsampled()[:, 0] > 0).cpu().numpy() for o, masks in answers.items()}
+
+    return predict
+
+
+def zoom_predictor(sam: Sam) -> Predictor:
+    """The masks that users get, with a second, closer look at every object (:mod:`vidseg.sam.zoom`)."""
+
+    def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
+        (features,) = sam.encode([image])
+        logits, _ = draw_closely(sam, image, features, Prompts(boxes=boxes), "always")
+        return {"zoom": (logits[:, 0] > 0).cpu().numpy()}
 
     return predict
 
@@ -76,5 +95,10 @@ def measure(predict: Predictor, items: Sequence[Item], noise: float = 0.0, seed:
             for mask, answer in zip(wanted, found, strict=True):
                 pair = mask_scores(mask > 128, answer)
                 if pair is not None:
-                    scores.setdefault(name, []).append(Score(item.source, *pair))
+                    scores.setdefault(name, []).append(Score(item.source, *pair, _fill(mask)))
     return scores
+
+
+def _fill(mask: Mask) -> float:
+    x1, y1, x2, y2 = tight_box(mask)
+    return float(np.count_nonzero(mask > 128) / ((x2 - x1) * (y2 - y1)))
