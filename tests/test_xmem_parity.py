@@ -37,6 +37,8 @@ class Video:
         self.frames = rule_frames(self.count, *self.size)
         self.differ: dict[int, float] = {}
         """Share of pixels with another label, by frame."""
+        self.widest_tie = 0.0
+        """Largest difference of the two best official probabilities of a pixel with another label."""
 
     def errors(self, start: int, stop: int) -> dict[int, float]:
         """Run frames start..stop; largest difference of the probabilities on every frame with official numbers."""
@@ -48,9 +50,12 @@ class Video:
             with torch.inference_mode():
                 out = self.geometry.unpad(self.online.step(pad(normalised(self.frames[t])), masks)).numpy()
             if f"prob_{t}" in self.expected:
-                found[t] = float(np.abs(out - self.expected[f"prob_{t}"]).max())
-                labels = np.array([0, *self.online.ids])[out.argmax(0)]
-                self.differ[t] = float((labels != self.expected[f"arg_{t}"]).mean())
+                official = self.expected[f"prob_{t}"]
+                found[t] = float(np.abs(out - official).max())
+                other = np.array([0, *self.online.ids])[out.argmax(0)] != self.expected[f"arg_{t}"]
+                self.differ[t] = float(other.mean())
+                second, best = np.sort(official[:, other], 0)[-2:]
+                self.widest_tie = max(self.widest_tie, float((best - second).max(initial=0)))
         assert found
         return found
 
@@ -83,14 +88,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("name", "memory"), [("one_group", "official"), ("evict", "official"), ("evict", "correct")])
-def test_videos_give_the_official_probabilities(name: str, memory: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "memory", "limit"),
+    [("one_group", "official", 1e-4), ("evict", "official", 1e-4), ("evict", "correct", 1.1e-4)],
+)
+def test_videos_give_the_official_probabilities(name: str, memory: str, limit: float) -> None:
+    """Labels may differ where two objects tie: of (evict, correct) at three pixels of frame 29, whose two best official
+    probabilities are less than 4e-6 apart, while probabilities agree to 5e-6. Three of 4 x 7176 pixels are 1.05e-4.
+    """
     video = Video(name, memory)
     worst = max(video.errors(0, video.count).values())
-    assert worst < 1e-4  # seen: 5e-6
-    assert (
-        np.mean(list(video.differ.values())) < 3e-4
-    )  # pixels on which two objects tie: seen on another processor 1.05e-4
+    assert worst < 1e-4  # seen: 8e-6
+    assert video.widest_tie < 2e-5
+    assert np.mean(list(video.differ.values())) < limit
     assert video.online.memory.sizes == (video.meta["work"], video.meta["long"])
 
 
@@ -119,5 +129,6 @@ def test_a_late_object_gives_the_official_probabilities(monkeypatch: pytest.Monk
         error = video.errors(38, 40)[39]
         assert gaps[0] < 1e-4
     assert error < 1e-4
+    assert video.widest_tie < 2e-4
     assert np.mean(list(video.differ.values())) < 1e-4
     assert video.online.memory.sizes == (video.meta["work"] + 30, video.meta["long"])  # ours remembers frame 39 too
