@@ -127,6 +127,8 @@ def test_kills_at_random_moments(runs: Runs, whole: dict[str, Any]) -> None:
     "moment",
     [
         ("write masks.jsonl", 14),
+        ("write snapshot.safetensors", 1),
+        ("write snapshot.safetensors", 3),
         ("before rename snapshot.safetensors", 1),
         ("write run.json", 1),
         ("after rename overlay.mp4", 1),
