@@ -5,17 +5,17 @@ similarity per row, shared by all objects, and one table of values per object. A
 values for exactly the rows with ``time >= t``, which are the last rows; so every value stands beside its own key,
 whatever was consolidated, evicted or removed before. Objects may be added and removed at any time.
 
-Keys themselves are needed only to consolidate: working rows have them in a second table, prototypes do not. No tensor
-is changed once it is here, so a snapshot copies nothing.
+Keys themselves are needed only to consolidate: working rows have them in a second table, prototypes do not.
 
 The number of rows is bounded: long-term elements by ``max_long_term_elements``, working frames by
-``max_mid_term_frames``, and as many reference frames. The reference frame of an object is the one it was last prompted
-on; it is not consolidated while the object lives (for objects of the first frame: the official rule).
+``max_mid_term_frames``, and as many reference frames. The room for them is taken once. The reference frame of an object
+is the one it was last prompted on; it is not consolidated while the object lives (for objects of the first frame: the
+official rule).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ from torch import Tensor
 from vidseg.types import State
 from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
+from vidseg_trackers.xmem.rows import Rows
 
 MAX_SCORES = 1 << 22
 """Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it. The
@@ -43,21 +44,37 @@ class Memory:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.table: dict[str, Tensor] = {}
-        self.work: dict[str, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
+        self._table: dict[str, Rows] = {}
+        self._work: dict[str, Rows] = {}
+        self._values: dict[int, Rows] = {}
         self.reference: dict[int, int] = {}
         self.now = 0
         self.nearest = torch.empty(0, 0)
         self._scores: Tensor | None = None
 
     @property
+    def table(self) -> dict[str, Tensor]:
+        """Columns of all rows, as views: good until the next change."""
+        return {name: rows.all for name, rows in self._table.items()}
+
+    @property
+    def work(self) -> dict[str, Tensor]:
+        """Columns of the working rows, as views."""
+        return {name: rows.all for name, rows in self._work.items()}
+
+    @property
+    def values(self) -> dict[int, Tensor]:
+        """Values of every object, as views."""
+        return {i: rows.all for i, rows in self._values.items()}
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Number of working and of long-term elements."""
-        if not self.table:
+        if not self._table:
             return 0, 0
-        long = int(self.table["prototype"].sum())
-        return len(self.table["prototype"]) - long, long
+        prototype = self.table["prototype"]
+        long = int(prototype.sum())
+        return len(prototype) - long, long
 
     def read(
         self, key: Float[Tensor, "Q C"], selection: Float[Tensor, "Q C"], ids: Sequence[int]
@@ -66,13 +83,13 @@ class Memory:
 
         ``nearest`` (N, Q) holds the largest similarity of every pixel to the rows of every object afterwards.
         """
-        memory = self.table["expanded"]
+        memory, values = self.table["expanded"], self.values
         total = len(memory)
-        out = torch.stack([self.values[i].new_empty(len(key), self.values[i].shape[1]) for i in ids])
+        out = torch.stack([values[i].new_empty(len(key), values[i].shape[1]) for i in ids])
         self.nearest = key.new_empty(out.shape[:2])
         groups: dict[int, list[int]] = {}
         for position, i in enumerate(ids):
-            groups.setdefault(total - len(self.values[i]), []).append(position)
+            groups.setdefault(total - len(values[i]), []).append(position)
         use = self.table["use"].clone()
         step = max(1, MAX_SCORES // total)
         query = expand_query(key, selection)
@@ -86,11 +103,11 @@ class Memory:
                 nearest = scores[:, start:].gather(1, index[:, :1])[:, 0]
                 for position in positions:
                     self.nearest[position, low : low + step] = nearest
-                    out[position, low : low + step] = weighted_rows(self.values[ids[position]], weights, index)
+                    out[position, low : low + step] = weighted_rows(values[ids[position]], weights, index)
                 # usage is the mean over the groups: for one group it is the official count
                 use[start:].index_add_(0, index.flatten(), weights.flatten() / len(groups))
-        self.table["use"] = use
-        self.table["life"] = self.table["life"] + 1
+        self._table["use"].set(use)
+        self._table["life"].set(self.table["life"] + 1)
         return out
 
     def add(
@@ -110,10 +127,15 @@ class Memory:
             "time": torch.full((n,), self.now, dtype=torch.int64, device=key.device),
             "prototype": torch.zeros(n, dtype=torch.bool, device=key.device),
         }
-        _append(self.table, rows)
-        _append(self.work, {"key": key, "shrinkage": shrinkage, "selection": selection})
+        o = self.options
+        work_room = (o.max_mid_term_frames + 1) * n if o.long_term else 0  # one reference frame, and the new one
+        room = o.max_long_term_elements + work_room if o.long_term else 0
+        for name, column in rows.items():
+            self._table.setdefault(name, Rows()).append(column, room)
+        for name, column in {"key": key, "shrinkage": shrinkage, "selection": selection}.items():
+            self._work.setdefault(name, Rows()).append(column, work_room)
         for i, value in values.items():
-            self.values[i] = torch.cat([self.values[i], value]) if i in self.values else value.clone()
+            self._values.setdefault(i, Rows()).append(value, room)
         for i in prompted:
             self.reference[i] = self.now
         self.now += 1
@@ -123,17 +145,18 @@ class Memory:
     def remove(self, ids: Iterable[int]) -> None:
         """Forget objects, and the rows that nobody else has values for."""
         for i in ids:
-            self.values.pop(i, None)
+            self._values.pop(i, None)
             self.reference.pop(i, None)
-        if not self.values:
+        if not self._values:
             now = self.now
             self.clear()
             self.now = now
             return
-        needed = max(len(value) for value in self.values.values())
+        needed = max(map(len, self._values.values()))
         working = int((~self.table["prototype"][-needed:]).sum())
-        _change(self.table, lambda name, column: column[-needed:].clone())
-        _change(self.work, lambda name, column: column[len(column) - working :].clone())
+        for columns, count in ((self._table, needed), (self._work, working)):
+            for rows in columns.values():
+                rows.keep(torch.arange(len(rows) - count, len(rows), device=rows.all.device))
 
     def _consolidate(self) -> None:
         """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
@@ -160,24 +183,26 @@ class Memory:
             "time": part["time"][picked],
             "prototype": torch.ones_like(picked, dtype=torch.bool),
         }
-        _change(self.work, lambda name, column: column[~chosen[working]])
-        self._swap(chosen, rows, scores, part["time"])
+        rest = (~chosen[working]).nonzero()[:, 0]
+        for column in self._work.values():
+            column.keep(rest)
+        self._swap(chosen, rows, scores)
 
-    def _swap(self, chosen: Tensor, prototypes: dict[str, Tensor], scores: Tensor, chosen_time: Tensor) -> None:
+    def _swap(self, chosen: Tensor, prototypes: dict[str, Tensor], scores: Tensor) -> None:
         """Put prototypes in the place of the chosen rows, in every table, and keep the order of time."""
-        total, time = len(chosen), self.table["time"]
-        for i, value in self.values.items():
-            birth = total - len(value)
+        total, time = len(chosen), self.table["time"].clone()
+        for rows in self._values.values():
+            birth = total - len(rows)
             own = chosen[birth:]
-            candidates, first = value[own], int(chosen[:birth].sum())
+            candidates, first = rows.all[own], int(chosen[:birth].sum())
             # an object gets a value at a prototype when it lived at its time, from the candidates it lived at
             alive = prototypes["time"] >= time[birth]
             weights = torch.softmax(scores[alive, first:], -1) if len(candidates) else scores[alive, :0]
-            new = (weights @ candidates.float()).to(value.dtype)
-            order = torch.cat([time[birth:][~own], prototypes["time"][alive]]).argsort(stable=True)
-            self.values[i] = torch.cat([value[~own], new])[order]
-        order = torch.cat([time[~chosen], prototypes["time"]]).argsort(stable=True)
-        _change(self.table, lambda name, column: torch.cat([column[~chosen], prototypes[name]])[order])
+            new = (weights @ candidates.float()).to(candidates.dtype)
+            rows.keep(_merged(time[birth:], own, prototypes["time"][alive]), new)
+        index = _merged(time, chosen, prototypes["time"])
+        for name, rows in self._table.items():
+            rows.keep(index, prototypes[name])
 
     def _evict(self) -> None:
         """Make room for new prototypes: drop the least used long-term elements, ties included (the official rule)."""
@@ -189,15 +214,14 @@ class Memory:
             return
         keep = torch.ones_like(long)
         keep[long] = usage > usage.topk(surplus, largest=False).values[-1]
-        for i, value in self.values.items():
-            self.values[i] = value[keep[len(keep) - len(value) :]]
-        _change(self.table, lambda name, column: column[keep])
+        for rows in (*self._values.values(), *self._table.values()):
+            rows.keep(keep[len(keep) - len(rows) :].nonzero()[:, 0])
 
     def state_dict(self) -> State:
         """All of it as tensors and scalars, independent of what happens later."""
-        state: State = {f"table.{name}": column for name, column in self.table.items()}
-        state |= {f"work.{name}": column for name, column in self.work.items()}
-        state |= {f"value.{i}": value for i, value in self.values.items()}
+        state: State = {f"table.{name}": column.clone() for name, column in self.table.items()}
+        state |= {f"work.{name}": column.clone() for name, column in self.work.items()}
+        state |= {f"value.{i}": value.clone() for i, value in self.values.items()}
         state |= {f"reference.{i}": t for i, t in self.reference.items()}
         return state | {"now": self.now}
 
@@ -207,20 +231,20 @@ class Memory:
         for name, item in state.items():
             kind, _, rest = name.partition(".")
             if kind in ("table", "work") and isinstance(item, Tensor):
-                getattr(self, kind)[rest] = item.to(device, copy=True)
+                (self._table if kind == "table" else self._work)[rest] = Rows(item.to(device, copy=True))
             elif kind == "value" and isinstance(item, Tensor):
-                self.values[int(rest)] = item.to(device, copy=True)
+                self._values[int(rest)] = Rows(item.to(device, copy=True))
             elif kind == "reference" and isinstance(item, int):
                 self.reference[int(rest)] = item
             elif name == "now" and isinstance(item, int):
                 self.now = item
 
 
-def _append(table: dict[str, Tensor], rows: Mapping[str, Tensor]) -> None:
-    _change(table, lambda name, column: torch.cat([column, rows[name]])) if table else table.update(rows)
+def _merged(time: Tensor, chosen: Tensor, prototype_time: Tensor) -> Tensor:
+    """Numbers of the rows that are not ``chosen``, and of the prototypes counted on after all rows, sorted by time.
 
-
-def _change(table: dict[str, Tensor], change: Callable[[str, Tensor], Tensor]) -> None:
-    """New columns, one after the other: only one of them is in memory twice."""
-    for name in table:
-        table[name] = change(name, table[name])
+    There is a chosen row for every prototype, of the same time: no row moves towards the end.
+    """
+    rest = (~chosen).nonzero()[:, 0]
+    numbers = torch.cat([rest, torch.arange(len(prototype_time), device=time.device) + len(time)])
+    return numbers[torch.cat([time[rest], prototype_time]).argsort(stable=True)]
