@@ -181,6 +181,10 @@ def _stills(out: Path) -> dict[str, object]:
     return {"input": str(out / "davis")}
 
 
+def _the_folder_of_the_overlay(out: Path) -> dict[str, object]:
+    return {"input": str(out)}
+
+
 def _linked_stills(out: Path) -> dict[str, object]:
     (out.parent / "stills").mkdir()
     (out.parent / "stills" / "0.png").symlink_to(out / "davis" / "00000.png")
@@ -200,6 +204,7 @@ def _linked_stills(out: Path) -> dict[str, object]:
         _boxes,
         _boxes_as_an_option,
         _stills,
+        _the_folder_of_the_overlay,
         _linked_stills,
     ],
 )
@@ -245,7 +250,23 @@ def test_a_folder_of_stills_may_hold_its_own_outputs(
     stills = _stills_folder(tmp_path / "stills")
     config = replace(config, input=str(stills), output=stills, overwrite=True)
     stop(config, monkeypatch)
+    (stills / ".DS_Store").touch()  # left by a system
     assert run_video(replace(config, overwrite=False, resume=True)).frames == COUNT  # what it wrote is no other input
+
+
+def test_the_video_of_a_folder_is_what_a_resume_compares(
+    config: RunConfig, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    inside = video.rename(folder / "overlay.mp4")  # called like something that a run writes
+    config = replace(config, input=str(folder))
+    stop(config, monkeypatch)
+    (folder / "notes.txt").touch()
+    stop(replace(config, resume=True), monkeypatch)
+    inside.write_bytes(inside.read_bytes() + bytes(8))
+    with pytest.raises(UsageError, match=r"made differently \(input\.bytes"):
+        run_video(replace(config, resume=True))
 
 
 def _stills_folder(folder: Path, damaged: tuple[int, ...] = ()) -> Path:

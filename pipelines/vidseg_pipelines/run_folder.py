@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 from vidseg import __version__
 from vidseg.address import parse_address, redact
 from vidseg.config import RunConfig
-from vidseg.errors import UsageError, output_error
-from vidseg.files import is_pattern, matches
+from vidseg.errors import InputError, UsageError, output_error
+from vidseg.files import data_files, is_pattern, matches
 from vidseg.names import is_part
 from vidseg.outputs.files import clear_parts
 from vidseg.outputs.layout import DAVIS, LOCK, MANIFEST, OUTPUTS
 from vidseg.prompts import mask_file
 from vidseg.registry import weights_used
 from vidseg.types import VideoInfo
+from vidseg.video.folders import video_of
 from vidseg.weights import weights_identity
 from vidseg_pipelines import resume
 
@@ -47,8 +49,9 @@ def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
     prompts = [mask_file(text) for text in config.mask] + ([config.boxes] if config.boxes is not None else [])
     folders = [path for path in prompts if path.is_dir()]
+    given = Path(config.input)
     return {
-        "input": {"path": redact(config.input), **fingerprint(Path(config.input))},
+        "input": {"path": redact(config.input), **fingerprint((_video_in(given) or [given])[0])},
         "prompts": {str(path): fingerprint(path)["sha256_of_samples"] for path in folders}
         | {str(path): _digest(path) for path in prompts if path.is_file()},
     }
@@ -71,7 +74,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
     pattern = is_pattern(str(path))
     if pattern or path.is_dir():
         ours = {LOCK, *OUTPUTS}
-        among = map(Path, matches(str(path))) if pattern else path.iterdir()
+        among = map(Path, matches(str(path))) if pattern else data_files(path)
         files = sorted(f for f in among if f.is_file() and f.name not in ours and not is_part(f))
         known = [(file.name, file.stat().st_size, _digest(file, _BLOCKS_OF_AN_IMAGE)) for file in files]
         return {"files": len(files), "sha256_of_samples": hashlib.sha256(repr(known).encode()).hexdigest()}
@@ -98,9 +101,17 @@ def input_files(config: RunConfig) -> list[str | Path]:
     address = parse_address(config.input)
     files: list[str | Path] = [mask_file(text) for text in config.mask]
     if address.kind in ("file", "stdin"):
-        files.append(address.url)
+        files += [address.url, *_video_in(Path(address.url))]
     named = (config.boxes, config.config, config.all_tracker_options().get("file"))
     return files + [path for path in named if isinstance(path, (str, Path))]
+
+
+def _video_in(path: Path) -> list[Path]:
+    """The video that a folder stands for, if it stands for one."""
+    with suppress(InputError):
+        video, _ = video_of(path) if path.is_dir() else (None, None)
+        return [] if video is None else [video]
+    return []
 
 
 def output_files(folder: Path) -> list[Path]:
