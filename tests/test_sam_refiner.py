@@ -67,6 +67,15 @@ def test_auto_keeps_the_tracker_where_they_disagree() -> None:
     assert columns(Draws(60, 120), 20, 100, "auto") == (20, 100)
 
 
+def test_objects_of_few_cells_need_more_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = columns(Draws(30, 110), 20, 100, "auto")  # IoU 0.78: enough for large objects only
+    monkeypatch.setattr("vidseg.sam.refiner.SMALL_CELLS", 20)  # the object has 20 of them
+    left, right = columns(Draws(30, 110), 20, 100, "auto")
+    assert kept == (20, 100)
+    assert 20 < left < 30
+    assert 100 < right < 110
+
+
 def test_auto_prompts_with_the_trackers_mask_box_does_not() -> None:
     sam = Draws(24, 104)
     columns(sam, 20, 100, "auto")

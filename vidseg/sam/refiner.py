@@ -35,7 +35,7 @@ Size = tuple[int, int]
 
 CERTAIN = 1e4
 """Logit of a mask that the user has given: it beats every drawn one."""
-SMALL_CELLS = 20
+SMALL_CELLS = 32
 """Width and height of a small object in cells of the decoder's low-resolution mask (four pixels of its input)."""
 TRACKER_LOGIT = 8.0
 """Logit of a tracker's probability of 1, so that its masks can compete with decoder logits for a pixel."""
@@ -52,7 +52,7 @@ class RefineOptions:
 
     mode: Mode = "auto"
     min_iou: float = 0.7
-    min_iou_small: float = 0.85
+    min_iou_small: float = 0.9
     mask_logit: float = 8.0
     zoom: Zoom = "auto"
 
