@@ -51,9 +51,10 @@ class RunConfig:
     output: Path | None = field(default=None, metadata=_NO_MATTER)
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"
-    """Who follows the objects: xmem, boxes, or another installed tracker (see `vidseg doctor`)."""
+    """Who follows the objects: xmem, cutie, sam2, boxes, or another installed tracker (see `vidseg doctor`)."""
     model: str = "compact"
-    """HQ-SAM weights: a name of `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g. sam-vit-b=x.pth)."""
+    """Weights of HQ-SAM or SAM 2: a name of `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g.
+    sam-vit-b=x.pth)."""
     box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
     point: _Repeat = ()

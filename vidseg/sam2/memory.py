@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,6 +14,10 @@ from vidseg.sam.layers import LayerNorm2d
 from vidseg.sam2.config import Sam2Config
 
 ROPE_THETA = 10000.0
+BLOCK = 512
+"""Queries and keys that attention on CPUs works on at a time."""
+NEVER = -1e30
+"""Score of a key that is not there: finite, so that a block without any key gives no NaN."""
 
 
 class _MaskDownsampler(nn.Module):
@@ -89,16 +93,48 @@ class RotaryAttention(nn.Module):
         ``rotation`` (L, D/2, 2) belongs to one frame and is repeated for all; the last ``plain`` keys are not rotated.
         ``mask`` (N, 1, 1, T) says which keys there are.
         """
-        q, k, v = self.q_proj(q), self.k_proj(k), self.v_proj(v)
+        q, k = rotate(self.q_proj(q), rotation), self.k_proj(k)
         rotated = k.shape[1] - plain
-        frames = rotated // rotation.shape[0]
-        k = torch.cat([rotate(k[:, :rotated], rotation.repeat(frames, 1, 1)), k[:, rotated:]], 1)
-        q = rotate(q, rotation)
-        out = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], mask)[:, 0]
+        frames = k[:, :rotated].unflatten(1, (-1, len(rotation)))
+        k = torch.cat([rotate(frames, rotation).flatten(1, 2), k[:, rotated:]], 1)
+        blocks = q.device.type == "cpu" and q.dtype == torch.float32 and not q.requires_grad
+        if blocks and v.shape[-1] < q.shape[-1]:
+            out = self.v_proj(attend(q, k, v, mask))  # weights sum to 1: narrow values are projected afterwards
+        else:
+            out = F.scaled_dot_product_attention(q[:, None], k[:, None], self.v_proj(v)[:, None], mask)[:, 0]
         return cast(Tensor, self.out_proj(out))
 
 
-def rotate(x: Float[Tensor, "N L D"], rotation: Float[Tensor, "L D/2 2"]) -> Float[Tensor, "N L D"]:
+def attend(
+    q: Float[Tensor, "N L D"],
+    k: Float[Tensor, "N T D"],
+    v: Float[Tensor, "N T M"],
+    mask: Bool[Tensor, "N 1 1 T"] | None,
+) -> Float[Tensor, "N L M"]:
+    """Attention for values narrower than keys, in blocks that stay in a CPU's cache.
+
+    PyTorch's has one width for both. ``mask`` says which keys there are.
+    """
+    out = v.new_empty(*q.shape[:2], v.shape[2])
+    for n in range(len(q)):
+        keys, values = k[n].T.contiguous(), F.pad(v[n], (0, 1), value=1.0)  # the column of ones adds the weights up
+        for i in range(0, q.shape[1], BLOCK):
+            query = q[n, i : i + BLOCK] * q.shape[2] ** -0.5
+            total = v.new_zeros(len(query), values.shape[1])
+            top = v.new_full((len(query), 1), NEVER)
+            for j in range(0, k.shape[1], BLOCK):
+                score = query @ keys[:, j : j + BLOCK]
+                if mask is not None:
+                    score.masked_fill_(~mask[n, 0, :, j : j + BLOCK], NEVER)
+                higher = torch.maximum(top, score.amax(1, keepdim=True))
+                weights = score.sub_(higher).exp_()
+                total = torch.addcmul(weights @ values[j : j + BLOCK], total, (top - higher).exp_())
+                top = higher
+            torch.div(total[:, :-1], total[:, -1:], out=out[n, i : i + BLOCK])
+    return out
+
+
+def rotate(x: Float[Tensor, "*N L D"], rotation: Float[Tensor, "L D/2 2"]) -> Float[Tensor, "*N L D"]:
     """Rotate the pairs of channels (2i, 2i + 1) by the angles whose cosine and sine are given."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rotation.unbind(-1)
