@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.config import RunConfig
-from vidseg.evaluation.davis import evaluate_sequence
+from vidseg.evaluation.davis import evaluate_sequence, statistics
 from vidseg.training.splits import dev_clips
 from vidseg_pipelines.run import run_video
 
 
-def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float, float]:
-    """(J&F in 0..100, frames per second) of one clip."""
+def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float, float, float]:
+    """(J&F in 0..100, what of it is lost from the first to the last quarter, frames per second) of one clip."""
     first = sorted((clip / "masks").glob("*.png"))[0]
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(
@@ -30,13 +30,15 @@ def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float
             mask=(str(first),),
             save="davis",
             refine=refine,  # type: ignore[arg-type]
+            zoom=options.zoom,
             tracker=options.tracker,
             model=options.model,
             tracker_option=tuple(options.tracker_option),
         )
         summary = run_video(config)
         scores = evaluate_sequence(clip / "masks", Path(folder) / "run" / "davis")
-    return 100 * float(np.mean([np.mean(scores.j), np.mean(scores.f)])), summary.fps
+    drift = np.mean([statistics(values).decay for values in (*scores.j, *scores.f)])
+    return 100 * float(np.mean([np.mean(scores.j), np.mean(scores.f)])), 100 * float(drift), summary.fps
 
 
 def main() -> None:
@@ -45,6 +47,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--clips", nargs="+", default=["dev"])
     parser.add_argument("--refine", nargs="+", default=["none", "auto", "box"])
+    parser.add_argument("--zoom", default="auto", choices=("auto", "always", "never"))
     parser.add_argument("--tracker", default="xmem")
     parser.add_argument("--tracker-option", action="append", default=[])
     parser.add_argument("--model", default="compact")
@@ -53,15 +56,17 @@ def main() -> None:
         "dev": lambda: dev_clips(options.data),
         "all": lambda: tuple(sorted(p.name for p in options.data.iterdir() if p.is_dir())),
     }.get(options.clips[0], lambda: tuple(options.clips))()
-    print(f"{'clip':<32}" + "".join(f"{mode:>10}" for mode in options.refine) + "     fps")
-    rows = []
+    print(f"{'clip':<32}" + "".join(f"{mode:>10}" for mode in options.refine) + "   drift      fps")
+    rows, drifts = [], []
     for name in names:
         results = [j_and_f(options.data / name, options, mode) for mode in options.refine]
-        rows.append([score for score, _ in results])
-        speeds = " ".join(f"{fps:5.2f}" for _, fps in results)
-        print(f"{name:<32}" + "".join(f"{score:10.1f}" for score in rows[-1]) + f"   {speeds}", flush=True)
+        rows.append([score for score, _, _ in results])
+        drifts.append([drift for _, drift, _ in results])
+        extra = " ".join(f"{drift:5.1f}" for drift in drifts[-1]) + "   " + " ".join(f"{r[2]:5.2f}" for r in results)
+        print(f"{name:<32}" + "".join(f"{score:10.1f}" for score in rows[-1]) + f"   {extra}", flush=True)
     table = np.array(rows)
     print(f"{'mean of ' + str(len(names)):<32}" + "".join(f"{v:10.1f}" for v in table.mean(0)))
+    print(f"{'lost from first to last quarter':<32}" + "".join(f"{v:10.1f}" for v in np.mean(drifts, axis=0)))
     for column, mode in enumerate(options.refine[1:], start=1):
         worst = int((table[:, column] - table[:, 0]).argmin())
         change = table[worst, column] - table[worst, 0]
