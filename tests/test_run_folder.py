@@ -185,6 +185,10 @@ def _the_folder_of_the_overlay(out: Path) -> dict[str, object]:
     return {"input": str(out)}
 
 
+def _pattern(out: Path) -> dict[str, object]:
+    return {"input": str(out.parent / "o*" / "*" / "0000*.png")}
+
+
 def _linked_stills(out: Path) -> dict[str, object]:
     (out.parent / "stills").mkdir()
     (out.parent / "stills" / "0.png").symlink_to(out / "davis" / "00000.png")
@@ -205,6 +209,7 @@ def _linked_stills(out: Path) -> dict[str, object]:
         _boxes_as_an_option,
         _stills,
         _the_folder_of_the_overlay,
+        _pattern,
         _linked_stills,
     ],
 )
@@ -266,6 +271,26 @@ def test_the_video_of_a_folder_is_what_a_resume_compares(
     stop(replace(config, resume=True), monkeypatch)
     inside.write_bytes(inside.read_bytes() + bytes(8))
     with pytest.raises(UsageError, match=r"made differently \(input\.bytes"):
+        run_video(replace(config, resume=True))
+
+
+@pytest.mark.parametrize("kind", ["pattern", "boxes of an option"])
+def test_files_that_changed_are_noticed_however_they_are_named(
+    config: RunConfig, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stills = _stills_folder(tmp_path / "stills")
+    (stills / ".DS_Store").touch()
+    boxes = tmp_path / "boxes.txt"
+    boxes.write_text("1,1,5,5,20,20,1,-1,-1,-1\n")
+    config = replace(config, input=str(stills / "*.png"))
+    if kind == "boxes of an option":
+        config = replace(config, tracker="boxes", tracker_options={"file": str(boxes)}, box=(), refine="box")
+    stop(config, monkeypatch)
+    (stills / ".DS_Store").write_text("what a system leaves changes nothing")
+    stop(replace(config, resume=True), monkeypatch)
+    changed = stills / "00003.png" if kind == "pattern" else boxes
+    changed.write_bytes(changed.read_bytes() + b"\n")
+    with pytest.raises(UsageError, match="the run in the output folder was made differently"):
         run_video(replace(config, resume=True))
 
 

@@ -47,7 +47,7 @@ def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
 
 def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
-    prompts = [mask_file(text) for text in config.mask] + ([config.boxes] if config.boxes is not None else [])
+    prompts = [mask_file(text) for text in config.mask] + _boxes_of(config)
     folders = [path for path in prompts if path.is_dir()]
     given = Path(config.input)
     return {
@@ -99,11 +99,17 @@ def _digest(path: Path, blocks: int | None = None) -> str:
 def input_files(config: RunConfig) -> list[str | Path]:
     """All that a run reads from this machine: the video, masks, boxes, the configuration; ``-``: standard input."""
     address = parse_address(config.input)
-    files: list[str | Path] = [mask_file(text) for text in config.mask]
+    files: list[str | Path] = [*(mask_file(text) for text in config.mask), *_boxes_of(config)]
     if address.kind in ("file", "stdin"):
-        files += [address.url, *_video_in(Path(address.url))]
-    named = (config.boxes, config.config, config.all_tracker_options().get("file"))
-    return files + [path for path in named if isinstance(path, (str, Path))]
+        stills = matches(address.url) if is_pattern(address.url) else []
+        files += [address.url, *stills, *_video_in(Path(address.url))]
+    return files if config.config is None else [*files, config.config]
+
+
+def _boxes_of(config: RunConfig) -> list[Path]:
+    """The boxes that a tracker reads, however they are named."""
+    file = config.all_tracker_options().get("file")
+    return [Path(file)] if isinstance(file, (str, Path)) else []
 
 
 def _video_in(path: Path) -> list[Path]:
