@@ -54,13 +54,14 @@ def wide(self: RotaryAttention, q: Tensor, k: Tensor, v: Tensor, rotation: Tenso
 
 
 def network(config: Sam2Config) -> Sam2:
-    """Random weights, all of them in use."""
+    """Random weights, all of them in use; every object is there."""
     torch.manual_seed(0)
     net = Sam2(config)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if not parameter.any() or name.endswith("gamma"):
                 parameter.normal_(std=0.5)
+        net.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(50.0)
     return net.eval().requires_grad_(False)
 
 

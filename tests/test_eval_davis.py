@@ -417,3 +417,16 @@ def test_no_message_holds_an_address_of_memory(tmp_path: Path, data: bytes) -> N
     with pytest.raises(InputError, match=r"00001\.png: not a readable image") as error:
         evaluate_davis(gt, pred)
     assert "0x" not in str(error.value)
+
+
+@pytest.mark.parametrize("below", ["Annotations", "valid/Annotations"])
+def test_an_official_root_is_found_and_named_and_one_sequence_is_not_taken_for_all(tmp_path: Path, below: str) -> None:
+    gt, pred = _sequence(tmp_path, [BOX] * 3, [BOX] * 3)
+    root = tmp_path / "root"
+    (root / below).parent.mkdir(parents=True)
+    gt.rename(root / below)
+    report = evaluate_vos(root, pred)
+    assert report.summary()["J&F"] == 100
+    assert report.protocol()["ground truth"] == f"{below}, one folder per sequence"
+    with pytest.raises(InputError, match=r"s is one sequence: name the folder of all sequences, .*Annotations"):
+        evaluate_vos(root / below / "s", pred)

@@ -80,8 +80,8 @@ class DavisCommand(_Outputs):
 class VosCommand(_Outputs):
     """J&F (0..100) of folders of label maps like those of YouTube-VOS and MOSE, as vos-benchmark computes it.
 
-    --gt has SEQUENCE/*.png (or SEQUENCE/masks/*.png, or is a DAVIS root), --pred has SEQUENCE/*.png; frames without
-    ground truth are not needed.
+    --gt has SEQUENCE/*.png (or SEQUENCE/masks/*.png, or is the root of DAVIS, YouTube-VOS, MOSE or LVOS), --pred has
+    SEQUENCE/*.png; frames without ground truth are not needed.
 
     Example: vidseg eval vos --gt MOSE/Annotations --pred results
     """

@@ -21,6 +21,8 @@ from vidseg.text import read_text
 
 LabelMap = npt.NDArray[np.unsignedinteger[Any]]
 _PNG = (".png",)
+_BELOW = ("Annotations", "valid/Annotations", "val/Annotations")
+"""Where the official roots of YouTube-VOS, MOSE and LVOS have the folders of their sequences."""
 _DEEP = ("I;16", "I")  # how Pillow calls 16-bit grey
 
 
@@ -169,9 +171,10 @@ def predicted_files(truth: Sequence[Path], folder: Path) -> list[Path]:
 def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> Truth:
     """Find the sequences of a data set under ``root``.
 
-    Two layouts are understood: a DAVIS root (``root/<annotations>/480p/<sequence>/*.png`` with the sequences of
-    ``root/ImageSets/<year>/<split>.txt``), and plain folders (``root/<sequence>/masks/*.png`` or
-    ``root/<sequence>/*.png``, all sequences).
+    Understood are a DAVIS root (``root/<annotations>/480p/<sequence>/*.png`` with the sequences of
+    ``root/ImageSets/<year>/<split>.txt``), plain folders (``root/<sequence>/masks/*.png`` or
+    ``root/<sequence>/*.png``, all sequences), and the roots of YouTube-VOS, MOSE and LVOS, which have these in
+    ``Annotations``, or one level further down in that of their validation set.
 
     Raises:
         InputError: nothing found, or a sequence of the split has no ground truth.
@@ -184,13 +187,24 @@ def find_truth(root: Path, annotations: str = "Annotations", split: str = "val",
         return Truth(f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year))
     if (root / "ImageSets").is_dir():
         raise InputError(f"{root}: a DAVIS root, but it has no folder {annotations}/480p")
-    folders = {path.name: path for path in data_folders(root) if data_files(frame_folder(path), _PNG)}
-    if not folders:
-        raise InputError(
-            f"{root}: no ground truth: wanted a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
-            "folders <sequence>/masks/*.png or <sequence>/*.png"
-        )
-    return Truth("plain folders, one per sequence", folders)
+    if folders := _sequences(root):
+        return Truth("plain folders, one per sequence", folders)
+    for place in _BELOW:
+        if folders := _sequences(root / place):
+            return Truth(f"{place}, one folder per sequence", folders)
+    if data_files(root, _PNG):
+        raise InputError(f"{root} is one sequence: name the folder of all sequences, {root.resolve().parent}")
+    raise InputError(
+        f"{root}: no ground truth: wanted a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
+        "folders <sequence>/masks/*.png or <sequence>/*.png"
+    )
+
+
+def _sequences(folder: Path) -> dict[str, Path]:
+    """The folders of ``folder`` that hold label maps, by name."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: path for path in data_folders(folder) if data_files(frame_folder(path), _PNG)}
 
 
 def _split(root: Path, davis: Path, split: str, year: str) -> dict[str, Path]:
