@@ -28,6 +28,12 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
     text = capsys.readouterr().out
     assert "sam-hq-vit-l" in text and "1,255 MB" in text and "CC-BY-NC-4.0" in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name, entry in CATALOG.items():  # on one line with its licence
+        assert any(line.startswith(f"{name} ") and entry.licence in line for line in lines), name
+    heads = [line for line in lines if line.startswith(("Image models", "Trackers", "Detectors"))]
+    assert len(heads) == 3
     assert main(["weights", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["name"] for row in rows} == set(CATALOG)

@@ -85,7 +85,7 @@ def _sam2(version: str, size: str, file_size: int | None = None, sha256: str | N
 def _m2f(year: int, name: str, folder: str, md5_prefix: str) -> Entry:
     return Entry(
         name=f"mask2former-ytvis{year}-{name}",
-        title=f"Mask2Former-VIS, {name}, YouTube-VIS {year}",
+        title=f"{name}, YouTube-VIS {year}",
         family="mask2former",
         file=f"mask2former_ytvis{year}_{name}.pkl",
         licence=NON_COMMERCIAL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from vidseg.errors import UsageError, WeightsError
@@ -38,18 +41,43 @@ class ListCommand:
 
     def run(self) -> int:
         """Print the table; returns 0."""
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
         if self.json:
             rows = [{**asdict(e), "here": str(find_local(e.name) or "")} for e in CATALOG.values()]
-            console.file.write(json.dumps(rows, indent=1) + "\n")
+            sys.stdout.write(json.dumps(rows, indent=1) + "\n")
             return 0
-        table = Table("name", "what", "size", "licence", "here", title=f"weights, kept in {weights_folder()}")
-        for e in CATALOG.values():
-            here = "embedded" if e.embedded and find_local(e.name) else "yes" if find_local(e.name) else ""
-            note = f" ({e.note})" if e.note else ""
-            table.add_row(e.name, e.title + note, f"{e.size / 1e6:,.0f} MB" if e.size else "", e.licence, here)
-        console.print(table)
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 80, highlight=False)
+        for title, (families, more) in _GROUPS.items():
+            entries = [entry for entry in CATALOG.values() if entry.family in families]
+            console.print(f"\n[bold]{escape(title)}[/bold]")
+            console.print(_table(entries))
+            for text in [*(f"{e.name}: {e.note}" for e in entries if e.note), *([more] if more else [])]:
+                console.print(Padding(escape(text), (0, 0, 0, 2)), style="dim")
+        console.print(f"\n[bold]here[/bold]: embedded, or kept in {escape(printable(str(weights_folder())))}")
         return 0
+
+
+_GROUPS = {  # what a user has to decide: the families of the catalogue that answer it, and what else does
+    "Image models: who draws the masks (--model NAME)": (("sam", "sam2"), ""),
+    "Trackers: who follows the objects (--tracker, --tracker-option weights=NAME)": (
+        ("xmem", "cutie"),
+        "SAM 2 follows too (--tracker sam2), with the weights of the image model",
+    ),
+    "Detectors: who finds objects by class (--detect-with, --tracker mask2former)": (
+        ("mask2former",),
+        "by any name (--text): models of the Hugging Face Hub, see docs/text.md",
+    ),
+}
+
+
+def _table(entries: Sequence[Entry]) -> Table:
+    """One line per entry; titles may fold, names never."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("name", "what", "size", "licence", "here"):
+        table.add_column(column, no_wrap=column != "what", justify="right" if column == "size" else "left")
+    for e in entries:
+        here = "yes" if find_local(e.name) else ""
+        table.add_row(e.name, e.title, f"{e.size / 1e6:,.0f} MB" if e.size else "", e.licence, here)
+    return table
 
 
 @dataclass(frozen=True)
