@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,15 @@ def run(command: dict[str, Any], report: int) -> int:
         mask=(command["mask"],),
         save="davis,ytvis,coco,mots,overlay,report",
         refine="box",
+        tracker=command.get("tracker", "xmem"),
+        tracker_options=command.get("tracker_options", {}),
         snapshot_every=4,
         resume=not command.get("overwrite"),
         overwrite=bool(command.get("overwrite")),
     )
     try:
-        run_video(config, loaders=Loaders(lambda config: tiny_sam(), lambda config: KeepMasks()))
+        real = Loaders(lambda config: tiny_sam())
+        run_video(config, loaders=real if "tracker" in command else replace(real, tracker=lambda config: KeepMasks()))
     except VidsegError as error:
         os.write(report, json.dumps({"error": str(error)}).encode())
         return error.exit_code

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from cutie_rule import toy_cutie
 from toys import frames
 from vidseg.outputs import read_journal
 from vidseg.video import VideoWriter, open_source
@@ -168,3 +170,18 @@ def test_a_killed_overwrite_does_not_pass_for_a_finished_run(runs: Runs, whole: 
     assert runs("replaced")["error"].endswith("holds no run (no run.json); use --overwrite")
     assert runs("replaced", overwrite=True)["code"] == 0
     assert contents(runs.folder / "replaced") == whole["files"]
+
+
+def test_a_killed_run_of_cutie_goes_on_with_the_same_bytes(runs: Runs) -> None:
+    weights = runs.folder / "cutie.safetensors"
+    save_file(toy_cutie().state_dict(), weights)
+    memory = {"max_mem_frames": 4, "min_mem_frames": 2, "num_prototypes": 4, "max_num_tokens": 24, "buffer_tokens": 4}
+    options = {"weights": str(weights), "size": -1, "mem_every": 2, "absence": False, "long_term": memory}
+    settings = {"tracker": "cutie", "tracker_options": options}
+    assert runs("cutie-whole", **settings)["code"] == 0
+    journal = runs.folder / "cutie-whole" / "masks.jsonl"
+    assert {i for masks in list(read_journal(journal))[10:] for i in masks.ids} == {1, 2}
+    assert runs("cutie", kill=("write masks.jsonl", 15), **settings)["code"] == -9
+    assert (runs.folder / "cutie" / "snapshot.safetensors").exists()
+    assert runs("cutie", **settings)["code"] == 0
+    assert contents(runs.folder / "cutie") == contents(runs.folder / "cutie-whole")
