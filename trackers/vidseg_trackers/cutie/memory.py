@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidseg.types import State
@@ -73,25 +73,26 @@ class Bucket:
             self.permanent += frame.key.shape[1]
         self._bound(frame.key.shape[1])
 
-    def read(self, query: Float[Tensor, "B Q 2C+1"]) -> tuple[Float[Tensor, "B Q k"], Float[Tensor, "B Q k"]]:
+    def read(self, query: Float[Tensor, "B Q 2C+1"]) -> tuple[Float[Tensor, "B Q k"], Int[Tensor, "B Q k"]]:
         """Weights and rows of the ``top_k`` most similar elements of every pixel; counts their use."""
         if self._expanded is None:
             self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
-        weights, index = [], []
-        use = torch.zeros_like(self.table["use"])
-        for row, (one, memory) in enumerate(zip(query, self._expanded, strict=True)):
-            best, places = top_weights(similarity(one, memory), self.options.top_k)
-            use[row].index_add_(0, places.flatten(), best.flatten())
-            weights.append(best)
-            index.append(places)
-        if self.options.use_long_term:
-            counted = [slice(self.long + self.permanent, None)]
-            if self.options.long_term.count_usage:
-                counted.append(slice(0, self.long))
-            for part in counted:
-                self.table["use"][:, part] += use[:, part]
-                self.table["life"][:, part] += 1
+        pairs = zip(query, self._expanded, strict=True)
+        weights, index = zip(*(top_weights(similarity(*pair), self.options.top_k) for pair in pairs), strict=True)
+        self.count(torch.stack(weights), torch.stack(index))
         return torch.stack(weights), torch.stack(index)
+
+    def count(self, weights: Float[Tensor, "B Q k"], index: Int[Tensor, "B Q k"]) -> None:
+        """Count a read with these weights as use of the rows that may be forgotten."""
+        if not self.options.use_long_term:
+            return
+        use = torch.zeros_like(self.table["use"]).scatter_add_(1, index.flatten(1), weights.flatten(1))
+        counted = [slice(self.long + self.permanent, None)]
+        if self.options.long_term.count_usage:
+            counted.append(slice(0, self.long))
+        for part in counted:
+            self.table["use"][:, part] += use[:, part]
+            self.table["life"][:, part] += 1
 
     def keep_permanent(self) -> None:
         """Forget the temporary and long-term elements."""
