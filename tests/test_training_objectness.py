@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
-from toys import tiny_sam
-from vidseg.sam.build import load_sam, save_sam
+from toys import TINY, tiny_sam
+from vidseg.errors import UsageError
+from vidseg.sam.build import build_sam, load_sam, save_sam
 from vidseg.training.items import Sample
 from vidseg.training.objectness import TrainObjectnessCommand, examples, fit
 
@@ -52,9 +55,15 @@ def test_masks_are_compared_with_every_object_of_their_image() -> None:
     assert len(both) == len(one) and (both >= one).all() and both.max() <= 1
 
 
+def test_a_network_that_draws_nothing_cannot_be_judged() -> None:
+    with pytest.raises(UsageError, match="no click gave a mask on any of the images"):
+        fit([], [], decay=1e-3)
+
+
 def test_the_command_adds_a_judge_and_changes_nothing_else(tmp_path: Path) -> None:
     write_data(tmp_path / "data")
-    save_sam(tiny_sam(), tmp_path / "old.safetensors", half=True)
+    torch.manual_seed(0)
+    save_sam(build_sam(replace(TINY, objectness=False)), tmp_path / "old.safetensors", half=True)
     command = TrainObjectnessCommand(
         tmp_path / "data", tmp_path / "old.safetensors", tmp_path / "new.safetensors", points_per_side=3
     )

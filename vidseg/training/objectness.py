@@ -97,7 +97,13 @@ def examples(sam: Sam, sample: Sample, points_per_side: int) -> tuple[Tensor, Te
 
 
 def fit(described: Sequence[Tensor], overlaps: Sequence[Tensor], decay: float) -> Objectness:
-    """Logistic regression on soft labels: 0 up to an IoU of 0.3, 1 from 0.8 on. Every image has the same weight."""
+    """Logistic regression on soft labels: 0 up to an IoU of 0.3, 1 from 0.8 on. Every image has the same weight.
+
+    Raises:
+        UsageError: there is nothing to learn from.
+    """
+    if not described:
+        raise UsageError("train objectness: no click gave a mask on any of the images; is the model trained?")
     features = torch.cat(list(described)).double()
     labels = ((torch.cat(list(overlaps)).double() - 0.3) / 0.5).clamp(0, 1)
     weights = torch.cat([torch.full((len(part),), 1 / len(part), dtype=torch.float64) for part in described])
