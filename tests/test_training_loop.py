@@ -24,7 +24,7 @@ from vidseg.training.command import TrainHqCommand
 from vidseg.training.loop import Draw, Loop, LoopConfig
 from vidseg.training.recipe import FolderData, Recipe, SceneData
 from vidseg.training.trainer import HQ_PARTS, find_items, network_of, start, train
-from vidseg.weights.read import read_weights
+from vidseg.weights.read import read_checkpoint, read_weights
 
 CPU = torch.device("cpu")
 TOY = SamConfig(
@@ -323,7 +323,28 @@ points: 64
 """
 
 
+class Partly(nn.Module):
+    """Of its layers one has a gradient in every batch, one in every fourth, one never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.always, self.seldom, self.never = (nn.Linear(3, 1) for _ in range(3))
+
+    def loss(self, draw: Draw) -> dict[str, torch.Tensor]:
+        x = torch.randn(8, 3, generator=draw.torch)
+        y = self.always(x) + (self.seldom(x) if draw.batch % 4 == 1 else 0)
+        return {"loss": (y - 1).square().mean()}
+
+
+def train_partly(folder: Path, accumulate: int, rank: int = 0, world: int = 1) -> None:
+    model = Partly()
+    config = LoopConfig(steps=4, lr=0.1, weight_decay=0.5, accumulate=accumulate)
+    Loop(model, model.loss, config, folder, rank=rank, world=world).run()
+
+
 def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
+    train_partly(tmp_path / "partly-one", 2)
     hq_recipe(tmp_path)
     text = COMMAND.replace("ROOT", str(tmp_path))
     (tmp_path / "one.yaml").write_text(text.replace("ACCUMULATE", "2"))
@@ -331,10 +352,18 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
     assert TrainHqCommand(tmp_path / "one.yaml", tmp_path / "one", device="cpu").run() == 0
     with pytest.raises(OutputError, match="--resume"):
         TrainHqCommand(tmp_path / "one.yaml", tmp_path / "one", device="cpu").run()
-    script = (
-        "from pathlib import Path; from vidseg.training.command import TrainHqCommand as C; "
-        f"C(Path({str(tmp_path / 'two.yaml')!r}), Path({str(tmp_path / 'two')!r}), device='cpu').run()"
-    )
+    script = f"""
+from pathlib import Path
+import torch.distributed as group
+from test_training_loop import train_partly
+from vidseg.training.command import TrainHqCommand
+
+end, group.destroy_process_group = group.destroy_process_group, lambda: None  # one group for both trainings
+folder = Path({str(tmp_path)!r})
+TrainHqCommand(folder / "two.yaml", folder / "two", device="cpu").run()
+train_partly(folder / "partly-two", 1, group.get_rank(), 2)
+end()
+"""
     (tmp_path / "worker.py").write_text(script)
     subprocess.run(
         [
@@ -347,7 +376,7 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
             tmp_path / "worker.py",
         ],
         check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         timeout=600,
     )
@@ -355,6 +384,10 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
     two = read_weights(tmp_path / "two" / "sam_hq.pth").tensors
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=1e-4)
+    alone, shared = (read_checkpoint(tmp_path / f"partly-{name}" / "last.pt")["model"] for name in ("one", "two"))
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, atol=1e-6, rtol=1e-5)
+    assert torch.equal(shared["never.weight"], Partly().never.weight)
 
 
 def test_candidates_differ_although_hq_alone_is_the_default() -> None:

@@ -96,3 +96,35 @@ def test_clips_keep_their_label_numbers(tmp_path) -> None:
     write_tree(tmp_path, clips=("a",))
     clip = read_clip(tmp_path / "videos" / "a", short_side=20)
     assert clip.frames.shape == (3, 20, 30, 3) and set(np.unique(clip.labels)) == {0, 2}
+
+
+def test_bank_reads_files_by_the_rules_of_all_training_data(tmp_path, caplog) -> None:
+    write_tree(tmp_path)
+    (tmp_path / "videos" / ".ipynb_checkpoints").mkdir()  # no clip, and no part of the dev third
+    for path in (tmp_path / "videos" / "c" / "frames" / "._00000.jpg", tmp_path / "cutouts" / "Thumbs.db"):
+        path.write_bytes(b"\0")
+    frames = tmp_path / "videos" / "c" / "frames"
+    (frames / "00001.jpg").rename(frames / "00001.JPG")
+    mask = tmp_path / "videos" / "c" / "masks" / "00000.png"
+    index = np.array(Image.open(mask))
+    Image.fromarray(np.where(index > 0, 3, np.where(np.arange(60) < 5, 255, 0)).astype(np.uint8)).save(mask)
+    for value, name in ((38, "other_8"), (0, "other_9")):
+        Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / f"train/images/{name}.png")
+        Image.fromarray(disc(40, 60, 20, 20, 9) * np.uint8(value)).save(tmp_path / f"train/masks/{name}.png")
+    bank = load_bank(tmp_path, source_weights={}, held_out=("b",))
+    assert [clip.name for clip in bank.clips] == ["c"] and set(np.unique(bank.clips[0].labels[0])) == {0, 3}
+    assert len(bank.stills) == 2 and "other_9" in caplog.text  # not the empty one
+    (tmp_path / "train/masks/other_8.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"other_8.png: not an image"):
+        load_bank(tmp_path, source_weights={}, held_out=("b",))
+
+
+def test_clips_with_bad_masks_are_refused_by_name(tmp_path) -> None:
+    write_tree(tmp_path, clips=("a",))
+    mask = tmp_path / "videos/a/masks/00001.png"
+    Image.fromarray(np.zeros((20, 60), np.uint8)).save(mask)
+    with pytest.raises(InputError, match=r"00001.png: mask is 60x20, its image 60x40"):
+        read_clip(tmp_path / "videos" / "a")
+    mask.unlink()
+    with pytest.raises(InputError, match=r"00001.png: no such file"):
+        read_clip(tmp_path / "videos" / "a")

@@ -90,10 +90,21 @@ def test_a_short_run_learns_and_resumes_identically(tmp_path) -> None:
         assert torch.equal(tensor, resumed.average[name]), name
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path) -> None:
-    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
-        Trainer(recipe(), tiny_bank()).load(tmp_path / "checkpoint.pt")
+def test_only_a_whole_checkpoint_of_the_same_recipe_is_continued(tmp_path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    Trainer(recipe(), tiny_bank()).save(path)
+    Trainer(recipe(threads=2, log_every=1, data="moved"), tiny_bank()).load(path)
+    with pytest.raises(UsageError, match=r"made differently: learning_rate 0.003, now 0.1; warmup 1, now 5"):
+        Trainer(recipe(learning_rate=0.1, warmup=5), tiny_bank()).load(path)
+    whole = path.read_bytes()
+    network = torch.load(path, weights_only=True)["network"]
+    for content in (b"", b"not a checkpoint", whole[:-1], whole[:2000]):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
+            Trainer(recipe(), tiny_bank()).load(path)
+    torch.save(network, path)
+    with pytest.raises(WeightsError, match=r"checkpoint\.pt: not a checkpoint of this recipe"):
+        Trainer(recipe(), tiny_bank()).load(path)
 
 
 def test_the_exported_file_holds_config_and_weights(tmp_path) -> None:

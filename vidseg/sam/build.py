@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidseg.errors import UsageError, WeightsError, did_you_mean
+from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.convert import SAM, check_state, infer_config, official_state
 from vidseg.sam.image_encoder import ImageEncoderViT
@@ -51,12 +52,7 @@ def load_sam(
         UsageError: unknown name.
         WeightsError: missing, damaged, unsafe or not fitting weights; a plain SAM where an HQ-SAM is wanted.
     """
-    name, path = split_model(str(model))
-    if path is None:
-        names = [n for n, entry in CATALOG.items() if entry.family in ("sam", "sam2")]
-        if name not in names:
-            raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
-        path = locate(name, offline=offline, progress=progress)
+    name, path = locate_sam(model, offline=offline, progress=progress)
     file = read_weights(path, ANY_SAM)
     named_sam2 = bool(name) and CATALOG[name].family == "sam2"
     if named_sam2 or (not name and is_sam2(file.tensors)):
@@ -67,6 +63,21 @@ def load_sam(
     config = named_config(name) if name and "config" not in file.metadata else infer_config(state, *_origin(file))
     sam = from_state(config, state, str(path), hq=config.hq or not name)
     return _place(sam, torch.device(device), dtype)
+
+
+def locate_sam(model: str | Path, *, offline: bool = False, progress: Progress | None = None) -> tuple[str, Path]:
+    """What ``model`` of :func:`load_sam` stands for: the name it gives (or ""), and the file, fetched if need be.
+
+    Raises:
+        UsageError: unknown name. WeightsError: not here and ``offline``, or the download failed.
+    """
+    name, path = split_model(str(model))
+    if path is None:
+        names = [n for n, entry in CATALOG.items() if entry.family in ("sam", "sam2")]
+        if name not in names:
+            raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
+        path = locate(name, offline=offline, progress=progress)
+    return name, path
 
 
 def from_state(config: SamConfig, state: dict[str, Tensor], where: str, *, hq: bool | None = None) -> Sam:
@@ -87,15 +98,14 @@ def save_sam(sam: Sam, path: Path, *, half: bool = False) -> None:
     ``.safetensors`` carries the configuration in its metadata, so that the file loads by its path; ``half`` stores it
     in half precision. ``.pth`` is float32 under the official names, which the official code reads too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    make_folder(path.parent)
     state = {k: v.detach().cpu().contiguous() for k, v in sam.state_dict().items()}
-    if path.suffix == ".pth":
-        torch.save(state, part)
-    else:
-        state = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
-        save_file(state, part, metadata={"config": sam.config.to_json(), "format": "pt"})
-    part.replace(path)
+    with atomic_file(path) as file:
+        if path.suffix == ".pth":
+            torch.save(state, file)
+        else:
+            state = {k: v.half() if half and v.is_floating_point() else v for k, v in state.items()}
+            file.write(save(state, metadata={"config": sam.config.to_json(), "format": "pt"}))
 
 
 def _origin(file: WeightFile) -> tuple[str, dict[str, str]]:

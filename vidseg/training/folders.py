@@ -6,7 +6,7 @@ batch one kind of prompt out of box, ten points and noisy mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +15,7 @@ import torch
 
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.training.batches import Batch
-from vidseg.training.items import HQSEG_TRAIN, HQSEG_VAL, Image, Item, Mask, find_pairs, load
+from vidseg.training.items import HQSEG_TRAIN, HQSEG_VAL, Image, Item, Mask, Sample, find_pairs, load
 from vidseg.training.prompts import noise_mask, tight_box
 
 #: Grey that fills the square beside a small image (before normalisation).
@@ -63,10 +63,9 @@ def scale_jitter(
 
 
 def draw_pair(
-    rng: np.random.Generator, item: Item, size: int, scale: tuple[float, float], tries: int = 10
+    rng: np.random.Generator, sample: Sample, size: int, scale: tuple[float, float], tries: int = 10
 ) -> tuple[Image, Mask]:
-    """Image and one mask of ``item``, augmented. Crops that lost the object are drawn again, at last without a crop."""
-    sample = load(item)
+    """Image and one mask of it, augmented. Crops that lost the object are drawn again, at last without a crop."""
     mask = sample.masks[int(rng.integers(len(sample.masks)))]
     image = sample.image
     if rng.random() >= 0.5:
@@ -78,12 +77,18 @@ def draw_pair(
     return scale_jitter(rng, image, mask, size, (1.0, 1.0))
 
 
-def folder_batch(rng: np.random.Generator, items: Sequence[Item], size: int, scale: tuple[float, float]) -> Batch:
+def folder_batch(
+    rng: np.random.Generator,
+    items: Sequence[Item],
+    size: int,
+    scale: tuple[float, float],
+    read: Callable[[Item], Sample] = load,
+) -> Batch:
     """One prompt per item, all of one kind. Points need ten foreground pixels in every mask, else they are not drawn.
 
     A mask that is empty even without a crop teaches "nothing here": its box is (0, 0, 0, 0).
     """
-    pairs = [draw_pair(rng, item, size, scale) for item in items]
+    pairs = [draw_pair(rng, read(item), size, scale) for item in items]
     masks = [mask for _, mask in pairs]
     kinds = ["box", "mask"]
     if all(np.count_nonzero(mask > 128) >= POINTS for mask in masks):

@@ -18,6 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.errors import UsageError, WeightsError
+from vidseg.outputs.files import atomic_file, make_folder
+from vidseg.training.average import Averaged
+from vidseg.training.resume import LOG, check_recipe, dump_recipe, trim_log
+from vidseg.weights.read import read_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class Loop:
     """Trains the parameters of ``model`` that require gradients.
 
     ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``slow`` maps
-    prefixes of parameter names to a factor on the learning rate.
+    prefixes of parameter names to a factor on the learning rate. ``recipe`` is what decides the result, by name: it
+    goes into the checkpoint, and a checkpoint of another one is not continued.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class Loop:
         slow: Mapping[str, float] | None = None,
         rank: int = 0,
         world: int = 1,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.loss, self.config, self.folder = model, loss, config, folder
         self.rank, self.world = rank, world
@@ -140,7 +146,9 @@ class Loop:
             [{"params": group} for group in groups.values()], lr=config.lr, weight_decay=config.weight_decay
         )
         self.average = {k: p.detach().clone() for k, p in self.trained.items()} if config.ema else {}
-        self.step = 0
+        self.step = self._saved = 0
+        self._whole = True
+        self.recipe = recipe
         self.writer: Any = None
 
     @property
@@ -155,40 +163,68 @@ class Loop:
             "model": {k: p.detach() for k, p in self.trained.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
+            "recipe": dump_recipe(self.recipe),
         }
-        part = self.checkpoint.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.checkpoint)
+        with atomic_file(self.checkpoint) as file:
+            torch.save(state, file)
+        self._saved = self.step
 
     def resume(self, path: Path | None = None) -> None:
-        """Continue from a checkpoint of this loop. Raises ``WeightsError`` when it belongs to another network."""
+        """Continue from a checkpoint of this loop; what the log says of later steps is removed.
+
+        Raises:
+            WeightsError: missing, damaged, no checkpoint, or of another network. UsageError: of another recipe.
+        """
         path = path or self.checkpoint
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise WeightsError(f"{path}: no checkpoint to resume from") from error
+        if not path.is_file():
+            raise WeightsError(f"{path}: no checkpoint to resume from")
+        state = read_checkpoint(path)
+        lacking = [part for part in ("step", "model", "average", "optimizer") if part not in state]
+        if lacking:
+            raise WeightsError(f"{path} is not a checkpoint of a training: it has no {' and no '.join(lacking)}")
+        check_recipe(path, state.get("recipe"), self.recipe)
         if set(state["model"]) != set(self.trained):
             odd = sorted(set(state["model"]) ^ set(self.trained))
             raise WeightsError(f"{path}: made for other parameters (first difference: {odd[0]})")
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["model"][name])
-            for name, value in state["average"].items():
-                if name in self.average:
-                    self.average[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = int(state["step"])
+        bent = [k for k, p in self.trained.items() if getattr(state["model"][k], "shape", None) != p.shape]
+        if bent:  # copying would spread what is too small
+            raise WeightsError(f"{path}: made for another network ({bent[0]} has another shape)")
+        try:
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(state["model"][name])
+                    if name in self.average:
+                        self.average[name].copy_(state["average"].get(name, state["model"][name]))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = self._saved = int(state["step"])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise WeightsError(f"{path}: made for another network ({first})") from error
+        if self.rank == 0:
+            trim_log(self.folder / LOG, "step", self.step)
 
     def run(self, validate: Callable[[int], Mapping[str, float]] | None = None) -> None:
-        """Train to the configured step, saving and logging on the way; ``validate`` sees the averaged weights."""
+        """Train to the configured step, saving and logging on the way; ``validate`` sees the averaged weights.
+
+        When it is interrupted or fails between two steps, the steps that are done are saved first.
+        """
+        make_folder(self.folder)
+        try:
+            self._run(validate)
+        except WeightsError:  # diverged: an older checkpoint is worth more
+            raise
+        except BaseException:
+            if self.rank == 0 and self._whole and self.step != self._saved:
+                self.save()
+            raise
+
+    def _run(self, validate: Callable[[int], Mapping[str, float]] | None) -> None:
         config = self.config
-        self.folder.mkdir(parents=True, exist_ok=True)
         began, seen, sums = time.monotonic(), 0, dict[str, float]()
         while self.step < config.last:
             for name, value in self._step().items():
                 sums[name] = sums.get(name, 0.0) + value
             seen += 1
-            self.step += 1
             if self.step % config.log_every == 0 or self.step == config.last:
                 means = {k: round(v / seen, 5) for k, v in sums.items()}
                 seconds = round((time.monotonic() - began) / seen, 3)
@@ -219,24 +255,31 @@ class Loop:
             nn.utils.clip_grad_norm_(self.trained.values(), config.clip)
         if not math.isfinite(totals["loss"]):
             raise WeightsError(f"training diverged at step {self.step}: loss is {totals['loss']}; lower lr")
+        self._whole = False
         self.optimizer.step()
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.average.items():
                 value.lerp_(self.trained[name].detach(), 1 - decay)
+        self.step += 1
+        self._whole = True
         return totals
 
     def _share_gradients(self) -> None:
-        """Mean of the gradients over all processes. Small models: one flat tensor is enough."""
+        """Mean of the gradients over all processes. Small models: one flat tensor is enough.
+
+        A parameter that has no gradient in any process keeps none, so that the optimizer leaves it alone.
+        """
         if self.world == 1:
             return
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained.values()]
-        flat = torch.cat([g.flatten() for g in gradients])
+        parameters = list(self.trained.values())
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        there = torch.tensor([float(p.grad is not None) for p in parameters]).to(gradients[0])
+        flat = torch.cat([there, *(g.flatten() for g in gradients)])
         torch.distributed.all_reduce(flat)
-        flat /= self.world
-        pieces = flat.split([g.numel() for g in gradients])
-        for parameter, piece in zip(self.trained.values(), pieces, strict=True):
-            parameter.grad = piece.view_as(parameter)
+        counts, *pieces = flat.split([len(parameters), *(g.numel() for g in gradients)])
+        for parameter, count, piece in zip(parameters, counts.tolist(), pieces, strict=True):
+            parameter.grad = (piece / self.world).view_as(parameter) if count else None
 
     def averaged(self) -> Averaged:
         """Context in which the model carries the averaged weights (its own ones when no average is kept)."""
@@ -246,7 +289,7 @@ class Loop:
         """One JSON line to ``log.jsonl`` of the run's folder; ``record`` has a ``step``."""
         if self.rank != 0:
             return
-        with (self.folder / "log.jsonl").open("a") as file:
+        with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self.config.tensorboard:
             if self.writer is None:
@@ -262,31 +305,6 @@ def _tensorboard(folder: Path) -> Any:
     except ImportError as error:
         raise UsageError("loop.tensorboard needs the package tensorboard: pip install 'vidseg[train]'") from error
     return SummaryWriter(str(folder / "tensorboard"))
-
-
-class Averaged:
-    """See :meth:`Loop.averaged`."""
-
-    def __init__(self, model: nn.Module, trained: Mapping[str, nn.Parameter], average: Mapping[str, Tensor]) -> None:
-        self.model, self.trained, self.average = model, trained, average
-        self.kept: dict[str, Tensor] = {}
-        self.mode = model.training
-
-    def __enter__(self) -> nn.Module:
-        """Swap the averages in; the model is in evaluation mode."""
-        self.kept = {k: self.trained[k].detach().clone() for k in self.average}
-        self._set(self.average)
-        return self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        """Put the trained weights back."""
-        self._set(self.kept)
-        self.model.train(self.mode)
-
-    @torch.no_grad()
-    def _set(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.trained[name].copy_(value)
 
 
 def set_trainable(model: nn.Module, keep: Callable[[str], bool]) -> None:

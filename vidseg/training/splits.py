@@ -6,10 +6,12 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from vidseg.files import data_folders
+
 
 def dev_clips(root: Path) -> tuple[str, ...]:
     """Names of the development third of the clips below ``root``: every third in sorted order, from the first on."""
-    return tuple(sorted(p.name for p in root.iterdir() if p.is_dir())[::3])
+    return tuple([path.name for path in data_folders(root)][::3])
 
 
 def shows_clip(stem: str, clips: Iterable[str]) -> bool:

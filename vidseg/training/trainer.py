@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vidseg.errors import UsageError, WeightsError
-from vidseg.sam.build import build_sam, save_sam
+from vidseg.errors import PartialError, UsageError, WeightsError
+from vidseg.files import IMAGE_SUFFIXES, data_files
+from vidseg.names import printable
+from vidseg.sam.build import build_sam, locate_sam, save_sam
 from vidseg.sam.compact_encoder import CompactEncoder
 from vidseg.sam.config import Output, SamConfig, named_config
+from vidseg.sam.convert import SAM, official_state
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch, make_batch
+from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
-from vidseg.training.items import Image, Item, Mask, Sample, find_clips, find_pairs, load, load_cutout
+from vidseg.training.items import Image, Item, Mask, Reader, Sample, find_clips, find_pairs, load, load_cutout
 from vidseg.training.loop import Draw, Loop, matching, set_trainable
 from vidseg.training.objectives import base_loss, hq_loss, whole_loss
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
+from vidseg.training.resume import flatten
 from vidseg.training.scenes import SceneMaker
 from vidseg.training.splits import dev_clips, held_out, shows_clip
+from vidseg.weights.fetch import file_digest
 from vidseg.weights.read import read_weights
 
 #: Parameters that HQ-SAM adds to the mask decoder, and the only ones that `train hq` changes.
@@ -42,6 +50,7 @@ def find_items(data: SceneData) -> tuple[list[Item], list[Item]]:
     videos = data.root / "videos"
     dev = dev_clips(videos) if videos.is_dir() else ()
     stills = find_pairs(data.root / "train" / "images", data.root / "train" / "masks")
+    _compare_sources(stills, data)
     stills = [item for item in stills if not shows_clip(item.name, dev) and data.weights.get(item.source, 0) > 0]
     choosing = [item for item in stills if held_out(item.name, data.held_out)]
     training = [item for item in stills if not held_out(item.name, data.held_out)]
@@ -52,10 +61,22 @@ def find_items(data: SceneData) -> tuple[list[Item], list[Item]]:
     return training, choosing
 
 
+def _compare_sources(stills: Sequence[Item], data: SceneData) -> None:
+    """Say which sources of images have no weight, and which weights no image."""
+    there = Counter(item.source for item in stills)
+    log = logging.getLogger("vidseg")
+    if unknown := {source: count for source, count in there.items() if source not in data.weights}:
+        names = ", ".join(f"{source} ({count} images)" for source, count in unknown.items())
+        log.warning("%s", printable(f"{data.root}: sources without a weight in the recipe are left out: {names}"))
+    if unused := [s for s, weight in data.weights.items() if weight > 0 and s not in there and s != "video"]:
+        log.warning("recipe: scenes.weights: no image of %s", printable(", ".join(unused)))
+
+
 def load_cutouts(data: SceneData) -> list[tuple[Image, Mask]]:
     """The cut-outs below the root, decoded; none when the recipe does not want them."""
     folder = data.root / "cutouts"
-    return [load_cutout(p, 320) for p in sorted(folder.glob("*.webp"))] if data.cutouts and folder.is_dir() else []
+    wanted = data.cutouts and folder.is_dir()
+    return [load_cutout(path, 320) for path in data_files(folder, IMAGE_SUFFIXES)] if wanted else []
 
 
 def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMaker:
@@ -90,7 +111,8 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     torch.manual_seed(recipe.loop.seed)
     sam = build_sam(config)
     if recipe.start is not None:
-        tensors = read_weights(recipe.start).tensors
+        _, path = locate_sam(recipe.start)
+        tensors = official_state(read_weights(path, SAM))
         tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}  # fitted after the training
         for name, own in sam.state_dict().items():
             if name in tensors and tensors[name].shape != own.shape:
@@ -129,27 +151,44 @@ def train(
 ) -> Path:
     """Run a recipe; returns the file with the (averaged) weights in ``folder``.
 
-    With ``world`` > 1 the default process group of ``torch.distributed`` must be there; every process calls this.
+    With ``world`` > 1 the default process group of ``torch.distributed`` must be there; every process calls this. Its
+    timeout must be longer than a validation, which the first process does while the others wait.
+
+    Raises:
+        UsageError: a recipe that cannot be run, or ``resume`` with another one than the checkpoint was made with.
+        InputError: data that is missing or wrong, before the first step.
+        WeightsError: weights to start from, or a checkpoint, that do not fit; a loss that is not finite.
+        PartialError: done, but images that could not be read were replaced by others.
     """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    sam = start(recipe, network_of(recipe, hq)).to(device)
-    loop_config = recipe.loop
+    config, loop_config = network_of(recipe, hq), recipe.loop
+    result = folder / ("weights.safetensors" if config.encoder == "compact" else "sam_hq.pth")
+    if recipe.start is not None and result.resolve() == recipe.start.resolve():
+        raise UsageError(f"recipe: start {recipe.start} would be replaced by the result: name another --output")
     if recipe.scenes is not None:
         training, choosing = find_items(recipe.scenes)
-        batches = scene_batches(recipe, recipe.scenes, training)
     else:
         assert recipe.folders is not None  # checked by Recipe
-        data, size = recipe.folders, sam.config.image_size
+        data = recipe.folders
         training, choosing = find_sets(data.root, data.sets), find_sets(data.root, data.validation)
-        seed = recipe.loop.seed
+    check_items(list(dict.fromkeys([*training, *choosing])))
+    check_readable(choosing)
+    logging.getLogger("vidseg").info("%d images for training, %d for validation", len(training), len(choosing))
+    sam = start(recipe, config).to(device)
+    read = Reader(training)
+    if recipe.scenes is not None:
+        batches = scene_batches(recipe, recipe.scenes, training)
+    else:
+        size, seed = sam.config.image_size, recipe.loop.seed
         if recipe.unit == "epoch":
             per_epoch = max(1, len(training) // (recipe.images * world * loop_config.accumulate))
             loop_config = loop_config.times(per_epoch)
+        epoch_indices(seed, 0, recipe.images, len(training))  # refuses too few images now
 
         def batches(draw: Draw) -> Batch:
             chosen = epoch_indices(seed, draw.batch, recipe.images, len(training))
-            return folder_batch(draw.rng, [training[i] for i in chosen], size, data.scale)
+            return folder_batch(draw.rng, [training[i] for i in chosen], size, data.scale, read)
 
     def loss(draw: Draw) -> Mapping[str, Tensor]:
         again = bool(draw.rng.random() < recipe.again)
@@ -161,10 +200,14 @@ def train(
                 return hq_loss(sam, batch, recipe.points, draw.torch, recipe.boundary)
             return base_loss(sam, batch, recipe.points, again, draw.torch)
 
-    loop = Loop(sam, loss, loop_config, folder, recipe.slow, rank, world)
+    made_of = describe(recipe, config, hq, world, training)
+    loop = Loop(sam, loss, loop_config, folder, recipe.slow, rank, world, made_of)
     if resume:
-        loop.resume()
-    result = folder / ("weights.safetensors" if sam.config.encoder == "compact" else "sam_hq.pth")
+        try:
+            loop.resume()
+        except WeightsError as error:
+            kept = f"; the weights of the last validation are in {result}: name them as 'start' of a new training"
+            raise WeightsError(f"{error}{kept if result.is_file() else ''}") from error
 
     def validate(step: int) -> dict[str, float]:
         save_sam(sam, result, half=True)
@@ -178,4 +221,26 @@ def train(
         return scores
 
     loop.run(validate)
+    if read.damaged and rank == 0:
+        first = next(iter(read.damaged.values()))
+        raise PartialError(f"{len(read.damaged)} of {len(training)} images were replaced ({first}); done: {result}")
     return result
+
+
+_FREE = {
+    *("loop.steps", "loop.stop", "loop.save_every", "loop.validate_every", "loop.log_every", "loop.tensorboard"),
+    *("threads", "start", "network", "scenes.root", "folders.root", "folders.validation"),
+}
+"""Settings that a resumed training may have changed: its end, and what decides no weights."""
+
+
+def describe(recipe: Recipe, config: SamConfig, hq: bool, world: int, items: Sequence[Item]) -> dict[str, Any]:
+    """Everything that decides the trained weights, by name, in one level."""
+    values = {name: value for name, value in flatten(asdict(recipe)).items() if name.split(".")[0] != "network"}
+    values = {name: value for name, value in values.items() if name not in _FREE}
+    values["loop.accumulate"] = recipe.loop.accumulate * world  # processes share the batches of a step
+    values["stage"] = "hq" if hq else "base"
+    if recipe.start is not None:
+        values["start"] = file_digest(locate_sam(recipe.start)[1], "sha256")
+    values["data"] = describe_items(items)
+    return values | flatten(asdict(config), "network.")

@@ -66,7 +66,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: missing, damaged, truncated, unsafe, or something else.
     """
-    content, _ = _read(path)
+    content, _ = _read(path, remedy="")
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds {type(content).__name__} instead of a checkpoint")
     return content
@@ -93,14 +93,14 @@ def tensor_names(path: Path) -> set[str]:
         return set()
 
 
-def _read(path: Path) -> tuple[object, dict[str, str]]:
+def _read(path: Path, remedy: str = ": fetch it again") -> tuple[object, dict[str, str]]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)
     if head[:4] == b"PK\x03\x04" or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        return _read_pytorch(path, size, zipped=head[:2] == b"PK"), {}
+        return _read_pytorch(path, size, remedy, zipped=head[:2] == b"PK"), {}
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         return _read_safetensors(path, size)
     if kind := archive_kind(head):
@@ -108,7 +108,7 @@ def _read(path: Path) -> tuple[object, dict[str, str]]:
     raise WeightsError(f"{path} ({size:,} bytes) is neither a PyTorch nor a safetensors file, or it is damaged")
 
 
-def _read_pytorch(path: Path, size: int, *, zipped: bool) -> object:
+def _read_pytorch(path: Path, size: int, remedy: str, *, zipped: bool) -> object:
     try:
         asked = sorted(name for name in _asked_for(path, size, zipped) if not _NEEDED.fullmatch(name))
         if asked:
@@ -123,7 +123,7 @@ def _read_pytorch(path: Path, size: int, *, zipped: bool) -> object:
         *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError),
         *(IndexError, AttributeError, TypeError),
     ) as error:
-        raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated: fetch it again") from error
+        raise WeightsError(f"{path} ({size:,} bytes) is damaged or truncated{remedy}") from error
 
 
 def _asked_for(path: Path, size: int, zipped: bool) -> set[str]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from vidseg.errors import OutputError
 from vidseg.names import printable
 from vidseg.options import load_yaml
+from vidseg.training.command import messages, only_training_in
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.loop import CHECKPOINT, train
 
@@ -25,7 +26,7 @@ class TrainXmemCommand:
     output: Path = Path("runs/train-xmem")
     """Folder for checkpoint.pt, log.jsonl and compact-xmem.safetensors."""
     resume: bool = False
-    """Go on from the checkpoint in the output folder."""
+    """Go on from the checkpoint in the output folder, with the recipe and the data it was made with."""
 
     def run(self) -> int:
         """Train to the end of the recipe."""
@@ -41,6 +42,7 @@ class TrainXmemCommand:
                 f"{record['seconds_per_iteration']:.2f} s/it  {left:.0f} min left"
             )
 
-        weights = train(config, self.output, resume=self.resume, log=log)
+        with only_training_in(self.output), messages():
+            weights = train(config, self.output, resume=self.resume, log=log)
         console.print(printable(str(weights)), markup=False)
         return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,8 +18,11 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from vidseg.errors import WeightsError
+from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.training.bank import load_bank
+from vidseg.training.resume import LOG, check_recipe, dump_recipe, flatten, trim_log
 from vidseg.training.triplets import Bank, SequenceOptions, make_sequence
+from vidseg.weights.read import read_checkpoint
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.config import TrainConfig
@@ -127,26 +129,37 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "iteration": self.iteration,
+            "recipe": dump_recipe(describe(self.config, self.bank)),
         }
-        partial = path.with_suffix(".part")
-        torch.save(state, partial)
-        partial.replace(path)
+        with atomic_file(path) as file:
+            torch.save(state, file)
 
     def load(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote.
 
         Raises:
-            WeightsError: the file is damaged or of another recipe.
+            WeightsError: the file is damaged or no such checkpoint. UsageError: it is of another recipe.
         """
+        state = read_checkpoint(path)
+        check_recipe(path, state.get("recipe"), describe(self.config, self.bank))
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average = dict(state["average"])
             self.iteration = int(state["iteration"])
-        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path}: not a checkpoint of this recipe ({first})") from error
+
+
+_FREE = ("threads", "log_every", "checkpoint_every")
+"""Settings that decide no weights."""
+
+
+def describe(config: TrainConfig, bank: Bank) -> dict[str, Any]:
+    """Everything that decides the trained weights, by name, in one level."""
+    values = {name: value for name, value in flatten(asdict(config)).items() if name not in _FREE}
+    return values | {"data": f"{len(bank.stills)} stills, {len(bank.sprites)} cutouts, {len(bank.clips)} clips"}
 
 
 def _set_trunk_frozen(network: XMem, stages: int) -> list[torch.nn.Parameter]:
@@ -168,16 +181,17 @@ def train(config: TrainConfig, output: Path, *, resume: bool, log: Log) -> Path:
     """
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     bank = load_bank(Path(config.data), source_weights=config.source_weights, held_out=config.held_out)
     trainer = Trainer(config, bank)
     checkpoint, weights = output / CHECKPOINT, output / WEIGHTS
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
+        trim_log(output / LOG, "iteration", trainer.iteration)
     provenance = {"recipe": json.dumps(asdict(config), sort_keys=True), "licence": "research use (see the model card)"}
     losses: list[float] = []
     started, since = time.monotonic(), trainer.iteration
-    with (output / "log.jsonl").open("a", encoding="utf-8") as journal:
+    with (output / LOG).open("a", encoding="utf-8") as journal:
         while trainer.iteration < config.iterations:
             numbers = trainer.step()
             losses.append(numbers["loss"])

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidseg.options import from_mapping
+from vidseg.outputs.files import atomic_file
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.triplets import Bank, SequenceOptions, make_sequence
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
@@ -87,6 +88,5 @@ def _set_bias(conv: nn.Conv2d, bias: Tensor) -> None:
 def export(network: XMem, path: Path, provenance: Mapping[str, str]) -> None:
     """Write weights as float16 with the config and ``provenance`` in the metadata; replaces ``path`` at once."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
-    partial = path.with_suffix(".part")
-    partial.write_bytes(save(tensors, {"config": network.config.to_json(), **provenance}))
-    partial.replace(path)
+    with atomic_file(path) as file:
+        file.write(save(tensors, {"config": network.config.to_json(), **provenance}))
