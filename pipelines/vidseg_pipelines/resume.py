@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidseg import __version__
-from vidseg.errors import OutputError, UsageError
+from vidseg.errors import OutputError, UsageError, output_error
 from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import MANIFEST, SNAPSHOT
@@ -50,7 +52,15 @@ def save_snapshot(folder: Path, snapshot: Snapshot, manifest: Mapping[str, Any])
         try:  # straight from the tensors: as one piece of bytes they would be in memory twice
             save_file(tensors, file.name, metadata)
         except SafetensorError as error:
-            raise OutputError(f"{folder / SNAPSHOT}: cannot write: {error}") from error
+            raise _cannot_write(folder / SNAPSHOT, error) from error
+
+
+def _cannot_write(path: Path, error: SafetensorError) -> OutputError:
+    """As :func:`~vidseg.errors.output_error`: safetensors names the number of the system's error in its text alone."""
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None:
+        return OutputError(f"{path}: cannot write: {error}")
+    return output_error(path, OSError(int(number[1]), os.strerror(int(number[1]))))
 
 
 def load_snapshot(folder: Path, manifest: Mapping[str, Any]) -> Snapshot | None:
