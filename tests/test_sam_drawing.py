@@ -92,6 +92,25 @@ def test_a_click_on_a_small_thing_looks_at_a_crop_of_it() -> None:
     assert iou(draw_object(sam, image, features, click, "always").mask, one) > 0.7  # type: ignore[arg-type]
 
 
+def test_a_click_is_drawn_again_from_the_box_of_what_it_hits() -> None:
+    class TimidWithoutBoxes(SeesBright):
+        """Clicks alone give the brightest part only, a box all that is bright in it."""
+
+        def decode(self, features, prompts, output=None, candidates="") -> list[Masks]:  # type: ignore[no-untyped-def]
+            answers = super().decode(features, prompts, output, candidates)
+            timid = [10.0 * (p.boxes is None) for p in prompts]
+            return [Masks(a.logits - t, a.iou, a.geometry) for a, t in zip(answers, timid, strict=True)]
+
+    picture = LEFT * 160 + box(55, 55, 185, 185) * np.uint8(95)
+    image = np.repeat(picture[..., None].astype(np.uint8), 3, 2)
+    sam = TimidWithoutBoxes()
+    (features,) = sam.encode([image])
+    (mask,) = draw_prompts(sam, image, features, [clicks((100, 100))], "always")  # type: ignore[arg-type]
+    assert iou(mask, LEFT) > 0.9
+    last = sam.asked[-1]
+    assert last.boxes is not None and last.points is not None and last.masks is None
+
+
 def test_a_correction_adds_what_was_clicked_and_loses_nothing() -> None:
     before = box(100, 40, 200, 200) | box(500, 300, 560, 400)  # the network does not see the second part
     after = drawn(LEFT | RIGHT, clicks((60, 100)), {1: before})

@@ -2,7 +2,8 @@
 
 A click names a thing, but not how large it is. So a new object is looked at on the whole frame and on crops around the
 click; of what is drawn there, cut off by no crop, the candidate with the largest product of predicted quality and
-stability (Segment Anything, appendix B) counts, and of it the connected parts under the clicks.
+stability (Segment Anything, appendix B) counts, and of it the connected parts under the clicks. Then it is drawn anew,
+twice, from its box and the clicks on a crop around it: a box says how large the thing is. The mean of both counts.
 
 Clicks on an object that is followed already correct the mask that would be shown without them, which is a prompt with
 the clicks. A click that agrees with that mask changes nothing. One on the object outside of it adds, and one on the
@@ -12,6 +13,7 @@ background inside of it takes away; the rest stays.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.errors import UsageError
+from vidseg.masks.boxes import mask_box
 from vidseg.masks.parts import Mask, parts_at
 from vidseg.sam.config import Output
 from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
@@ -31,8 +34,8 @@ from vidseg.sam.zoom import (
     Crop,
     Zoom,
     crop_around,
+    crop_side,
     draw_closely,
-    look_closer,
     mask_logits,
     to_low_res,
     zooms,
@@ -74,10 +77,13 @@ def draw_object(
         logits, quality = draw_closely(sam, image, features, asked, zoom, output)
         return Drawn(logits[0, 0], float(quality[0, 0]))
     first = _best_view(sam, image, features, asked, clicked, zoom, output)
-    if zooms(sam.config, zoom) and bool((first.logits > 0).any()):
-        first = Drawn(look_closer(sam, image, first.logits, asked, output), first.quality)
-    part = parts_at(first.mask, clicked)
-    return Drawn(_keep(first.logits, part), first.quality) if part.any() else first
+    if not zooms(sam.config, zoom) or not first.mask.any():
+        return first
+    second = _look_again(sam, image, first, asked, clicked, output)
+    third = _look_again(sam, image, second, asked, clicked, output)
+    mean = (second.logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT) + third.logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)) / 2
+    part = parts_at((mean > 0).cpu().numpy(), clicked)
+    return Drawn(_keep(mean, part), third.quality) if part.any() else third
 
 
 def draw_prompts(
@@ -181,12 +187,9 @@ def _best_view(
     crops = [Crop(0, 0, frame[1], frame[0])] + (_crops(clicked, frame) if zooms(sam.config, zoom) else [])
     views = [features] + [sam.encode([crop.of(image)])[0] for crop in crops[1:]]
     best, best_score = None, -1.0
-    assert prompts.points is not None and prompts.labels is not None
+    single = len(prompts) == 1 and prompts.points is not None and prompts.points.shape[1] == 1
     for crop, view in zip(crops, views, strict=True):
-        points = crop.shift(prompts.points)
-        outside = ((points < 0) | (points >= np.array(crop.size[::-1]))).any(-1)
-        asked = Prompts(points=points, labels=np.where(outside, -1, prompts.labels))
-        single = prompts.points.shape[1] == 1
+        asked = _clicks_in(crop, prompts)
         (answer,) = sam.decode([view], [asked], output, "all" if single else "single")
         for logits, quality in zip(answer.upsampled()[0], answer.iou[0].tolist(), strict=True):
             places = [(x - crop.x1, y - crop.y1) for x, y in clicked]
@@ -195,11 +198,42 @@ def _best_view(
             score = max(quality, 0.0) * float(stability_score(logits)) if part.any() else 0.0
             part = part if part.any() else mask
             if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
-                whole = logits.new_full(frame, -LOGIT_LIMIT)
-                whole[crop.y1 : crop.y2, crop.x1 : crop.x2] = _keep(logits, part)
-                best, best_score = Drawn(whole, quality), score
+                best, best_score = Drawn(_placed(_keep(logits, part), crop, frame), quality), score
     assert best is not None
     return best
+
+
+def _look_again(
+    sam: SegmentAnything,
+    image: npt.NDArray[np.uint8],
+    drawn: Drawn,
+    prompts: Prompts,
+    clicked: Points,
+    output: Output | None,
+) -> Drawn:
+    """An object drawn anew from its box and the clicks; as it was where they do not hit what is drawn."""
+    frame, box = drawn.mask.shape, mask_box(drawn.mask)
+    crop = crop_around(box, (frame[0], frame[1]))
+    (closer,) = sam.encode([crop.of(image)], crop_side(sam.config))
+    (answer,) = sam.decode([closer], [replace(_clicks_in(crop, prompts), boxes=crop.shift(box[None]))], output)
+    logits = _placed(answer.upsampled()[0, 0], crop, (frame[0], frame[1]))
+    part = parts_at((logits > 0).cpu().numpy(), clicked)
+    return Drawn(_keep(logits, part), float(answer.iou[0, 0])) if part.any() else drawn
+
+
+def _clicks_in(crop: Crop, prompts: Prompts) -> Prompts:
+    """Clicks on a frame in pixels of a crop; those outside of it say nothing."""
+    assert prompts.points is not None and prompts.labels is not None
+    points = crop.shift(prompts.points)
+    outside = ((points < 0) | (points >= np.array(crop.size[::-1]))).any(-1)
+    return Prompts(points=points, labels=np.where(outside, -1, prompts.labels))
+
+
+def _placed(logits: Float[Tensor, "h w"], crop: Crop, frame: tuple[int, int]) -> Float[Tensor, "H W"]:
+    """Logits of a crop as those of the frame, which has nothing elsewhere."""
+    whole = logits.new_full(frame, -LOGIT_LIMIT)
+    whole[crop.y1 : crop.y2, crop.x1 : crop.x2] = logits
+    return whole
 
 
 def _crops(clicked: Points, frame: tuple[int, int]) -> list[Crop]:
