@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from toys import TINY
+from toys import TINY, tiny_sam
 from vidseg.errors import UsageError
+from vidseg.sam import drawing
 from vidseg.sam.drawing import draw_object, draw_prompts
 from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
@@ -166,3 +167,20 @@ def test_clicks_that_lead_to_nothing_are_errors() -> None:
         drawn(LEFT, clicks(off=[(100, 100)]))
     with pytest.raises(UsageError, match="object 1 on frame 0: no object is found at"):
         drawn(box(0, 0, 0, 0), clicks((100, 100)))
+
+
+def test_a_look_sees_the_mirror_image_as_well() -> None:
+    sam = tiny_sam()
+    image = np.random.default_rng(5).integers(0, 255, (72, 96, 3), np.uint8)
+    asked = Prompts(
+        boxes=np.array([[10, 20, 60, 50]], np.float32),
+        points=np.array([[[30, 33]]], np.float32),
+        labels=np.ones((1, 1)),
+    )
+    logits, quality = drawing._look(sam, image, asked, None)
+    mirror = np.ascontiguousarray(image[:, ::-1])
+    other, same = drawing._look(sam, mirror, drawing._mirrored(asked, 96), None)
+    torch.testing.assert_close(other.flip(-1), logits, atol=1e-4, rtol=0)
+    assert same == pytest.approx(quality, abs=1e-5)
+    once, _ = drawing._look(sam, image, asked, None, mirrored=False)
+    assert not torch.allclose(once, logits, atol=1e-2)

@@ -4,6 +4,7 @@ A click names a thing, but not how large it is. So a new object is looked at on 
 click; of what is drawn there, cut off by no crop, the candidate with the largest product of predicted quality and
 stability (Segment Anything, appendix B) counts, and of it the connected parts under the clicks. Then it is drawn anew,
 twice, from its box and the clicks on a crop around it: a box says how large the thing is. The mean of both counts.
+Every look is two, at the picture and at its mirror image, and counts with the mean of both.
 
 Clicks on an object that is followed already correct the mask that would be shown without them, which is a prompt with
 the clicks. A click that agrees with that mask changes nothing. One on the object outside of it adds, and one on the
@@ -26,6 +27,7 @@ from vidseg.errors import UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.parts import Mask, parts_at
 from vidseg.sam.config import Output
+from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
 from vidseg.sam.prompts import Prompts
 from vidseg.sam.zoom import (
@@ -185,13 +187,19 @@ def _best_view(
     """The best candidate for clicks on the whole frame and on crops around them. A single click has three per view."""
     frame = features.geometry.original
     crops = [Crop(0, 0, frame[1], frame[0])] + (_crops(clicked, frame) if zooms(sam.config, zoom) else [])
-    views = [features] + [sam.encode([crop.of(image)])[0] for crop in crops[1:]]
     best, best_score = None, -1.0
     single = len(prompts) == 1 and prompts.points is not None and prompts.points.shape[1] == 1
-    for crop, view in zip(crops, views, strict=True):
-        asked = _clicks_in(crop, prompts)
-        (answer,) = sam.decode([view], [asked], output, "all" if single else "single")
-        for logits, quality in zip(answer.upsampled()[0], answer.iou[0].tolist(), strict=True):
+    for number, crop in enumerate(crops):
+        view = _look(
+            sam,
+            crop.of(image),
+            _clicks_in(crop, prompts),
+            output,
+            "all" if single else "single",
+            features=None if number else features,
+            mirrored=len(crops) > 1,
+        )
+        for logits, quality in zip(*view, strict=True):
             places = [(x - crop.x1, y - crop.y1) for x, y in clicked]
             mask = (logits > 0).cpu().numpy()
             part = parts_at(mask, places)
@@ -214,11 +222,45 @@ def _look_again(
     """An object drawn anew from its box and the clicks; as it was where they do not hit what is drawn."""
     frame, box = drawn.mask.shape, mask_box(drawn.mask)
     crop = crop_around(box, (frame[0], frame[1]))
-    (closer,) = sam.encode([crop.of(image)], crop_side(sam.config))
-    (answer,) = sam.decode([closer], [replace(_clicks_in(crop, prompts), boxes=crop.shift(box[None]))], output)
-    logits = _placed(answer.upsampled()[0, 0], crop, (frame[0], frame[1]))
+    asked = replace(_clicks_in(crop, prompts), boxes=crop.shift(box[None]))
+    masks, (quality,) = _look(sam, crop.of(image), asked, output, side=crop_side(sam.config))
+    logits = _placed(masks[0], crop, (frame[0], frame[1]))
     part = parts_at((logits > 0).cpu().numpy(), clicked)
-    return Drawn(_keep(logits, part), float(answer.iou[0, 0])) if part.any() else drawn
+    return Drawn(_keep(logits, part), quality) if part.any() else drawn
+
+
+def _look(
+    sam: SegmentAnything,
+    image: npt.NDArray[np.uint8],
+    asked: Prompts,
+    output: Output | None,
+    candidates: Candidates = "single",
+    *,
+    features: FrameFeatures | None = None,
+    side: int | None = None,
+    mirrored: bool = True,
+) -> tuple[Float[Tensor, "m H W"], list[float]]:
+    """Logits and qualities of the M answers to one prompt: the mean over an image and its mirror image.
+
+    ``features``: of the image, where it is encoded already.
+    """
+    images = [image, np.ascontiguousarray(image[:, ::-1])] if mirrored else [image]
+    views = [*([] if features is None else [features]), *sam.encode(images[features is not None :], side)]
+    answers = sam.decode(views, [asked, _mirrored(asked, image.shape[1])][: len(views)], output, candidates)
+    masks = [answer.upsampled()[0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT) for answer in answers]
+    masks[1:] = [mask.flip(-1) for mask in masks[1:]]
+    quality = torch.stack([answer.iou[0] for answer in answers]).mean(0)
+    return torch.stack(masks).mean(0), quality.tolist()
+
+
+def _mirrored(prompts: Prompts, width: int) -> Prompts:
+    """Boxes and points in the mirror image of a picture of this width."""
+    boxes, points = prompts.boxes, prompts.points
+    if boxes is not None:
+        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+    if points is not None:
+        points = np.stack([width - points[..., 0], points[..., 1]], -1)
+    return replace(prompts, boxes=boxes, points=points)
 
 
 def _clicks_in(crop: Crop, prompts: Prompts) -> Prompts:
