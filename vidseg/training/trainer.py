@@ -107,13 +107,16 @@ def network_of(recipe: Recipe, hq: bool) -> SamConfig:
 
 
 def start(recipe: Recipe, config: SamConfig) -> Sam:
-    """The network at the beginning of the training, with the right parameters left to learn."""
+    """The network at the beginning of the training, with the right parameters left to learn.
+
+    It has no judge of objects: that one is fitted to the finished network (``vidseg train objectness``).
+    """
     torch.manual_seed(recipe.loop.seed)
-    sam = build_sam(config)
+    sam = build_sam(replace(config, objectness=False))
     if recipe.start is not None:
         _, path = locate_sam(recipe.start)
         tensors = official_state(read_weights(path, SAM))
-        tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}  # fitted after the training
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}
         for name, own in sam.state_dict().items():
             if name in tensors and tensors[name].shape != own.shape:
                 shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"
