@@ -24,7 +24,7 @@ $(CLIP): | $(VENV)/.runtime
 	@test -f $@
 
 demo: $(VENV)/.runtime $(CLIP)
-	$(BIN)/vidseg run $(CLIP) --output runs/demo --overwrite
+	$(BIN)/vidseg run $(CLIP) --box 225,245,545,575 --output runs/demo --overwrite
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
