@@ -16,8 +16,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vidseg_pipelines.batch.command import BatchCommand, run_batch
-from vidseg_pipelines.batch.store import Store
+from vidseg_pipelines.batch.store import BatchRecords
+from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 
 ENGINE_OPTIONS = {"local": (), "ray": ("num_cpus=1",), "slurm": ("cluster=local",)}
 
@@ -28,7 +28,7 @@ def batch_seconds(command: BatchCommand, folder: Path) -> tuple[float, float]:
     if run_batch(replace(command, output=folder)) != 0:
         raise SystemExit(f"not all jobs were done: see {folder}/summary.csv")
     wall = time.perf_counter() - started
-    store = Store(folder)
+    store = BatchRecords(folder)
     return wall, sum(result.seconds for job in store.jobs() if (result := store.result(job.key)))
 
 

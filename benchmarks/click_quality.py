@@ -24,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.evaluation.label_maps import read_label_map
+from vidseg.loading import load_sam
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.rle import decode
 from vidseg.registry import build_tracker
-from vidseg.sam.build import load_sam
-from vidseg.sam.drawing import draw_prompts
 from vidseg.sam.model import FrameFeatures, Sam
-from vidseg.sam.refiner import Refiner
 from vidseg.training.splits import dev_clips
 from vidseg.types import Frame, Prompt, VideoInfo
+from vidseg_pipelines.drawing import draw_prompts
+from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.segmenter import Segmenter
 
 Mask = npt.NDArray[np.bool_]

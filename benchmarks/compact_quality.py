@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidseg.datasets.pairs import Item, find_pairs, load
 from vidseg.evaluation.region import mask_scores
-from vidseg.sam.build import load_sam
+from vidseg.loading import load_sam
 from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import Sam
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import draw_closely
-from vidseg.training.items import Item, find_pairs, load
-from vidseg.training.prompts import click, noisy_logits, tight_box
 from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor, zoom_predictor
+from vidseg.training.simulated_prompts import click, noisy_logits, tight_box
 
 DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
 
@@ -58,12 +58,12 @@ def other_prompts(sam: Sam, items: list[Item]) -> None:
             canvas[: geometry.resized[0], : geometry.resized[1]] = resized
             hint, box = noisy_logits(rng, canvas)[None], tight_box(mask)[None]
             points, labels = click(rng, mask)[None, None], np.ones((1, 1), np.int64)
-            kinds: dict[str, tuple[Prompts, Candidates]] = {
-                "box": (Prompts(boxes=box), "single"),
-                "click": (Prompts(points=points, labels=labels), "single"),
-                "click, best": (Prompts(points=points, labels=labels), "best"),
-                "mask": (Prompts(masks=hint), "single"),
-                "box + mask": (Prompts(boxes=box, masks=hint), "single"),
+            kinds: dict[str, tuple[PromptBatch, Candidates]] = {
+                "box": (PromptBatch(boxes=box), "single"),
+                "click": (PromptBatch(points=points, labels=labels), "single"),
+                "click, best": (PromptBatch(points=points, labels=labels), "best"),
+                "mask": (PromptBatch(masks=hint), "single"),
+                "box + mask": (PromptBatch(boxes=box, masks=hint), "single"),
             }
             found = {
                 name: sam.decode(features, [prompts], candidates=candidates)[0].upsampled()[0, 0].numpy() > 0

@@ -26,7 +26,7 @@ from vidseg_trackers.cutie.memory import Memory
 from vidseg_trackers.cutie.network import Cutie, ImageFeatures
 from vidseg_trackers.cutie.object_transformer import ObjectTransformer, blocked_pixels
 from vidseg_trackers.cutie.options import CutieOptions
-from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights
+from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights
 
 
 class PlainTransformer(ObjectTransformer):

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.evaluation.label_maps import read_label_map
-from vidseg.sam.build import load_sam
-from vidseg.sam.discovery import find_objects
+from vidseg.loading import load_sam
 from vidseg.training.splits import dev_clips
+from vidseg_pipelines.discovery import discover_objects
 
 COLOURS = np.array([(255, 40, 40), (40, 255, 40), (60, 90, 255), (255, 255, 0), (255, 0, 255)])
 
@@ -62,7 +62,7 @@ def main() -> None:
             rgb = np.asarray(cv2.imread(str(frames[number]))[..., ::-1], np.uint8)
             labels = read_label_map(clip / "masks" / f"{frames[number].stem}.png")
             wanted = [labels == i for i in np.unique(labels) if i not in (0, 255)]
-            found = find_objects(sam, sam.encode([rgb])[0], max_objects=options.objects, image=rgb)
+            found = discover_objects(sam, sam.encode([rgb])[0], max_objects=options.objects, image=rgb)
             if wanted:
                 own += [max((overlap(mask, w) for mask in found), default=0.0) for w in wanted]
                 hits.append(bool(found) and max(overlap(found[0], w) for w in wanted) >= 0.5)

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidseg.sam.build import build_sam, load_sam
+from vidseg.loading import load_sam
+from vidseg.sam.build import build_sam
 from vidseg.sam.config import named_config
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.types import Frame, Prompt, VideoInfo
 from vidseg_trackers.cutie.config import CutieConfig
 from vidseg_trackers.cutie.network import Cutie
@@ -47,7 +48,7 @@ def image_model(name: str) -> tuple[nn.Module, Step]:
     sam = load_sam("compact") if name == "compact" else build_sam(named_config(name)).eval()
 
     def step(t: int) -> object:
-        return sam.decode(sam.encode([picture(t)]), [Prompts(boxes=BOXES)])
+        return sam.decode(sam.encode([picture(t)]), [PromptBatch(boxes=BOXES)])
 
     return sam, step
 

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidseg.sam2.config import HieraConfig, Sam2Config
+from vidseg.backbones.hiera import HieraConfig
+from vidseg.sam2.config import Sam2Config
 from vidseg.sam2.memory import RotaryAttention, rotate
 from vidseg.sam2.model import Sam2, Sam2Features
 from vidseg.types import Frame, Prompt, VideoInfo

@@ -1,7 +1,7 @@
-"""Small stand-ins for the papers' data sets, in their official folder layouts, to try `vidseg bench-run` on.
+"""Small stand-ins for the papers' data sets, in their official folder layouts, to try `vidseg reproduce` on.
 
     python benchmarks/stand_ins.py DATA OUT [--images 40] [--videos 6]
-    vidseg bench-run hq44k-val --data OUT
+    vidseg reproduce hq44k-val --data OUT
 
 DATA holds val/images, val/masks (NAME.png or NAME__K.png) and videos/CLIP/{frames,masks}. Images are linked; masks,
 annotation files and the boxes of an imagined detector (the true ones, shaken) are written. OUT must not be inside the
@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from vidseg.datasets.layouts import BIG, HQSEG_VAL, JSON_LAYOUTS, SGINW, SGINW_FILE, SGINW_SETS
+from vidseg.datasets.pairs import Item, find_pairs
 from vidseg.evaluation.region import read_binary
 from vidseg.masks.boxes import mask_box
+from vidseg.masks.noise import noise_mask
 from vidseg.masks.rle import encode
-from vidseg.training.items import HQSEG_VAL, Item, find_pairs
-from vidseg.training.prompts import noise_mask
-from vidseg_pipelines.bench.layouts import BIG, JSON_LAYOUTS, SGINW, SGINW_FILE, SGINW_SETS
 
 Mask = npt.NDArray[np.bool_]
 DETECTORS = ("coco-focalnet-dino", "uvo-focalnet-dino", "lvis-vitdet-h")

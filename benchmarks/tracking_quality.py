@@ -25,10 +25,10 @@ import yaml
 
 from vidseg.evaluation.contours import region_and_contour
 from vidseg.registry import build_tracker
-from vidseg.training.bank import read_clip
 from vidseg.training.splits import dev_clips
-from vidseg.training.triplets import Clip
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
+from vidseg_trackers.xmem.training.bank import read_clip
+from vidseg_trackers.xmem.training.sequences import Clip
 
 U8 = npt.NDArray[np.uint8]
 VOID = 255

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from vidseg_trackers.xmem.memory import Memory
+from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.official_memory import OfficialMemory
 from vidseg_trackers.xmem.options import XMemOptions
-from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
 
 PLACES = 120
 LATE = 5

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+import paths
+import vidseg
+from vidseg_pipelines.cli import ALIASES, COMMANDS, find_command
+
+ROOT = paths.ROOT
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +60,16 @@ def test_arrows_run_one_way() -> None:
         [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_every_name_of_a_module_in_a_text_is_one() -> None:
+    for command in COMMANDS:
+        assert find_command(command).run
+    assert set(ALIASES.values()) <= set(COMMANDS)
+    for name in vidseg.__all__:
+        assert getattr(vidseg, name) is not None
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    points = [target for group in project["entry-points"].values() for target in group.values()]
+    for target in [*points, *project["scripts"].values()]:
+        module, name = target.split(":")
+        assert callable(getattr(importlib.import_module(module), name))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from vidseg.atomic_files import atomic_file, clear_parts
 from vidseg.errors import OutputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.names import is_part, part_of
-from vidseg.outputs.files import atomic_file, clear_parts
 
 HOLD = """
 import sys, time

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vidseg.errors import InputError, OutputError, PartialError, UsageError, VidsegError, WeightsError
 
 if TYPE_CHECKING:
-    from vidseg.sam.build import load_sam as load_sam
+    from vidseg.loading import load_sam as load_sam
     from vidseg.types import Frame as Frame
     from vidseg.types import FrameMasks as FrameMasks
     from vidseg.types import Prompt as Prompt
@@ -32,7 +32,7 @@ if "torch" not in sys.modules and not any(name in os.environ for name in _OPENMP
 _LAZY = {
     "segment_video": "vidseg_pipelines.api",
     "segment_frames": "vidseg_pipelines.api",
-    "load_sam": "vidseg.sam.build",
+    "load_sam": "vidseg.loading",
     "open_source": "vidseg.video",
     "Frame": "vidseg.types",
     "FrameMasks": "vidseg.types",

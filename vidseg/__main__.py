@@ -1,7 +1,6 @@
 """``python -m vidseg``."""
 
+import importlib
 import sys
 
-from vidseg.cli import main
-
-sys.exit(main())
+sys.exit(importlib.import_module("vidseg_pipelines.cli").main())  # by name: the core imports no pipeline

@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import UsageError
-from vidseg.prompts import check_prompts, fit_prompts
+from vidseg.loading import load_sam
+from vidseg.prompt_text import check_prompts, fit_prompts
 from vidseg.registry import build_detector, build_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
-from vidseg.sam.build import load_sam
 from vidseg.sam.model import SegmentAnything
-from vidseg.sam.refiner import Mode, RefineOptions, Refiner
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, FrameMasks, Prompt, Tracker, VideoInfo
+from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
 from vidseg_pipelines.run import run_video
 from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
@@ -74,7 +74,7 @@ def segment_frames(
         prompts: where the objects are; none: they are found on the first frame that shows any.
         tracker: name of a registered tracker, or an instance.
         model: name or file of HQ-SAM weights, or an instance.
-        refine, zoom: see :class:`vidseg.sam.refiner.RefineOptions`.
+        refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
         detector: what finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks.
         detect_every: look for new objects every so many frames; 0: only at the start.
         max_objects: most objects to find.

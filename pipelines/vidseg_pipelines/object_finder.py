@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vidseg.sam.discovery import find_objects
-from vidseg.sam.drawing import draw_object
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Proposal, State, Tracks
-from vidseg_pipelines.proposals import Box, new_prompts
+from vidseg_pipelines.discovery import Box, discover_objects, new_prompts
+from vidseg_pipelines.drawing import draw_object
 
 RETRY_EVERY = 10
 """Frames between attempts to find objects while none has been found."""
@@ -97,7 +96,9 @@ class ObjectFinder:
         if self.detector is not None:
             proposals = self.detector.detect(frame)
         else:
-            masks = find_objects(self.sam, features(), max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom)
+            masks = discover_objects(
+                self.sam, features(), max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom
+            )
             proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.size[1], frame.size[0])
         last = {

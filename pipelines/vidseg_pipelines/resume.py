@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidseg import __version__
+from vidseg.atomic_files import atomic_file
 from vidseg.errors import OutputError, UsageError, output_error
-from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import MANIFEST, SNAPSHOT
 from vidseg.types import State

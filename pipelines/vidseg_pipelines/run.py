@@ -13,19 +13,19 @@ import torch
 
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
+from vidseg.loading import load_sam
 from vidseg.names import safe_name
 from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.layout import JOURNAL, SNAPSHOT
-from vidseg.prompts import parse_prompts
+from vidseg.prompt_text import parse_prompts
 from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
-from vidseg.sam.build import load_sam
 from vidseg.sam.model import SegmentAnything
-from vidseg.sam.refiner import RefineOptions, Refiner
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.run_folder import check_folder, input_files, new_manifest, output_files, weights_of
 from vidseg_pipelines.run_output import RunOutput, RunSummary, Started
 from vidseg_pipelines.segmenter import Segmenter
@@ -61,15 +61,15 @@ class Loaders:
 def run_video(
     config: RunConfig,
     *,
-    started: Started | None = None,
+    on_start: Started | None = None,
     loaders: Loaders | None = None,
-    opened: Callable[[Source], None] = lambda source: None,
+    on_open: Callable[[Source], None] = lambda source: None,
 ) -> RunSummary:
     """Segment one video into its output folder.
 
-    ``started(info, total_frames)`` is called once before the first frame and returns the function that is told of
+    ``on_start(info, total_frames)`` is called once before the first frame and returns the function that is told of
     progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names); they are
-    asked only when there is something to do. ``opened(source)`` is called when the input is open; ``source.stop()``
+    asked only when there is something to do. ``on_open(source)`` is called when the input is open; ``source.stop()``
     then ends the run early and in order: what was read is segmented and written.
 
     Raises:
@@ -99,7 +99,7 @@ def run_video(
         offline=config.offline,
     )
     with contextlib.closing(source):
-        opened(source)
+        on_open(source)
         prompts = parse_prompts(
             boxes=config.box, points=config.point, masks=config.mask, video=source.info, first_frame=first
         )
@@ -107,7 +107,7 @@ def run_video(
         folder = config.output or Path("runs") / safe_name(source.info.name)
         keep_apart(input_files(config), output_files(folder))
         with claimed(folder):
-            return _run_in(folder, config, source, prompts, loaders or Loaders(), started)
+            return _run_in(folder, config, source, prompts, loaders or Loaders(), on_start)
 
 
 def _run_in(
@@ -116,7 +116,7 @@ def _run_in(
     source: Source,
     prompts: Sequence[Prompt],
     loaders: Loaders,
-    started: Started | None,
+    on_start: Started | None,
 ) -> RunSummary:
     """The run in its folder, which nobody else writes to."""
     manifest = new_manifest(config, source.info)
@@ -152,7 +152,7 @@ def _run_in(
         clock=clock,
     )
     output = RunOutput(config, source, segmenter, folder, manifest, clock, prompts=prompts, old=old, snapshot=snapshot)
-    return output.write(started)
+    return output.write(on_start)
 
 
 def _check_frames(prompts: Sequence[Prompt], config: RunConfig, video: VideoInfo) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from vidseg import __version__
 from vidseg.address import parse_address, redact
+from vidseg.atomic_files import clear_parts
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError, output_error
 from vidseg.files import data_files, is_pattern, matches
 from vidseg.names import is_part
-from vidseg.outputs.files import clear_parts
 from vidseg.outputs.layout import DAVIS, LOCK, MANIFEST, OUTPUTS
-from vidseg.prompts import mask_file
+from vidseg.prompt_text import mask_file
 from vidseg.registry import weights_used
 from vidseg.types import VideoInfo
 from vidseg.video.folders import video_of

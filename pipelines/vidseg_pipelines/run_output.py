@@ -74,7 +74,7 @@ class RunSummary:
 
 
 @dataclass
-class _Tally:
+class _CountingSink:
     """A sink that counts."""
 
     frames: int = 0
@@ -115,7 +115,7 @@ class RunOutput:
         if snapshot is not None:
             self.next_frame = snapshot.next_frame
         self.last_snapshot = self.next_frame
-        self.tally = _Tally()
+        self.counts = _CountingSink()
         self.pictures: ThumbnailSink | None = None
         self.davis: DavisSink | None = None
         self.left_out: list[str] = []
@@ -124,7 +124,7 @@ class RunOutput:
             here = {"frame": self.next_frame, "used_before": old.get("used")}
             self.manifest["resumed"] = [*old.get("resumed", ()), here]
 
-    def write(self, started: Started | None) -> RunSummary:
+    def write(self, on_start: Started | None) -> RunSummary:
         """Stream the video; finish the files however it ends."""
         begun = time.perf_counter()
         frames = self._begin_reading()
@@ -134,7 +134,7 @@ class RunOutput:
             with contextlib.ExitStack() as stack:
                 for sink in sinks:
                     stack.callback(sink.close)
-                advance = started(self.source.info, self._total()) if started else lambda frames, objects: None
+                advance = on_start(self.source.info, self._total()) if on_start else lambda frames, objects: None
                 stream(
                     self._remaining(frames, replayed),
                     self.segmenter,
@@ -150,12 +150,12 @@ class RunOutput:
             status = "partial" if losses else "done"
         except KeyboardInterrupt:
             status = "interrupted"
-            if self.tally.frames:
+            if self.counts.frames:
                 self._export()
             raise
         finally:
             with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
-                if self.tally.frames or self.resuming or status in ("done", "partial"):
+                if self.counts.frames or self.resuming or status in ("done", "partial"):
                     self._manifest(status, time.perf_counter() - begun, losses or self._losses())
                 else:
                     clear_folder(self.folder)  # nothing to go on from
@@ -190,7 +190,7 @@ class RunOutput:
         saves = self.config.saves
         self.pictures = ThumbnailSink() if "report" in saves else None
         overlay = OverlaySink(self.folder / OVERLAY, self.source.info) if "overlay" in saves else None
-        replayed: list[Sink] = [sink for sink in (self.tally, overlay, self.pictures) if sink is not None]
+        replayed: list[Sink] = [sink for sink in (self.counts, overlay, self.pictures) if sink is not None]
         self.davis = DavisSink(self.folder / DAVIS) if "davis" in saves else None
         # The journal is last: a frame in it was given to all other outputs.
         appended = [sink for sink in (self.davis, JournalSink(self.journal, append=append)) if sink is not None]
@@ -251,11 +251,11 @@ class RunOutput:
         return moves
 
     def _manifest(self, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
-        frames = self.tally.frames
+        frames = self.counts.frames
         self.manifest |= {
             "status": status,
             "frames": frames,
-            "objects": sorted(self.tally.objects),
+            "objects": sorted(self.counts.objects),
             "wall_seconds": round(seconds, 3),
             "fps": round(frames / seconds, 3) if seconds else 0.0,
             "seconds": self.clock.seconds(),
@@ -263,7 +263,7 @@ class RunOutput:
             "notes": bounded([*self.source.notes, *self.segmenter.notes]),
         }
         if self.source.live:
-            self.manifest["gap"] = asdict(self.tally.gap)
+            self.manifest["gap"] = asdict(self.counts.gap)
         resume.write_manifest(self.folder, self.manifest)
 
 

@@ -13,12 +13,12 @@ import torch
 from vidseg.errors import UsageError
 from vidseg.masks.overlap import disjoint_masks
 from vidseg.masks.rle import decode
-from vidseg.prompts import fit_prompts
+from vidseg.prompt_text import fit_prompts
 from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
-from vidseg.sam.refiner import Refiner
 from vidseg.types import Detector, Frame, FrameMasks, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.object_finder import ObjectFinder
+from vidseg_pipelines.refiner import Refiner
 
 _FEW = 0.1
 """Share of a tracker's boxes that may give no mask without a warning."""

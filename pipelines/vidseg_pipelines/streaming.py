@@ -43,7 +43,7 @@ def stream(
             for sink in sinks:
                 sink.write(frame, masks)
 
-    def hand_over(results: Sequence[tuple[Frame, FrameMasks]]) -> None:
+    def deliver(results: Sequence[tuple[Frame, FrameMasks]]) -> None:
         for frame, masks in results:
             writer(lambda frame=frame, masks=masks: write(frame, masks))  # type: ignore[misc]
         if results:
@@ -57,11 +57,11 @@ def stream(
                 group = list(islice(iterator, batch))
             if not group:
                 break
-            hand_over(segmenter.step(group))
+            deliver(segmenter.step(group))
             task = snapshot(group[-1].index + 1)
             if task is not None:
                 writer(task)
-        hand_over(segmenter.finish())
+        deliver(segmenter.finish())
         done = True
     finally:
         reader.close()

@@ -12,7 +12,7 @@ import numpy as np
 
 from vidseg.errors import UsageError
 from vidseg.evaluation.matching import Case, Curves, Rules, evaluate
-from vidseg.evaluation.overlaps import Group, Matrix, Tube, both_overlaps, mask_overlaps
+from vidseg.evaluation.overlaps import Comparison, Matrix, Tube, both_overlaps, mask_overlaps
 from vidseg.evaluation.parallel import run_all
 from vidseg.masks.boundary import band_width
 
@@ -22,7 +22,7 @@ ALL_CLASSES = 0
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A ground-truth object on image or video ``place``; ``bands`` as in :class:`~vidseg.evaluation.overlaps.Group`."""
+    """A ground-truth object on image or video ``place``; ``bands`` as in :class:`.Comparison`."""
 
     id: int
     place: int
@@ -35,7 +35,7 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
+class Prediction:
     """A result on image or video ``place``; ``unjudged``: ignored when it is not matched."""
 
     place: int
@@ -89,7 +89,7 @@ def check_options(max_dets: Sequence[int], ratio: float | None) -> None:
 
 def average_precision(
     truths: Sequence[Truth],
-    detections: Sequence[Detection],
+    detections: Sequence[Prediction],
     categories: Mapping[int, str],
     mask_rules: Rules,
     boundary_rules: Rules,
@@ -106,7 +106,7 @@ def average_precision(
     order = dict.fromkeys(sorted(categories))
     rank = {category: k for k, category in enumerate(order)}
     limit = mask_rules.max_dets[-1]
-    grouped: dict[tuple[int, int], tuple[list[Truth], list[Detection]]] = defaultdict(lambda: ([], []))
+    grouped: dict[tuple[int, int], tuple[list[Truth], list[Prediction]]] = defaultdict(lambda: ([], []))
     for truth in sorted(truths, key=lambda t: rank[t.category]):
         grouped[truth.place, ALL_CLASSES if class_agnostic else rank[truth.category]][0].append(truth)
     for found in sorted(detections, key=lambda d: rank[d.category]):
@@ -116,7 +116,9 @@ def average_precision(
         grouped[key] = (grouped[key][0], sorted(grouped[key][1], key=lambda d: -d.score)[:limit])
     groups = [_group(*grouped[key], crowd_by_detection) for key in keys]
     names = {ALL_CLASSES: "all classes"} if class_agnostic else {category: categories[category] for category in order}
-    work: Callable[[Group], tuple[Matrix, ...]] = _only_masks if ratio is None else partial(both_overlaps, ratio=ratio)
+    work: Callable[[Comparison], tuple[Matrix, ...]] = (
+        _only_masks if ratio is None else partial(both_overlaps, ratio=ratio)
+    )
     overlaps = list(run_all(work, groups, workers))
     reports = []
     for kind, rules in enumerate((mask_rules, boundary_rules)[: 1 if ratio is None else 2]):
@@ -129,12 +131,12 @@ def average_precision(
     return reports[0], reports[1] if ratio is not None else None
 
 
-def _only_masks(group: Group) -> tuple[Matrix, ...]:
+def _only_masks(group: Comparison) -> tuple[Matrix, ...]:
     return (mask_overlaps(group),)
 
 
-def _group(truths: Sequence[Truth], detections: Sequence[Detection], crowd_by_detection: bool) -> Group:
-    return Group(
+def _group(truths: Sequence[Truth], detections: Sequence[Prediction], crowd_by_detection: bool) -> Comparison:
+    return Comparison(
         tuple(d.masks for d in detections),
         tuple(t.masks for t in truths),
         tuple(t.bands for t in truths),
@@ -143,7 +145,7 @@ def _group(truths: Sequence[Truth], detections: Sequence[Detection], crowd_by_de
     )
 
 
-def _case(category: int, truths: Sequence[Truth], detections: Sequence[Detection], ious: Matrix, flags: bool) -> Case:
+def _case(category: int, truths: Sequence[Truth], detections: Sequence[Prediction], ious: Matrix, flags: bool) -> Case:
     return Case(
         category=category,
         ious=ious,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidseg.errors import InputError
-from vidseg.evaluation.average_precision import ApReport, Detection, Truth, average_precision, check_options
+from vidseg.evaluation.average_precision import ApReport, Prediction, Truth, average_precision, check_options
 from vidseg.evaluation.checks import (
     Row,
     area_of,
@@ -119,7 +119,7 @@ def evaluate_lvis(gt: Path, pred: Path, *, ratio: float | None = None, workers: 
     for truth in truths:
         negative[truth.place].add(truth.category)  # from here on: the classes the image is annotated for
     found = _detections(read_results(pred, "image_id", sizes, categories, names_of(data["images"])), sizes, pred)
-    of_image: dict[int, list[Detection]] = defaultdict(list)
+    of_image: dict[int, list[Prediction]] = defaultdict(list)
     for one in found:
         of_image[one.place].append(one)
     judged = [
@@ -226,9 +226,9 @@ def _truths(
     return truths
 
 
-def _detections(rows: Sequence[Row], sizes: Mapping[int, tuple[int, int]], path: Path) -> list[Detection]:
+def _detections(rows: Sequence[Row], sizes: Mapping[int, tuple[int, int]], path: Path) -> list[Prediction]:
     found = []
     for place, row in enumerate(rows):
         mask = read_mask(row.get("segmentation"), sizes[row["image_id"]], f"{path}: result {place}", polygons=False)
-        found.append(Detection(row["image_id"], row["category_id"], float(row["score"]), (mask,), float(area(mask))))
+        found.append(Prediction(row["image_id"], row["category_id"], float(row["score"]), (mask,), float(area(mask))))
     return found

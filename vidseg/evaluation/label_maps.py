@@ -27,7 +27,7 @@ _DEEP = ("I;16", "I")  # how Pillow calls 16-bit grey
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class TruthFolder:
     """Where a ground truth stands: ``layout`` says how it was found, ``folders`` maps each sequence to its folder."""
 
     layout: str
@@ -168,7 +168,7 @@ def predicted_files(truth: Sequence[Path], folder: Path) -> list[Path]:
     return [present[path.stem] for path in truth]
 
 
-def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> Truth:
+def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> TruthFolder:
     """Find the sequences of a data set under ``root``.
 
     Understood are a DAVIS root (``root/<annotations>/480p/<sequence>/*.png`` with the sequences of
@@ -184,14 +184,16 @@ def find_truth(root: Path, annotations: str = "Annotations", split: str = "val",
         raise InputError(f"{root}: no such folder of ground truth")
     davis = root / annotations / "480p"
     if davis.is_dir():
-        return Truth(f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year))
+        return TruthFolder(
+            f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year)
+        )
     if (root / "ImageSets").is_dir():
         raise InputError(f"{root}: a DAVIS root, but it has no folder {annotations}/480p")
     if folders := _sequences(root):
-        return Truth("plain folders, one per sequence", folders)
+        return TruthFolder("plain folders, one per sequence", folders)
     for place in _BELOW:
         if folders := _sequences(root / place):
-            return Truth(f"{place}, one folder per sequence", folders)
+            return TruthFolder(f"{place}, one folder per sequence", folders)
     if data_files(root, _PNG):
         raise InputError(f"{root} is one sequence: name the folder of all sequences, {root.resolve().parent}")
     raise InputError(

@@ -23,7 +23,7 @@ Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Comparison:
     """What is compared: D detections and G ground truths, all of the same size and number of frames.
 
     ``bands``: the masks the ground truth's bands come from (``truths`` unless there are refined ones). ``crowd``: G
@@ -38,7 +38,7 @@ class Group:
     crowd_by_detection: bool
 
 
-def mask_overlaps(group: Group) -> Matrix:
+def mask_overlaps(group: Comparison) -> Matrix:
     """Mask IoU, float64 (D, G); two empty tubes have IoU 0."""
     d, g = len(group.detections), len(group.truths)
     common, area_d, area_g = np.zeros((d, g)), np.zeros(d), np.zeros(g)
@@ -58,7 +58,7 @@ def mask_overlaps(group: Group) -> Matrix:
     return _divide(common, union)
 
 
-def boundary_overlaps(group: Group, ratio: float) -> Matrix:
+def boundary_overlaps(group: Comparison, ratio: float) -> Matrix:
     """IoU of the boundary bands of ``ratio`` of the frame's diagonal, float64 (D, G), pooled over the frames."""
     d, g = len(group.detections), len(group.truths)
     common, area_d, area_g = np.zeros((d, g)), np.zeros(d), np.zeros(g)
@@ -70,7 +70,7 @@ def boundary_overlaps(group: Group, ratio: float) -> Matrix:
     return _divide(common, area_d[:, None] + area_g - common)
 
 
-def both_overlaps(group: Group, ratio: float) -> tuple[Matrix, Matrix]:
+def both_overlaps(group: Comparison, ratio: float) -> tuple[Matrix, Matrix]:
     """(mask IoU, boundary score): the score is the smaller of mask IoU and band IoU, for crowds the mask IoU."""
     masks = mask_overlaps(group)
     if not masks.size:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.names import printable
-from vidseg.outputs.files import atomic_file, make_folder
 
 _SIZE = (800, 560)
 _PLOT = (70, 50, 770, 490)  # left, top, right, bottom of the axes

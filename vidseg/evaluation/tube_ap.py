@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.errors import InputError
-from vidseg.evaluation.average_precision import ApReport, Detection, Truth, average_precision, check_options
+from vidseg.evaluation.average_precision import ApReport, Prediction, Truth, average_precision, check_options
 from vidseg.evaluation.checks import (
     Row,
     check_annotation,
@@ -39,7 +39,7 @@ class TubeApReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class VideoSize:
     """The size of a video: height and width in pixels, length in annotated frames."""
 
     height: int
@@ -108,17 +108,17 @@ def evaluate_tubes(
     )
 
 
-def _clip(row: Row, where: str) -> Clip:
+def _clip(row: Row, where: str) -> VideoSize:
     length = whole(row.get("length"))
     if length is None or length < 1:
         raise InputError(f"{where} has length {row.get('length')!r}: a positive number of frames is expected")
     files = row.get("file_names")
     if isinstance(files, list) and len(files) != length:
         raise InputError(f"{where} has length {length} but {len(files)} file_names")
-    return Clip(*size_of(row, where), length)
+    return VideoSize(*size_of(row, where), length)
 
 
-def _truth(row: Row, clips: Mapping[int, Clip], categories: Mapping[int, str], where: str) -> Truth:
+def _truth(row: Row, clips: Mapping[int, VideoSize], categories: Mapping[int, str], where: str) -> Truth:
     check_known(row, "video_id", clips, where)
     check_known(row, "category_id", categories, where)
     check_annotation(row, where)
@@ -135,10 +135,10 @@ def _truth(row: Row, clips: Mapping[int, Clip], categories: Mapping[int, str], w
     return Truth(row["id"], row["video_id"], row["category_id"], masks, bands, _mean_area(areas), crowd)
 
 
-def _detection(row: Row, clips: Mapping[int, Clip], where: str) -> Detection:
+def _detection(row: Row, clips: Mapping[int, VideoSize], where: str) -> Prediction:
     masks = _tube(row, "segmentations", clips[row["video_id"]], where, polygons=False)
     areas = [None if rle is None else area(rle) for rle in masks]
-    return Detection(row["video_id"], row["category_id"], float(row["score"]), masks, _mean_area(areas))
+    return Prediction(row["video_id"], row["category_id"], float(row["score"]), masks, _mean_area(areas))
 
 
 def _mean_area(areas: Sequence[float | None]) -> float:
@@ -146,7 +146,7 @@ def _mean_area(areas: Sequence[float | None]) -> float:
     return float(np.mean(seen)) if seen else 0.0
 
 
-def _frames(row: Row, key: str, clip: Clip, where: str) -> list[object]:
+def _frames(row: Row, key: str, clip: VideoSize, where: str) -> list[object]:
     values = row.get(key)
     if not isinstance(values, list) or len(values) != clip.length:
         got = f"{len(values)} entries" if isinstance(values, list) else "no list"
@@ -154,7 +154,7 @@ def _frames(row: Row, key: str, clip: Clip, where: str) -> list[object]:
     return values
 
 
-def _tube(row: Row, key: str, clip: Clip, where: str, polygons: bool) -> Tube:
+def _tube(row: Row, key: str, clip: VideoSize, where: str, polygons: bool) -> Tube:
     size = (clip.height, clip.width)
     return tuple(
         None if value is None else read_mask(value, size, f"{where}, frame {t}", polygons)

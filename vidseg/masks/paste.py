@@ -18,7 +18,7 @@ Size = tuple[int, int]
 Window = tuple[int, int, int, int]
 
 
-def upsample_logits(
+def to_original_size(
     logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size
 ) -> Float[Tensor, "n H W"]:
     """Logits (N, h, w) covering the padded input -> (N, H, W) of the original image. Sizes are (height, width)."""
@@ -30,7 +30,7 @@ def upsample_logits(
 def upsample_window(
     logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size, window: Window
 ) -> Float[Tensor, "n wh ww"]:
-    """What :func:`upsample_logits` gives in ``window`` = (x1, y1, x2, y2), right and bottom exclusive.
+    """What :func:`to_original_size` gives in ``window`` = (x1, y1, x2, y2), right and bottom exclusive.
 
     Equal up to float32 rounding; the cost grows with the window, not with the image. Most of the image is computed as a
     whole, which is faster then.
@@ -39,7 +39,7 @@ def upsample_window(
     if not (0 <= x1 < x2 <= original[1] and 0 <= y1 < y2 <= original[0]):
         raise UsageError(f"window {window} does not lie in the image of {original[1]}x{original[0]} pixels")
     if 3 * (x2 - x1) * (y2 - y1) > original[0] * original[1]:
-        return upsample_logits(logits, padded, resized, original)[:, y1:y2, x1:x2]
+        return to_original_size(logits, padded, resized, original)[:, y1:y2, x1:x2]
     top, rows = _two_steps(logits.shape[1], padded[0], resized[0], original[0], y1, y2, logits.device)
     left, columns = _two_steps(logits.shape[2], padded[1], resized[1], original[1], x1, x2, logits.device)
     part = logits[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vidseg.atomic_files import atomic_file
 from vidseg.masks.rle import area
 from vidseg.outputs.categories import category_ids
-from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 
 

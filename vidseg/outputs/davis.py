@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import PartialError
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
-from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.outputs.journal import journal_size, read_journal
 from vidseg.types import Frame, FrameMasks
 

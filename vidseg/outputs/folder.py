@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vidseg.atomic_files import make_folder
 from vidseg.errors import UsageError
 from vidseg.locks import file_lock
-from vidseg.outputs.files import make_folder
 from vidseg.outputs.layout import LOCK
 
 _FileId = tuple[int, int]

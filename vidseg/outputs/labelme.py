@@ -9,8 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.masks.rle import decode_window
-from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.outputs.journal import journal_size, read_journal
 from vidseg.types import Rle
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vidseg.atomic_files import atomic_file
 from vidseg.errors import PartialError
 from vidseg.masks.rle import area
 from vidseg.outputs.categories import category_ids
-from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 
 _PER_CLASS = 1000

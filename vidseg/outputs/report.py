@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vidseg.atomic_files import atomic_file
 from vidseg.masks.palette import color_of
 from vidseg.masks.rle import area
-from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.overlay import draw_masks
 from vidseg.types import Frame, FrameMasks, Gap

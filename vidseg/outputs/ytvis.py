@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from vidseg.atomic_files import atomic_file
 from vidseg.masks.rle import area
 from vidseg.outputs.categories import category_ids
-from vidseg.outputs.files import atomic_file
 from vidseg.outputs.journal import count_of_stills, read_journal
 
 _ABSENT = -1

@@ -20,12 +20,12 @@ from torch import Tensor
 from vidseg.errors import UsageError
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.boxes import mask_box
-from vidseg.masks.paste import upsample_logits
+from vidseg.masks.paste import to_original_size
 from vidseg.sam.config import QUALITY, Output
 from vidseg.sam.geometry import check_image
-from vidseg.sam.mask_decoder import Candidates
-from vidseg.sam.model import FrameFeatures, SegmentAnything, stability_score
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.mask_decoder import Candidates, stability_score
+from vidseg.sam.model import FrameFeatures, SegmentAnything
+from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.types import Rle, ShapeRepr
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
@@ -191,10 +191,10 @@ def _clicks(sam: SegmentAnything, features: FrameFeatures, options: AutomaticOpt
     candidates: Candidates = options.candidates or ("best" if sam.config.hq else "all")
 
     def answer(points: Floats) -> tuple[Tensor, Upsample]:
-        prompts = Prompts(points=points[:, None], labels=np.ones((len(points), 1), np.int64))
+        prompts = PromptBatch(points=points[:, None], labels=np.ones((len(points), 1), np.int64))
         (masks,) = sam.decode([features], [prompts], options.output, candidates)
         low, g = masks.logits.flatten(0, 1), features.geometry
-        return masks.iou, lambda keep: upsample_logits(low[keep], *g.between, g.original)
+        return masks.iou, lambda keep: to_original_size(low[keep], *g.between, g.original)
 
     return answer
 

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.options import parse_yaml
 from vidseg.text import read_text
@@ -48,17 +49,6 @@ class VitConfig:
     global_blocks: tuple[int, ...]
     window: int = 14
     mlp_ratio: float = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class TinyVitConfig:
-    """TinyViT of MobileSAM and Light HQ-SAM: one value per stage. ``num_classes`` is its unused classifier."""
-
-    dims: tuple[int, ...] = (64, 128, 160, 320)
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (2, 4, 5, 10)
-    windows: tuple[int, ...] = (7, 7, 14, 7)
-    num_classes: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

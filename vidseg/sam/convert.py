@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import WeightsError
-from vidseg.sam.config import SamConfig, TinyVitConfig, VitConfig, config_from_mapping
+from vidseg.sam.config import SamConfig, VitConfig, config_from_mapping
 from vidseg.weights import fit
 from vidseg.weights.read import WeightFile
-from vidseg.weights.unwrap import Network
+from vidseg.weights.unwrap import ExpectedNetwork
 
 HQ_PARTS = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
 """The modules of the mask decoder that HQ-SAM adds to SAM."""
 
-SAM = Network("a SAM", lambda names: _is_sam(names))
+SAM = ExpectedNetwork("a SAM", lambda names: _is_sam(names))
 """What a SAM file is expected to hold, for the reader of weights."""
 
 _PE = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
@@ -62,7 +63,7 @@ _HUGGING_FACE: tuple[tuple[str, str], ...] = (
 )
 
 
-def official_state(file: WeightFile) -> dict[str, Tensor]:
+def official_sam_state(file: WeightFile) -> dict[str, Tensor]:
     """The tensors of a SAM file under the official names, in float32 (integers stay integers).
 
     Reads official SAM, HQ-SAM and MobileSAM files, Hugging Face SamModel and SamHQModel files, and our own.
@@ -114,7 +115,7 @@ def merge_decoder(decoder: Mapping[str, Tensor], sam: Mapping[str, Tensor]) -> d
     return merged
 
 
-def infer_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> SamConfig:
+def infer_sam_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> SamConfig:
     """The configuration of a state dict with official names, from the shapes (our own files carry it as text).
 
     Raises:

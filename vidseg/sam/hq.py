@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.backbones.layers import LayerNorm2d, Upscaler, cells_to_image
 from vidseg.sam.config import SamConfig
-from vidseg.sam.layers import LayerNorm2d, Upscaler, cells_to_image
 
 
 class EarlyStack(nn.Sequential):

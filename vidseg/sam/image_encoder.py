@@ -1,6 +1,7 @@
-"""The ViT image encoder of Segment Anything: windowed and global attention with decomposed relative positions.
+"""The image encoders of Segment Anything and of the compact model.
 
-Kirillov et al. 2023, appendix A "Image encoder", after ViTDet (Li et al. 2022).
+Segment Anything: a ViT with windowed and global attention and decomposed relative positions (Kirillov et al. 2023,
+appendix A "Image encoder", after ViTDet, Li et al. 2022). Compact: EfficientNet-Lite0 and a neck of ours.
 """
 
 from __future__ import annotations
@@ -10,39 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.backbones.efficientnet_lite import HALF_CHANNELS, TRUNK_CHANNELS, EfficientNetLite0, SameConv2d
+from vidseg.backbones.layers import LayerNorm2d, from_windows, sam_neck, to_windows
 from vidseg.sam.config import STRIDE, SamConfig
-from vidseg.sam.layers import LayerNorm2d
 
 EPS = 1e-6
 BIAS_ELEMENTS = 2**24
 """Attention logits of this many (query, key) pairs have their bias in memory at a time (64 MiB in float32)."""
-
-
-def neck(dim_in: int, dim_out: int) -> nn.Sequential:
-    """The last layers of the official encoders: (B, dim_in, h, w) -> (B, dim_out, h, w)."""
-    return nn.Sequential(
-        nn.Conv2d(dim_in, dim_out, 1, bias=False),
-        LayerNorm2d(dim_out),
-        nn.Conv2d(dim_out, dim_out, 3, padding=1, bias=False),
-        LayerNorm2d(dim_out),
-    )
-
-
-def to_windows(x: Float[Tensor, "b h w c"], size: int) -> Float[Tensor, "bn s s c"]:
-    """Zero-pad right and bottom to a multiple of ``size`` and cut into windows, row by row."""
-    b, h, w, c = x.shape
-    x = F.pad(x, (0, 0, 0, (size - w % size) % size, 0, (size - h % size) % size))
-    rows, columns = x.shape[1] // size, x.shape[2] // size
-    x = x.view(b, rows, size, columns, size, c).transpose(2, 3)
-    return x.reshape(b * rows * columns, size, size, c)
-
-
-def from_windows(windows: Float[Tensor, "bn s s c"], height: int, width: int) -> Float[Tensor, "b h w c"]:
-    """Undo :func:`to_windows`."""
-    size, c = windows.shape[1], windows.shape[3]
-    rows, columns = (height + size - 1) // size, (width + size - 1) // size  # ONNX divides towards zero
-    x = windows.view(-1, rows, columns, size, size, c).transpose(2, 3)
-    return x.reshape(-1, rows * size, columns * size, c)[:, :height, :width]
 
 
 def relative_table(table: Float[Tensor, "t d"], length: int) -> Float[Tensor, "i k d"]:
@@ -176,7 +151,7 @@ class ImageEncoderViT(nn.Module):
             Block(vit.embed_dim, vit.num_heads, vit.mlp_ratio, 0 if i in vit.global_blocks else vit.window, config.grid)
             for i in range(vit.depth)
         )
-        self.neck = neck(vit.embed_dim, config.prompt_dim)
+        self.neck = sam_neck(vit.embed_dim, config.prompt_dim)
         self.early_block = min(vit.global_blocks)
 
     def forward(self, x: Float[Tensor, "b 3 s s"]) -> tuple[Float[Tensor, "b d g g"], Float[Tensor, "b e g g"]]:
@@ -188,3 +163,56 @@ class ImageEncoderViT(nn.Module):
             if i == self.early_block:
                 early = x
         return self.neck(x.permute(0, 3, 1, 2)), early.permute(0, 3, 1, 2)
+
+
+class ContextBlock(nn.Module):
+    """Residual block with a wide depthwise convolution (ConvNeXt, Liu et al. 2022): (B, C, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, kernel: int = 7, expansion: int = 3) -> None:
+        super().__init__()
+        self.depthwise = SameConv2d(channels, channels, kernel, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, expansion * channels)
+        self.project = nn.Linear(expansion * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.project(F.gelu(self.expand(y)))
+        return x + y.permute(0, 3, 1, 2)
+
+
+class CompactEncoder(nn.Module):
+    """Trunk, a neck that joins all its scales at stride 16, and the early feature for the HQ fusion.
+
+    The neck sees the fine scales too (cut into the 4x4 and 2x2 pixels of a stride-16 cell), because the decoder
+    upscales from its output alone. The input must have sides that are multiples of 32.
+    """
+
+    #: Channels of the early feature: strides 2 (the four pixels of a stride-4 cell), 4 and 8 side by side.
+    early_channels = 4 * HALF_CHANNELS + TRUNK_CHANNELS[0] + TRUNK_CHANNELS[1]
+
+    def __init__(self, out_channels: int) -> None:
+        super().__init__()
+        self.trunk = EfficientNetLite0()
+        c4, c8, c16, c32 = TRUNK_CHANNELS
+        self.from4 = nn.Conv2d(c4, out_channels, 4, stride=4)
+        self.from8 = nn.Conv2d(c8, out_channels, 2, stride=2)
+        self.from16 = nn.Conv2d(c16, out_channels, 1)
+        self.from32 = nn.Conv2d(c32, out_channels, 1)
+        self.context32 = ContextBlock(out_channels)
+        self.context16 = nn.Sequential(ContextBlock(out_channels), ContextBlock(out_channels))
+        self.norm = LayerNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) normalised -> embedding (B, D, H/16, W/16), early feature (B, 128, H/4, W/4)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        f2 = self.trunk.stride2(x)
+        f4, f8, f16, f32 = self.trunk.from_stride2(f2)
+        coarse = self.context32(self.from32(f32))
+        y = self.from16(f16) + self.from8(f8) + self.from4(f4)
+        y = y + F.interpolate(coarse, size=y.shape[-2:], mode="bilinear", align_corners=False)
+        coarser = F.interpolate(f8, size=f4.shape[-2:], mode="bilinear", align_corners=False)
+        finer = [f2[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        early = torch.cat([*finer, f4, coarser], dim=1)
+        return self.norm(self.context16(y)), early

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from vidseg.backbones.layers import Mlp, Upscaler, cells_to_image
 from vidseg.errors import UsageError
 from vidseg.sam import hq
 from vidseg.sam.config import Output, SamConfig
-from vidseg.sam.layers import Mlp, Upscaler, cells_to_image
 from vidseg.sam.transformer import TwoWayTransformer, spread
 from vidseg.types import ShapeRepr
 
@@ -126,7 +126,7 @@ def wanted_masks(output: Output, candidates: Candidates) -> tuple[int, ...]:
     return (0,) if candidates == "single" else (1, 2, 3)
 
 
-def select(
+def select_masks(
     result: DecoderOutput, output: Output, candidates: Candidates
 ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
     """Masks and qualities that are handed out; M = 3 for "all", else 1.
@@ -149,3 +149,13 @@ def select(
         raise UsageError("HQ masks were not decoded")
     hq_masks = result.hq[:, None].expand(-1, iou.shape[1], -1, -1)
     return (hq_masks if sam is None else sam + hq_masks), iou
+
+
+def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Float[Tensor, "*n"]:
+    """IoU of the masks at thresholds +``offset`` and -``offset``: how little the mask depends on the threshold.
+
+    An empty pair of masks has score 0.
+    """
+    inner = (logits > offset).flatten(-2).sum(-1)
+    outer = (logits > -offset).flatten(-2).sum(-1)
+    return inner / outer.clamp(min=1)

@@ -17,14 +17,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidseg.errors import UsageError
-from vidseg.masks.paste import upsample_logits
+from vidseg.masks.paste import to_original_size
 from vidseg.sam.config import InputConfig, Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
-from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select, wanted_masks
+from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select_masks, wanted_masks
 from vidseg.sam.objectness import Objectness
-from vidseg.sam.prompt_encoder import PromptEncoder
-from vidseg.sam.prompt_map import prompt_map
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
+from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
 from vidseg.types import Frame, ShapeRepr
 
 
@@ -57,7 +56,7 @@ class Masks(ShapeRepr):
     def upsampled(self) -> Float[Tensor, "n m H W"]:
         """Logits at the size of the original image."""
         g = self.geometry
-        flat = upsample_logits(self.logits.flatten(0, 1), *g.between, g.original)
+        flat = to_original_size(self.logits.flatten(0, 1), *g.between, g.original)
         return flat.unflatten(0, self.logits.shape[:2])
 
 
@@ -78,7 +77,7 @@ class SegmentAnything(Protocol):
     def decode(
         self,
         features: Sequence[FrameFeatures],
-        prompts: Sequence[Prompts],
+        prompts: Sequence[PromptBatch],
         output: Output | None = None,
         candidates: Candidates = "single",
         max_batch: int | None = None,
@@ -102,16 +101,6 @@ class SharesEncoder(Protocol):
     def features(self, frame: Frame) -> FrameFeatures:
         """The features of a frame, which is encoded now or was just now."""
         ...
-
-
-def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Float[Tensor, "*n"]:
-    """IoU of the masks at thresholds +``offset`` and -``offset``: how little the mask depends on the threshold.
-
-    An empty pair of masks has score 0.
-    """
-    inner = (logits > offset).flatten(-2).sum(-1)
-    outer = (logits > -offset).flatten(-2).sum(-1)
-    return inner / outer.clamp(min=1)
 
 
 class Sam(nn.Module):
@@ -171,7 +160,7 @@ class Sam(nn.Module):
     def decode(
         self,
         features: Sequence[FrameFeatures],
-        prompts: Sequence[Prompts],
+        prompts: Sequence[PromptBatch],
         output: Output | None = None,
         candidates: Candidates = "single",
         max_batch: int | None = None,
@@ -205,7 +194,7 @@ class Sam(nn.Module):
     def _decode_group(
         self,
         features: list[FrameFeatures],
-        prompts: list[Prompts],
+        prompts: list[PromptBatch],
         output: Output,
         candidates: Candidates,
         max_batch: int | None,
@@ -242,7 +231,7 @@ class Sam(nn.Module):
                     wanted_masks(output, candidates),
                     want_hq=output != "sam",
                 )
-            masks, iou = select(result, output, candidates)
+            masks, iou = select_masks(result, output, candidates)
             chunks.append((masks.float(), iou.float()))
         if not chunks:
             m = 3 if candidates == "all" else 1

@@ -6,11 +6,24 @@ excellent masks.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidseg.masks.parts import parts_at
+from vidseg.sam.mask_decoder import stability_score
+from vidseg.sam.prompt_batch import PromptBatch
+
+if TYPE_CHECKING:
+    from vidseg.sam.model import FrameFeatures, SegmentAnything
+
+NOTHING = -1.0
+"""Logit of what belongs to a mask but not to the part that was clicked."""
 SHAPE = 7
 """Numbers about a mask alone that follow the 2 D about what the encoder saw."""
 
@@ -30,13 +43,13 @@ class Objectness(nn.Linear):
         iou: Float[Tensor, " k"],
         stability: Float[Tensor, " k"],
     ) -> Float[Tensor, " k"]:
-        """Logits for K masks, float32 on the device of the weights; see :func:`describe`."""
+        """Logits for K masks, float32 on the device of the weights; see :func:`describe_masks`."""
         embedding, logits, iou, stability = (t.to(self.weight.device) for t in (embedding, logits, iou, stability))
-        described = describe(embedding, logits, iou, stability)
+        described = describe_masks(embedding, logits, iou, stability)
         return F.linear(described, self.weight.float(), self.bias.float())[:, 0]
 
 
-def describe(
+def describe_masks(
     embedding: Float[Tensor, "d gh gw"],
     logits: Float[Tensor, "k h w"],
     iou: Float[Tensor, " k"],
@@ -64,3 +77,38 @@ def describe(
     filled = area / (high * wide).clamp(min=1e-4)
     shape = [iou.float(), stability.float(), area.clamp(min=1e-4).log(), high, wide, filled, rim]
     return torch.cat([within, within - beside, torch.stack(shape, dim=1)], dim=1)
+
+
+class ClickMasks(NamedTuple):
+    """Candidates of a grid of clicks: the part of each mask that its click hit.
+
+    ``logits`` are at the decoder's low resolution and show the frame without padding.
+    """
+
+    logits: Float[Tensor, "k h w"]
+    iou: Float[Tensor, " k"]
+    stability: Float[Tensor, " k"]
+
+
+@torch.no_grad()
+def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: int) -> ClickMasks:
+    """All three candidates of every click that hit what they show; on the CPU."""
+    clicks = _grid(points_per_side, features)
+    prompts = PromptBatch(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
+    (answer,) = sam.decode([features], [prompts], candidates="all")
+    rows, columns = features.geometry.low_res_frame
+    logits = answer.logits[..., :rows, :columns].flatten(0, 1)
+    stability, iou, logits = stability_score(logits).cpu(), answer.iou.flatten().cpu(), logits.cpu()
+    scale = np.array([columns, rows]) / np.array(features.geometry.original[::-1])
+    places = np.minimum(np.repeat((clicks * scale).astype(int), answer.iou.shape[1], axis=0), [columns - 1, rows - 1])
+    parts = np.stack([parts_at(m, [tuple(xy)]) for m, xy in zip(logits.numpy() > 0, places, strict=True)])
+    hit = torch.from_numpy(parts.any((1, 2)))
+    logits = torch.where(torch.from_numpy(parts), logits, logits.clamp(max=NOTHING))
+    return ClickMasks(logits[hit], iou[hit], stability[hit])
+
+
+def _grid(points_per_side: int, features: FrameFeatures) -> npt.NDArray[np.float64]:
+    """Clicks (K, 2) at the centres of a grid of cells over the frame, in original pixels (x, y)."""
+    height, width = features.geometry.original
+    steps = (np.arange(points_per_side) + 0.5) / points_per_side
+    return np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidseg.errors import UsageError
 from vidseg.sam.model import Sam
-from vidseg.sam.prompt_map import box_ground, point_mark
+from vidseg.sam.prompt_encoder import box_ground, point_mark
 
 OPSET = 17
 
@@ -85,7 +85,7 @@ class DecoderGraph(nn.Module):
 
 
 def _drawn(points: Tensor, labels: Tensor, masks: Tensor, has_mask: Tensor) -> Float[Tensor, "n 1 h4 w4"]:
-    """What :func:`~vidseg.sam.prompt_map.prompt_map` draws, for any number of points.
+    """What :func:`~vidseg.sam.prompt_encoder.prompt_map` draws, for any number of points.
 
     Drawn one after the other, the points leave ``prod(1 - near)`` of the ground and ``near * prod(1 - later near)`` of
     each point's own logit; a graph has sums along an axis but no products, so the factors are added as logarithms.

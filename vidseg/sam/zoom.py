@@ -23,7 +23,7 @@ from vidseg.sam.config import STRIDE, InputConfig, Output
 from vidseg.sam.geometry import Geometry, frame_geometry
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import FrameFeatures, SegmentAnything
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
 
 Zoom = Literal["auto", "always", "never"]
 Size = tuple[int, int]
@@ -131,7 +131,7 @@ def to_low_res(maps: Float[Tensor, "n h w"], geometry: Geometry, outside: float)
     return F.pad(maps, (0, low[1] - inside[1], 0, low[0] - inside[0]), value=outside)
 
 
-def mask_logits(probabilities: Float[Tensor, "n h w"], limit: float) -> Float[Tensor, "n h w"]:
+def logits_of(probabilities: Float[Tensor, "n h w"], limit: float) -> Float[Tensor, "n h w"]:
     """Probabilities as logits within +- ``limit``, such as mask prompts are."""
     return torch.logit(probabilities, 1 / (1 + math.exp(limit)))
 
@@ -140,7 +140,7 @@ def draw_closely(
     sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     features: FrameFeatures,
-    prompts: Prompts,
+    prompts: PromptBatch,
     zoom: Zoom,
     output: Output | None = None,
     candidates: Candidates = "single",
@@ -164,7 +164,7 @@ def look_closer(
     sam: SegmentAnything,
     image: npt.NDArray[np.uint8],
     first: Float[Tensor, "H W"],
-    prompts: Prompts,
+    prompts: PromptBatch,
     output: Output | None = None,
     *,
     row: int = 0,
@@ -181,13 +181,13 @@ def look_closer(
     return total / 2
 
 
-def _in_crop(prompts: Prompts, row: int, first: Tensor, crop: Crop, geometry: Geometry) -> Prompts:
+def _in_crop(prompts: PromptBatch, row: int, first: Tensor, crop: Crop, geometry: Geometry) -> PromptBatch:
     """One prompt of a frame in pixels of a crop; points come with the mask (H, W) that was drawn for them."""
     boxes = None if prompts.boxes is None else crop.shift(prompts.boxes[row : row + 1])
     if prompts.points is None or prompts.labels is None:
-        return Prompts(boxes=boxes)
+        return PromptBatch(boxes=boxes)
     points, labels = crop.shift(prompts.points[row : row + 1]), prompts.labels[row : row + 1]
     outside = ((points < 0) | (points > np.array(crop.size[::-1]))).any(-1)
     drawn = (first[None, crop.y1 : crop.y2, crop.x1 : crop.x2] > 0).float()
-    masks = mask_logits(to_low_res(drawn, geometry, 0.0), LOGIT_LIMIT)
-    return Prompts(boxes, points, np.where(outside, -1, labels), masks.cpu().numpy())
+    masks = logits_of(to_low_res(drawn, geometry, 0.0), LOGIT_LIMIT)
+    return PromptBatch(boxes, points, np.where(outside, -1, labels), masks.cpu().numpy())

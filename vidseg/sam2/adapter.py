@@ -18,7 +18,7 @@ from vidseg.sam.geometry import check_image, frame_geometry
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import FrameFeatures, Masks
 from vidseg.sam.objectness import Objectness
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam2.decoder import Selection, as_points
 from vidseg.sam2.model import Sam2, Sam2Features
 
@@ -93,7 +93,7 @@ class Sam2AsSam:
     def decode(
         self,
         features: Sequence[FrameFeatures],
-        prompts: Sequence[Prompts],
+        prompts: Sequence[PromptBatch],
         output: Output | None = None,
         candidates: Candidates = "single",
         max_batch: int | None = None,
@@ -122,7 +122,7 @@ class Sam2AsSam:
         return answers
 
     def _answer(
-        self, frame: Sam2FrameFeatures, asked: Prompts, output: Output, candidates: Candidates, step: int
+        self, frame: Sam2FrameFeatures, asked: PromptBatch, output: Output, candidates: Candidates, step: int
     ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
         fields = {k: torch.from_numpy(v).to(self.device) for k, v in asked.resized(frame.geometry).items()}
         count = 3 if candidates == "all" else 1

@@ -4,36 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from vidseg.backbones.hiera import HieraConfig
 from vidseg.errors import UsageError, did_you_mean
-
-
-@dataclass(frozen=True, slots=True)
-class HieraConfig:
-    """The image encoder: blocks per stage, the width and the heads of the first one (both double with every stage)."""
-
-    embed_dim: int = 96
-    num_heads: int = 1
-    stages: tuple[int, ...] = (1, 2, 7, 2)
-    global_blocks: tuple[int, ...] = (5, 7, 9)
-    """Blocks that attend everywhere; the others attend in the windows of their stage."""
-    windows: tuple[int, ...] = (8, 4, 14, 7)
-    background: tuple[int, int] = (7, 7)
-    """Size of the position embedding that is stretched over the picture."""
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """Width of every stage."""
-        return tuple(self.embed_dim * 2**i for i in range(len(self.stages)))
 
 
 @dataclass(frozen=True, slots=True)
 class Sam2Config:
     """One SAM 2 network and the rules of its video memory. The defaults are SAM 2.1 tiny."""
 
-    trunk: HieraConfig = HieraConfig()
+    trunk: HieraConfig = field(default_factory=HieraConfig)
     dim: int = 256
     """Width of embeddings, tokens and pointers."""
     memory_dim: int = 64

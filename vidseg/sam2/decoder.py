@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.sam.layers import LayerNorm2d, Mlp
-from vidseg.sam.model import stability_score
+from vidseg.backbones.layers import LayerNorm2d, Mlp
+from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.prompt_encoder import PromptEncoder
 from vidseg.sam.transformer import TwoWayTransformer
 from vidseg.sam2.config import Sam2Config

@@ -21,7 +21,7 @@ from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import Progress, locate
 from vidseg.weights.fit import check_state
 from vidseg.weights.read import WeightFile, read_weights, tensor_names
-from vidseg.weights.unwrap import Network
+from vidseg.weights.unwrap import ExpectedNetwork
 
 _HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
 _HQ_TOKEN = "sam_mask_decoder.hf_token.weight"
@@ -38,7 +38,7 @@ def is_sam2(names: Collection[str]) -> bool:
     return official or any(name.startswith("vision_encoder.backbone.blocks.") for name in names)
 
 
-SAM2 = Network("a SAM 2", is_sam2)
+SAM2 = ExpectedNetwork("a SAM 2", is_sam2)
 """What a SAM 2 file is expected to hold, for the reader of weights."""
 
 
@@ -81,7 +81,7 @@ def load_sam2(
         raise UsageError(f"unknown SAM 2 '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
     if path is None:
         path = locate(name, offline=offline, progress=progress)
-    return place(sam2_from_file(read_weights(path, SAM2), name), torch.device(device), dtype)
+    return place_sam2(sam2_from_file(read_weights(path, SAM2), name), torch.device(device), dtype)
 
 
 def sam2_from_file(file: WeightFile, name: str = "") -> Sam2:
@@ -90,7 +90,7 @@ def sam2_from_file(file: WeightFile, name: str = "") -> Sam2:
     Raises:
         WeightsError: it is something else; says what.
     """
-    state, where = official_state(file), str(file.path)
+    state, where = official_sam2_state(file), str(file.path)
     if name and "config" not in file.metadata:
         config = published_config(name)
         found = _published(state)
@@ -102,7 +102,7 @@ def sam2_from_file(file: WeightFile, name: str = "") -> Sam2:
         if found is not None and found != name:
             raise WeightsError(f"{where} is {found}, not {name}")
     else:
-        config = infer_config(state, where, file.metadata)
+        config = infer_sam2_config(state, where, file.metadata)
     return sam2_from_state(config, state, where)
 
 
@@ -115,7 +115,7 @@ def sam2_from_state(config: Sam2Config, state: Mapping[str, Tensor], where: str)
     return net.eval().requires_grad_(False)
 
 
-def place(net: Sam2, device: torch.device, dtype: torch.dtype) -> Sam2:
+def place_sam2(net: Sam2, device: torch.device, dtype: torch.dtype) -> Sam2:
     """The network on a device; all parameters in ``dtype``, while the code of positions stays float32.
 
     Raises:
@@ -144,7 +144,7 @@ def save_sam2(net: Sam2, path: Path, *, half: bool = False) -> None:
     part.replace(path)
 
 
-def official_state(file: WeightFile) -> dict[str, Tensor]:
+def official_sam2_state(file: WeightFile) -> dict[str, Tensor]:
     """The tensors of a SAM 2 file under the official names, in float32.
 
     Raises:
@@ -161,7 +161,7 @@ def official_state(file: WeightFile) -> dict[str, Tensor]:
     return {k: v.float() for k, v in tensors.items()}
 
 
-def infer_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Sam2Config:
+def infer_sam2_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[str, str] | None = None) -> Sam2Config:
     """The configuration of a state dict with official names: that of our own file, else the published one that fits.
 
     Raises:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.sam.layers import LayerNorm2d
+from vidseg.backbones.layers import LayerNorm2d
 from vidseg.sam2.config import Sam2Config
 
 ROPE_THETA = 10000.0

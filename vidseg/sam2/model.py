@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.layers import Mlp
 from vidseg.errors import UsageError
-from vidseg.sam.layers import Mlp
 from vidseg.sam2 import preprocess
 from vidseg.sam2.config import Sam2Config
 from vidseg.sam2.decoder import DecoderOutput, Sam2MaskDecoder, Sam2PromptEncoder, as_points

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg.sam2.config import HieraConfig, Sam2Config
-from vidseg.sam2.hiera import Hiera
+from vidseg.backbones.hiera import Hiera, HieraConfig
+from vidseg.sam2.config import Sam2Config
 
 
 class _Lateral(nn.Module):

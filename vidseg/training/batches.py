@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg.datasets.pairs import Mask
 from vidseg.errors import UsageError
-from vidseg.training.items import Mask
-from vidseg.training.prompts import BOX_SHARES, click, clicks, jitter_box, noisy_logits, tight_box
 from vidseg.training.scenes import Scene, SceneMaker
+from vidseg.training.simulated_prompts import BOX_SHARES, click, clicks, jitter_box, noisy_logits, tight_box
 
 Layout = Literal["two", "four", "none"]
 
@@ -34,7 +34,7 @@ class PromptMix:
     mask: float = 0.3
     """Prompts that carry a mask beside their box or points."""
     boxes: tuple[float, float, float] = BOX_SHARES
-    """Boxes that are careful, hasty and badly off, see :func:`vidseg.training.prompts.jitter_box`; they add up to 1."""
+    """Boxes that are careful, hasty and badly off, see :func:`.jitter_box`; they add up to 1."""
 
     def __post_init__(self) -> None:
         """Refuse shares of boxes that are no shares."""

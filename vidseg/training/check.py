@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vidseg.datasets.pairs import Item, check_size, load
 from vidseg.errors import InputError
 from vidseg.masks.files import read_mask_values
 from vidseg.names import printable
-from vidseg.training.items import Item, check_size, load
 from vidseg.video.images import image_size, read_image
 
 _SAMPLE = 100

@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 import torch
 
+from vidseg.datasets.layouts import HQSEG_TRAIN, HQSEG_VAL
+from vidseg.datasets.pairs import Image, Item, Mask, Sample, find_pairs, load
 from vidseg.errors import UsageError, did_you_mean
+from vidseg.masks.noise import noise_mask
 from vidseg.training.batches import Batch
-from vidseg.training.items import HQSEG_TRAIN, HQSEG_VAL, Image, Item, Mask, Sample, find_pairs, load
-from vidseg.training.prompts import noise_mask, tight_box
+from vidseg.training.simulated_prompts import tight_box
 
 #: Grey that fills the square beside a small image (before normalisation).
 PADDING = 128

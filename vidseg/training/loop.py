@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import UsageError, WeightsError
-from vidseg.outputs.files import atomic_file, make_folder
 from vidseg.training.average import Averaged
 from vidseg.training.resume import LOG, check_recipe, dump_recipe, trim_log
 from vidseg.weights.read import read_checkpoint
@@ -93,7 +93,7 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class BatchRandomness:
     """The randomness of one batch: the same for the same (seed, step, part)."""
 
     batch: int
@@ -102,7 +102,7 @@ class Draw:
     torch: torch.Generator
 
     @classmethod
-    def of(cls, seed: int, step: int, part: int, parts: int) -> Draw:
+    def of(cls, seed: int, step: int, part: int, parts: int) -> BatchRandomness:
         """``part`` of ``parts`` tells apart the batches of one step (accumulation, processes)."""
         rng = np.random.default_rng((seed, step, part))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -115,7 +115,7 @@ Losses = Mapping[str, Tensor]
 class Loop:
     """Trains the parameters of ``model`` that require gradients.
 
-    ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``slow`` maps
+    ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``lr_factors`` maps
     prefixes of parameter names to a factor on the learning rate. ``recipe`` is what decides the result, by name: it
     goes into the checkpoint, and a checkpoint of another one is not continued.
     """
@@ -123,10 +123,10 @@ class Loop:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[[Draw], Losses],
+        loss: Callable[[BatchRandomness], Losses],
         config: LoopConfig,
         folder: Path,
-        slow: Mapping[str, float] | None = None,
+        lr_factors: Mapping[str, float] | None = None,
         rank: int = 0,
         world: int = 1,
         recipe: Mapping[str, Any] | None = None,
@@ -138,7 +138,7 @@ class Loop:
             raise UsageError("training: no parameter is left to learn")
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in self.trained.items():
-            factor = next((f for prefix, f in (slow or {}).items() if name.startswith(prefix)), 1.0)
+            factor = next((f for prefix, f in (lr_factors or {}).items() if name.startswith(prefix)), 1.0)
             groups.setdefault(factor, []).append(parameter)
         self.factors = list(groups)
         kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
@@ -246,7 +246,7 @@ class Loop:
         totals: dict[str, float] = {}
         parts = self.world * config.accumulate
         for part in range(config.accumulate):
-            losses = self.loss(Draw.of(config.seed, self.step, self.rank + self.world * part, parts))
+            losses = self.loss(BatchRandomness.of(config.seed, self.step, self.rank + self.world * part, parts))
             (losses["loss"] / config.accumulate).backward()
             for name, value in losses.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) / config.accumulate

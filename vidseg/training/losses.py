@@ -52,7 +52,7 @@ def dice(logits: Tensor, targets: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
 
 
-def boundary_band(mask: Tensor, width: int) -> Tensor:
+def soft_boundary_band(mask: Tensor, width: int) -> Tensor:
     """1 within ``width`` pixels of the outline of a binary ``mask`` (N, 1, H, W), else 0.
 
     The border of the image is no outline.

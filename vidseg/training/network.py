@@ -9,8 +9,7 @@ from torch import Tensor
 
 from vidseg.sam.mask_decoder import DecoderOutput
 from vidseg.sam.model import Sam
-from vidseg.sam.prompt_encoder import PromptEncoder
-from vidseg.sam.prompt_map import prompt_map
+from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
 from vidseg.training.batches import Batch
 
 
@@ -42,7 +41,7 @@ def encode_prompts(encoder: PromptEncoder, batch: Batch, with_map: bool = False)
 
 
 def drawn_prompts(batch: Batch) -> Tensor:
-    """Every prompt as mask logits (N, 1, H/4, W/4), see :mod:`vidseg.sam.prompt_map`."""
+    """Every prompt as mask logits (N, 1, H/4, W/4), see :mod:`vidseg.sam.prompt_encoder`."""
     size = (batch.logits.shape[-2], batch.logits.shape[-1])
     known = batch.has_mask[:, None, None, None]
     box = torch.where(known, batch.logits, prompt_map(size, boxes=batch.boxes))
@@ -61,7 +60,7 @@ def encode_images(sam: Sam, images: Tensor) -> tuple[Tensor, Tensor]:
     return embedding, early
 
 
-def decode(
+def decode_batch(
     sam: Sam, embedding: Tensor, early: Tensor | None, batch: Batch, masks: Sequence[int] = (0, 1, 2, 3)
 ) -> DecoderOutput:
     """The SAM masks ``masks``, and with the ``early`` feature the HQ mask, of every prompt of a batch."""

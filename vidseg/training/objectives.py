@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch
-from vidseg.training.losses import bce, boundary_band, dice, sample_points, uncertain_points
-from vidseg.training.network import decode, encode_images
-from vidseg.training.prompts import LOGIT_BOUND
+from vidseg.training.losses import bce, dice, sample_points, soft_boundary_band, uncertain_points
+from vidseg.training.network import decode_batch, encode_images
+from vidseg.training.simulated_prompts import LOGIT_BOUND
 
 
 def _mean_iou_target(logits: Tensor, targets: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def sam_loss(
 
 
 def _sam_answers(sam: Sam, embedding: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    result = decode(sam, embedding, None, batch)
+    result = decode_batch(sam, embedding, None, batch)
     assert result.sam is not None  # all four masks are asked for
     return result.sam.float(), result.iou.float()
 
@@ -68,7 +68,7 @@ def hq_loss(
     """
     with torch.no_grad():
         embedding, early = encode_images(sam, batch.images)
-    logits = decode(sam, embedding, early, batch, ()).hq
+    logits = decode_batch(sam, embedding, early, batch, ()).hq
     assert logits is not None  # asked for by passing the early feature
     logits = logits.float()[:, None]
     where = uncertain_points(logits.detach(), points, generator)
@@ -77,7 +77,7 @@ def hq_loss(
     parts = {"loss": cross + overlap, "bce": cross, "dice": overlap}
     if boundary:
         width = max(1, batch.targets.shape[-1] // 100)
-        near = sample_points(boundary_band((batch.targets > 0.5).float(), width), where)[:, 0]
+        near = sample_points(soft_boundary_band((batch.targets > 0.5).float(), width), where)[:, 0]
         each = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
         parts["boundary"] = (each * near).sum() / near.sum().clamp(min=1)
         parts["loss"] = parts["loss"] + boundary * parts["boundary"]
@@ -111,7 +111,7 @@ def _whole_round(
     quality: float,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Losses of one round, and an answer (N, 1, h, w) per prompt that may be the next round's mask prompt."""
-    result = decode(sam, embedding, early, batch)
+    result = decode_batch(sam, embedding, early, batch)
     assert result.sam is not None and result.hq is not None  # both are asked for
     candidates, refined = result.sam.float(), result.hq.float()[:, None]
     parts = sam_loss(candidates, result.iou.float(), batch.targets, points, generator)

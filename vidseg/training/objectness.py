@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidseg.datasets.pairs import Item, Sample, load
 from vidseg.errors import UsageError
-from vidseg.sam.build import build_sam, load_sam, save_sam
-from vidseg.sam.discovery import click_masks
 from vidseg.sam.model import Sam
-from vidseg.sam.objectness import SHAPE, Objectness, describe
-from vidseg.training.items import Item, Sample, load
-from vidseg.training.recipe import SceneData
-from vidseg.training.trainer import find_items
+from vidseg.sam.objectness import SHAPE, Objectness, click_masks, describe_masks
 
 #: Images of each source. Of street photographs only the largest mask, the person, is an object.
 IMAGES = {"coco": 60, "davis": 25, "video": 20, "ccp": 15, "synth": 15, "horse": 10}
 WHOLE_ONLY = ("ccp",)
-
-
-@dataclass(frozen=True)
-class TrainObjectnessCommand:
-    """Teach a compact model which masks are objects; everything else of the file stays as it is."""
-
-    data: Path
-    """Folder with train/ and videos/, as for the other stages of compact."""
-    weights: Path
-    """File of the model (.safetensors)."""
-    output: Path
-    """File to write."""
-    images: dict[str, int] = field(default_factory=lambda: dict(IMAGES))
-    """Number of images per source."""
-    points_per_side: int = 7
-    """Clicks along each side of an image."""
-    decay: float = 3e-3
-    """Weight of the squared parameters."""
-    seed: int = 0
-
-    def run(self) -> int:
-        """Fit; 0 when done."""
-        sam = load_sam(self.weights)
-        if not isinstance(sam, Sam):
-            raise UsageError(f"{self.weights} is a SAM 2: objectness is learned for a SAM of the first generation")
-        training, _ = find_items(SceneData(self.data, dict.fromkeys(self.images, 1.0), clip_stride=6))
-        described, targets = [], []
-        for item in draw_items(training, self.images, self.seed):
-            features, overlaps = examples(sam, objects_of(item), self.points_per_side)
-            if len(features):
-                described.append(features)
-                targets.append(overlaps)
-        judge = fit(described, targets, self.decay)
-        whole = build_sam(replace(sam.config, objectness=True))
-        whole.load_state_dict({**sam.state_dict(), **{f"objectness.{k}": v for k, v in judge.state_dict().items()}})
-        save_sam(whole, self.output, half=True)
-        return 0
 
 
 def draw_items(items: Sequence[Item], counts: dict[str, int], seed: int) -> list[Item]:
@@ -91,12 +48,12 @@ def examples(sam: Sam, sample: Sample, points_per_side: int) -> tuple[Tensor, Te
     masks = (found.logits > 0).flatten(1).float()
     both = masks @ truth.T
     overlaps = both / (masks.sum(1, keepdim=True) + truth.sum(1) - both).clamp(min=1)
-    described = describe(features.embedding, found.logits, found.iou, found.stability)
+    described = describe_masks(features.embedding, found.logits, found.iou, found.stability)
     usable = masks.mean(1) > 1e-3
     return described[usable], overlaps.amax(1)[usable]
 
 
-def fit(described: Sequence[Tensor], overlaps: Sequence[Tensor], decay: float) -> Objectness:
+def fit_objectness(described: Sequence[Tensor], overlaps: Sequence[Tensor], decay: float) -> Objectness:
     """Logistic regression on soft labels: 0 up to an IoU of 0.3, 1 from 0.8 on. Every image has the same weight.
 
     Raises:

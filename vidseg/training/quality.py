@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.datasets.pairs import Item, Mask, load
 from vidseg.errors import InputError
 from vidseg.evaluation.box_noise import noisy_boxes
 from vidseg.evaluation.region import mask_scores
 from vidseg.sam.config import Output
 from vidseg.sam.model import Sam
-from vidseg.sam.prompts import Prompts
+from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import draw_closely
-from vidseg.training.items import Item, Mask, load
-from vidseg.training.prompts import tight_box
+from vidseg.training.simulated_prompts import tight_box
 
 Predictor = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.float32]], Mapping[str, npt.NDArray[np.bool_]]]
 """Masks (N, H, W) by name (of an output, of a method) for the boxes (N, 4) on an image."""
@@ -59,7 +59,7 @@ def sam_predictor(sam: Sam, outputs: Sequence[Output]) -> Predictor:
 
     def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
         features = sam.encode([image])
-        answers = {o: sam.decode(features, [Prompts(boxes=boxes)], output=o)[0] for o in outputs}
+        answers = {o: sam.decode(features, [PromptBatch(boxes=boxes)], output=o)[0] for o in outputs}
         return {o: (masks.upsampled()[:, 0] > 0).cpu().numpy() for o, masks in answers.items()}
 
     return predict
@@ -70,7 +70,7 @@ def zoom_predictor(sam: Sam) -> Predictor:
 
     def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:
         (features,) = sam.encode([image])
-        logits, _ = draw_closely(sam, image, features, Prompts(boxes=boxes), "always")
+        logits, _ = draw_closely(sam, image, features, PromptBatch(boxes=boxes), "always")
         return {"zoom": (logits[:, 0] > 0).cpu().numpy()}
 
     return predict

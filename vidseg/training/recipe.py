@@ -58,8 +58,8 @@ class Recipe:
     """Weights to start from: any file or name that `--model` takes; none means ImageNet weights for the trunk of the
     compact encoder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
-    mix: PromptMix = field(default_factory=PromptMix)
-    images: int = 4
+    prompt_mix: PromptMix = field(default_factory=PromptMix)
+    images_per_batch: int = 4
     """Images per batch."""
     prompts: int = 6
     """Prompts per image (scenes only; folders have one)."""
@@ -67,7 +67,7 @@ class Recipe:
     """Points of the loss per mask."""
     shapes: tuple[tuple[int, int], ...] = ((352, 352),)
     """Heights and widths of the scenes, drawn evenly."""
-    again: float = 0.0
+    second_round_share: float = 0.0
     """Share of the steps with a second round on the first answer (base and whole)."""
     quality: float = 1.0
     """Weight of the predicted qualities (whole only)."""
@@ -76,12 +76,12 @@ class Recipe:
     whole: bool = False
     """All of SAM learns with the HQ parts (HQ only): its own loss beside theirs. Otherwise SAM is frozen, as in the
     paper."""
-    without: tuple[Feature, ...] = ()
+    ablate: tuple[Feature, ...] = ()
     """HQ features left out, for ablations (tables 2 and 3 of the paper); `fusion`: all, the HQ token reads SAM's mask
     feature as it is."""
     frozen: tuple[str, ...] = ()
     """Prefixes of parameter names that do not learn (base and whole)."""
-    slow: dict[str, float] = field(default_factory=dict)
+    lr_factors: dict[str, float] = field(default_factory=dict)
     """Prefixes of parameter names with a factor on their learning rate."""
     unit: Literal["step", "epoch"] = "step"
     """What the loop's steps, milestone, save_every and validate_every count (epochs: folders only)."""
@@ -95,9 +95,10 @@ class Recipe:
             raise UsageError("recipe: give either 'scenes' or 'folders'")
         if self.unit == "epoch" and self.folders is None:
             raise UsageError("recipe: scenes are drawn without end and have no epochs; set unit to step")
-        if "fusion" in self.without and len(self.without) > 1:
-            raise UsageError("recipe: 'without: [fusion]' leaves all features out; name it alone")
+        if "fusion" in self.ablate and len(self.ablate) > 1:
+            raise UsageError("recipe: 'ablate: [fusion]' leaves all features out; name it alone")
         if not self.shapes or any(side % 32 for shape in self.shapes for side in shape):
             raise UsageError(f"recipe: shapes {self.shapes}: sides must be multiples of 32")
-        if self.images < 1 or self.prompts < 1 or self.points < 4:
-            raise UsageError(f"recipe: images {self.images}, prompts {self.prompts}, points {self.points} are too few")
+        if self.images_per_batch < 1 or self.prompts < 1 or self.points < 4:
+            counts = f"images_per_batch {self.images_per_batch}, prompts {self.prompts}, points {self.points}"
+            raise UsageError(f"recipe: {counts} are too few")

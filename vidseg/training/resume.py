@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vidseg.atomic_files import atomic_file
 from vidseg.errors import UsageError
 from vidseg.names import printable
-from vidseg.outputs.files import atomic_file
 
 LOG = "log.jsonl"
 """The log of a training in its folder: one JSON object per line."""

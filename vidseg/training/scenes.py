@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.datasets.pairs import Image, Mask, Sample
 from vidseg.errors import UsageError
-from vidseg.training.items import Image, Mask, Sample
 
 #: Grey of the canvas outside the image: near zero after normalisation, like the padding at inference.
 CANVAS = 127

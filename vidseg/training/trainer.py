@@ -12,19 +12,20 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from vidseg.datasets.pairs import Image, Item, Mask, Reader, Sample, find_clips, find_pairs, load, load_cutout
 from vidseg.errors import PartialError, UsageError, WeightsError
 from vidseg.files import IMAGE_SUFFIXES, data_files
+from vidseg.loading import locate_sam
 from vidseg.names import printable
-from vidseg.sam.build import build_sam, locate_sam, save_sam
-from vidseg.sam.compact_encoder import CompactEncoder
+from vidseg.sam.build import build_sam, save_sam
 from vidseg.sam.config import Output, SamConfig, named_config
-from vidseg.sam.convert import SAM, official_state
+from vidseg.sam.convert import SAM, official_sam_state
+from vidseg.sam.image_encoder import CompactEncoder
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch, make_batch
 from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
-from vidseg.training.items import Image, Item, Mask, Reader, Sample, find_clips, find_pairs, load, load_cutout
-from vidseg.training.loop import Draw, Loop, matching, set_trainable
+from vidseg.training.loop import BatchRandomness, Loop, matching, set_trainable
 from vidseg.training.objectives import base_loss, hq_loss, whole_loss
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
@@ -42,7 +43,7 @@ HQ_PARTS = tuple(
 )
 _FEATURES = {"decoder": "embedding_maskfeature", "final": "embedding_encoder", "early": "compress_vit_feat"}
 
-BatchMaker = Callable[[Draw], Batch]
+BatchMaker = Callable[[BatchRandomness], Batch]
 
 
 def find_items(data: SceneData) -> tuple[list[Item], list[Item]]:
@@ -86,9 +87,9 @@ def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMa
         samples.setdefault(item.source, []).append(load(item, data.max_side))
     maker = SceneMaker(samples, data.weights, load_cutouts(data), recipe.scene, data.coarse)
 
-    def make(draw: Draw) -> Batch:
+    def make(draw: BatchRandomness) -> Batch:
         height, width = recipe.shapes[int(draw.rng.integers(len(recipe.shapes)))]
-        return make_batch(draw.rng, maker, recipe.images, recipe.prompts, height, width, recipe.mix)
+        return make_batch(draw.rng, maker, recipe.images_per_batch, recipe.prompts, height, width, recipe.prompt_mix)
 
     return make
 
@@ -103,7 +104,7 @@ def network_of(recipe: Recipe, hq: bool) -> SamConfig:
         )
     if recipe.whole and not hq:
         raise UsageError("recipe: 'whole' trains SAM and the HQ parts together; this stage has no HQ parts")
-    return replace(config, hq_fusion=False) if "fusion" in recipe.without else config
+    return replace(config, hq_fusion=False) if "fusion" in recipe.ablate else config
 
 
 def start(recipe: Recipe, config: SamConfig) -> Sam:
@@ -115,7 +116,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     sam = build_sam(replace(config, objectness=False))
     if recipe.start is not None:
         _, path = locate_sam(recipe.start)
-        tensors = official_state(read_weights(path, SAM))
+        tensors = official_sam_state(read_weights(path, SAM))
         tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}
         for name, own in sam.state_dict().items():
             if name in tensors and tensors[name].shape != own.shape:
@@ -131,7 +132,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
         load_imagenet(sam.image_encoder.trunk)
     if config.hq and not recipe.whole:
         set_trainable(sam, matching(HQ_PARTS))
-        for feature in recipe.without:
+        for feature in recipe.ablate:
             if feature in _FEATURES:
                 silence(sam, _FEATURES[feature])
         return sam.eval()
@@ -185,16 +186,16 @@ def train(
     else:
         size, seed = sam.config.image_size, recipe.loop.seed
         if recipe.unit == "epoch":
-            per_epoch = max(1, len(training) // (recipe.images * world * loop_config.accumulate))
+            per_epoch = max(1, len(training) // (recipe.images_per_batch * world * loop_config.accumulate))
             loop_config = loop_config.times(per_epoch)
-        epoch_indices(seed, 0, recipe.images, len(training))  # refuses too few images now
+        epoch_indices(seed, 0, recipe.images_per_batch, len(training))  # refuses too few images now
 
-        def batches(draw: Draw) -> Batch:
-            chosen = epoch_indices(seed, draw.batch, recipe.images, len(training))
+        def batches(draw: BatchRandomness) -> Batch:
+            chosen = epoch_indices(seed, draw.batch, recipe.images_per_batch, len(training))
             return folder_batch(draw.rng, [training[i] for i in chosen], size, data.scale, read)
 
-    def loss(draw: Draw) -> Mapping[str, Tensor]:
-        again = bool(draw.rng.random() < recipe.again)
+    def loss(draw: BatchRandomness) -> Mapping[str, Tensor]:
+        again = bool(draw.rng.random() < recipe.second_round_share)
         batch = batches(draw).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.autocast == "bfloat16"):
             if recipe.whole:
@@ -204,7 +205,7 @@ def train(
             return base_loss(sam, batch, recipe.points, again, draw.torch)
 
     made_of = describe(recipe, config, hq, world, training)
-    loop = Loop(sam, loss, loop_config, folder, recipe.slow, rank, world, made_of)
+    loop = Loop(sam, loss, loop_config, folder, recipe.lr_factors, rank, world, made_of)
     if resume:
         try:
             loop.resume()

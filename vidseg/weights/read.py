@@ -20,7 +20,7 @@ from torch import Tensor
 from vidseg.archives import HEAD_BYTES, archive_kind
 from vidseg.errors import WeightsError
 from vidseg.types import ShapeRepr
-from vidseg.weights.unwrap import Network, some, unwrap
+from vidseg.weights.unwrap import ExpectedNetwork, some, unwrap
 
 _NEEDED = re.compile(
     r"collections\.OrderedDict|torch\.Size|torch\._utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
@@ -42,7 +42,7 @@ class WeightFile(ShapeRepr):
     metadata: dict[str, str]
 
 
-def read_weights(path: Path, network: Network | None = None) -> WeightFile:
+def read_weights(path: Path, network: ExpectedNetwork | None = None) -> WeightFile:
     """Read .pth/.pt/.ckpt files of PyTorch (with ``weights_only``) and .safetensors; the content decides, not the name.
 
     The tensors may be wrapped as training loops do it, see :func:`unwrap`. What loading takes of memory is bounded by

@@ -22,14 +22,14 @@ _PREFIXES = 3
 
 
 @dataclass(frozen=True)
-class Network:
+class ExpectedNetwork:
     """A kind of network that a file is expected to hold: what it is called, and whether names are those of one."""
 
     name: str
     fits: Callable[[Collection[str]], bool]
 
     @classmethod
-    def of_parts(cls, name: str, *parts: str) -> Network:
+    def of_parts(cls, name: str, *parts: str) -> ExpectedNetwork:
         """A network whose names begin with every one of ``parts``."""
         return cls(name, lambda names: set(parts) <= {key.partition(".")[0] for key in names})
 
@@ -38,7 +38,7 @@ def unwrap(
     content: object,
     path: Path,
     leaf: type[L] | tuple[type[L], ...],
-    network: Network | None = None,
+    network: ExpectedNetwork | None = None,
     *,
     named: str = "named tensors",
     complaint: str = "not a tensor: this is not a file of weights",
@@ -117,7 +117,7 @@ def _plain_names(part: dict[str, L], path: Path) -> dict[str, L]:
     return renamed
 
 
-def _fitted(part: dict[str, L], network: Network) -> dict[str, L] | None:
+def _fitted(part: dict[str, L], network: ExpectedNetwork) -> dict[str, L] | None:
     """``part`` without the prefix before all its names that keeps it from being a ``network``; None if none does."""
     for _ in range(_PREFIXES + 1):
         if network.fits(part.keys()):

@@ -15,13 +15,18 @@ from vidseg.names import safe_name
 from vidseg.outputs.folder import claimed, keep_apart
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
-from vidseg_pipelines.batch.store import Job, Store
+from vidseg_pipelines.batch.store import BatchRecords, Job
 from vidseg_pipelines.resume import differences, read_manifest
 from vidseg_pipelines.run_folder import clear_folder, files_of, input_files, output_files
 
 
 def plan_jobs(
-    store: Store, leases: Leases, requests: Sequence[Request], *, overwrite: bool = False, retry_failed: bool = False
+    store: BatchRecords,
+    leases: Leases,
+    requests: Sequence[Request],
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
 ) -> list[Job]:
     """The jobs of a call of ``vidseg batch``, recorded in ``store`` with a folder for each.
 
@@ -40,7 +45,7 @@ def plan_jobs(
 
 
 class _Plan:
-    def __init__(self, store: Store, leases: Leases, overwrite: bool, retry_failed: bool) -> None:
+    def __init__(self, store: BatchRecords, leases: Leases, overwrite: bool, retry_failed: bool) -> None:
         self.store, self.leases, self.overwrite, self.retry_failed = store, leases, overwrite, retry_failed
         self.attempts = leases.attempts()
         self.by_digest: dict[str, list[Job]] = {}  # jobs that no request has claimed yet

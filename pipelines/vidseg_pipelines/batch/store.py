@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.config import RunConfig, from_mapping
 from vidseg.errors import InputError, UsageError
-from vidseg.outputs.files import atomic_file, make_folder
 
 RECORDS = ".batch"
 
@@ -51,7 +51,7 @@ class Result:
     worker: str = ""
 
 
-class Store:
+class BatchRecords:
     """Reads and writes the records of the batch in ``folder``."""
 
     def __init__(self, folder: Path) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from vidseg.outputs.files import atomic_file
+from vidseg.atomic_files import atomic_file
 from vidseg_pipelines.batch.leases import Leases, since_planned
-from vidseg_pipelines.batch.store import Store
+from vidseg_pipelines.batch.store import BatchRecords
 
 STATES = ("done", "partial", "failed", "running", "waiting")
 COLUMNS = ("name", "status", "frames", "objects", "seconds", "fps", "attempts", "worker", "input", "reason")
@@ -41,7 +41,7 @@ class Row:
     reason: str
 
 
-def rows_of(store: Store, leases: Leases) -> list[Row]:
+def rows_of(store: BatchRecords, leases: Leases) -> list[Row]:
     """All jobs of a batch, by name.
 
     Raises:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from vidseg.errors import InputError, OutputError, UsageError, VidsegError, WeightsError
 from vidseg_pipelines.batch.executors import Engine, Handle
 from vidseg_pipelines.batch.leases import Leases
-from vidseg_pipelines.batch.store import Job, Result, Store
+from vidseg_pipelines.batch.store import BatchRecords, Job, Result
 from vidseg_pipelines.batch.worker import WorkerSpec
 from vidseg_pipelines.run import Loaders
 
@@ -20,7 +20,7 @@ Ended = Callable[[Job, Result], None]
 
 
 def supervise(
-    store: Store,
+    store: BatchRecords,
     leases: Leases,
     jobs: Sequence[Job],
     engine: Engine,
@@ -29,11 +29,11 @@ def supervise(
     threads: int | None = None,
     device: str | None = None,
     loaders: Loaders | None = None,
-    ended: Ended = lambda job, result: None,
+    on_end: Ended = lambda job, result: None,
 ) -> None:
     """Start up to ``workers`` workers, replace those that die, and return when every one of ``jobs`` has ended.
 
-    ``ended`` is told of each job that ends meanwhile. Jobs that another call is at are waited for.
+    ``on_end`` is called with each job that ends meanwhile. Jobs that another call is at are waited for.
 
     Raises:
         UsageError, WeightsError: a model cannot be loaded.
@@ -53,7 +53,7 @@ def supervise(
                 told.add(key)
                 result = store.result(key)
                 if result is not None:
-                    ended(by_key[key], result)
+                    on_end(by_key[key], result)
             abort = store.aborted(call)
             if abort is not None:
                 raise _error(*abort)

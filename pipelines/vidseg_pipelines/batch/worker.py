@@ -19,7 +19,7 @@ from vidseg.errors import InputError, VidsegError, WeightsError
 from vidseg.runtime import loses_device
 from vidseg.types import Source, VideoInfo
 from vidseg_pipelines.batch.leases import Attempt, Lease, Leases, Owner, since_planned
-from vidseg_pipelines.batch.store import Result, Store
+from vidseg_pipelines.batch.store import BatchRecords, Result
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.streaming import Advance
 
@@ -52,12 +52,12 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
     """Do jobs until all are done or in other hands, or until ``stop()``.
 
     A job that fails is recorded with its reason. When the device failed with it, this worker ends: another process is
-    needed for the other jobs. A model that cannot be loaded ends all work: see :meth:`Store.abort`.
+    needed for the other jobs. A model that cannot be loaded ends all work: see :meth:`BatchRecords.abort`.
     """
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
         cv2.setNumThreads(spec.threads)
-    store = Store(spec.folder)
+    store = BatchRecords(spec.folder)
     leases = Leases(store.attempts, spec.lease_timeout_s)
     owner = Owner.this_process(spec.call, number)
     loaders = _remembering(spec.loaders, spec.device)
@@ -84,7 +84,9 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
         _free_memory()
 
 
-def _take(store: Store, leases: Leases, keys: Sequence[str], owner: Owner) -> tuple[str, Lease, list[Attempt]] | None:
+def _take(
+    store: BatchRecords, leases: Leases, keys: Sequence[str], owner: Owner
+) -> tuple[str, Lease, list[Attempt]] | None:
     """The first job that has not ended and that nobody is at: its key, its lease, the attempts before."""
     finished, attempts = store.finished(), leases.attempts()
     for key in keys:
@@ -112,7 +114,7 @@ class _DeviceLostError(Exception):
         self.result = result
 
 
-def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
+def _do(store: BatchRecords, key: str, loaders: Loaders, stop: Stop) -> Result:
     """One attempt at a job; continues what an earlier attempt left."""
     begun = time.perf_counter()
     try:
@@ -124,7 +126,7 @@ def _do(store: Store, key: str, loaders: Loaders, stop: Stop) -> Result:
     except VidsegError as error:
         raise _NoModelError(error) from error
     try:
-        summary = run_video(config, started=_stopper(stop), loaders=loaders, opened=_refuse_live)
+        summary = run_video(config, on_start=_stopper(stop), loaders=loaders, on_open=_refuse_live)
     except WeightsError as error:  # of the tracker or detector
         raise _NoModelError(error) from error
     except VidsegError as error:

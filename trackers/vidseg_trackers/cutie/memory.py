@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vidseg.types import State
 from vidseg_trackers.cutie.options import CutieOptions
-from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
+from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 
 _NEW_LIFE = 1e-7
 

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.resnet import BasicBlock, Bottleneck, FrozenBatchNorm2d, stage
 from vidseg_trackers.cutie.config import CutieConfig
 from vidseg_trackers.cutie.modules import FusionBlock
 from vidseg_trackers.cutie.object_transformer import ObjectSummarizer, ObjectTransformer
+from vidseg_trackers.mask_tracking.preprocess import MEAN, STD
 from vidseg_trackers.xmem.modules import (
     GroupResBlock,
     HiddenReinforcer,
@@ -26,8 +28,6 @@ from vidseg_trackers.xmem.modules import (
     conv_with_shared,
 )
 from vidseg_trackers.xmem.network import KeyProjection
-from vidseg_trackers.xmem.preprocess import MEAN, STD
-from vidseg_trackers.xmem.resnet import BasicBlock, Bottleneck, FrozenBatchNorm2d, stage
 
 
 class ImageFeatures(NamedTuple):

@@ -12,8 +12,8 @@ from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.network import Cutie
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.cutie.weights import load_network
-from vidseg_trackers.mask_tracker import MaskTracker, nested
-from vidseg_trackers.xmem.preprocess import MEAN, STD, Geometry
+from vidseg_trackers.mask_tracking.preprocess import MEAN, STD, InnerGeometry
+from vidseg_trackers.mask_tracking.tracker import MaskTracker, nested
 
 
 def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> CutieTracker:
@@ -53,7 +53,7 @@ class CutieTracker(MaskTracker):
     def _restart(self) -> None:
         self.core.reset()
 
-    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: Geometry) -> Tensor:
+    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
         corrected = any(i in self.core.ids for i in masks)
         given = {i: geometry.unpad(mask) for i, mask in masks.items()}

@@ -12,12 +12,12 @@ from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
 from vidseg.weights.kinds import kind_of
 from vidseg.weights.read import read_weights
-from vidseg.weights.unwrap import Network
+from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.cutie.config import CutieConfig
 from vidseg_trackers.cutie.modules import inverse_frequencies
 from vidseg_trackers.cutie.network import Cutie
 
-_NETWORK = Network.of_parts("a Cutie", "pixel_encoder", "mask_encoder", "object_transformer", "mask_decoder")
+_NETWORK = ExpectedNetwork.of_parts("a Cutie", "pixel_encoder", "mask_encoder", "object_transformer", "mask_decoder")
 _GROWING = {"pixel_fuser.sensory_compress.weight": 257, "mask_encoder.conv1.weight": 4}
 """Inputs of single-object files, which lack the channel of the other objects: name and number of their channels."""
 

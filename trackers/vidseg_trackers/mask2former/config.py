@@ -8,35 +8,9 @@ from math import isqrt
 
 from torch import Tensor
 
+from vidseg.backbones.resnet import ResNetConfig
+from vidseg.backbones.swin import SwinConfig
 from vidseg.errors import WeightsError
-
-
-@dataclass(frozen=True, slots=True)
-class ResNetConfig:
-    """A ResNet of bottlenecks; ``width`` is the width of the stem, the outputs have 4, 8, 16 and 32 times as many."""
-
-    depths: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of res2 to res5."""
-        return tuple(4 * self.width * 2**i for i in range(len(self.depths)))
-
-
-@dataclass(frozen=True, slots=True)
-class SwinConfig:
-    """A Swin transformer (arXiv 2103.14030): one value per stage, ``window`` in tokens per side."""
-
-    embed_dim: int = 96
-    depths: tuple[int, ...] = (2, 2, 6, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window: int = 7
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels of res2 to res5."""
-        return tuple(self.embed_dim * 2**i for i in range(len(self.depths)))
 
 
 @dataclass(frozen=True, slots=True)

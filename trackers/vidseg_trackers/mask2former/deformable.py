@@ -49,10 +49,10 @@ class DeformableAttention(nn.Module):
         wh = torch.tensor([(w, h) for h, w in sizes], dtype=offsets.dtype, device=offsets.device)
         # In pixels of the level; grid_sample without aligned corners has its first pixel centre at 0.5.
         places = reference[None, :, None, None, None] * wh[:, None] + offsets - 0.5
-        return self.output_proj(sample(table, places, weights, sizes))
+        return self.output_proj(sample_levels(table, places, weights, sizes))
 
 
-def sample(
+def sample_levels(
     table: Float[Tensor, "B S H D"],
     places: Float[Tensor, "B N H L P 2"],
     weights: Float[Tensor, "B N H L P"],

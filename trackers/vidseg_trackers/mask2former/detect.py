@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 
 from vidseg.types import Frame, Proposal
+from vidseg_trackers.mask2former.classes import class_set
 from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
-from vidseg_trackers.mask2former.frames import fit, full_logits, shrink
-from vidseg_trackers.mask2former.labels import class_set
+from vidseg_trackers.mask2former.frames import fit_frame, full_logits, shrink
 from vidseg_trackers.mask2former.network import Mask2Former
 from vidseg_trackers.mask2former.options import Mask2FormerOptions
 from vidseg_trackers.mask2former.tracker import trained_size
@@ -44,7 +44,7 @@ class Mask2FormerDetector:
     def detect(self, frame: Frame) -> list[Proposal]:
         """The objects with at least ``min_score``, best first, at most ``max_objects``; masks can overlap."""
         options = self.options
-        sizes = fit(frame.size, options.size or trained_size(self.network), options.max_size)
+        sizes = fit_frame(frame.size, options.size or trained_size(self.network), options.max_size)
         queries, features = run_clip(self.network, [shrink(frame.rgb, sizes)], sizes, self.dtype)
         best = once_per_query(best_objects(queries, options.max_objects), options.min_score)
         logits = query_masks(queries, best.queries, features)[:, 0]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vidseg.masks.paste import upsample_logits
+from vidseg.masks.paste import to_original_size
 from vidseg_trackers.mask2former.network import STRIDE
 
 Size = tuple[int, int]
@@ -34,7 +34,7 @@ class FrameSizes:
     padded: Size
 
 
-def fit(original: Size, short_side: int, max_side: int) -> FrameSizes:
+def fit_frame(original: Size, short_side: int, max_side: int) -> FrameSizes:
     """The shorter side becomes ``short_side`` unless the longer one would exceed ``max_side``."""
     height, width = original
     scale = short_side / min(height, width)
@@ -65,7 +65,7 @@ def to_input(frames: Sequence[Rgb], sizes: FrameSizes, device: torch.device) -> 
 
 def full_logits(logits: Float[Tensor, "N h w"], sizes: FrameSizes) -> Float[Tensor, "N H W"]:
     """Mask logits in pixels of the video, in the official two steps; positive is object."""
-    return upsample_logits(logits, sizes.padded, sizes.resized, sizes.original)
+    return to_original_size(logits, sizes.padded, sizes.resized, sizes.original)
 
 
 def without_padding(logits: Float[Tensor, "N h w"], sizes: FrameSizes) -> Float[Tensor, "N h' w'"]:

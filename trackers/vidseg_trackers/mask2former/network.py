@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vidseg_trackers.mask2former.config import Mask2FormerConfig, SwinConfig
+from vidseg.backbones.resnet import ResNet
+from vidseg.backbones.swin import Swin, SwinConfig
+from vidseg_trackers.mask2former.config import Mask2FormerConfig
 from vidseg_trackers.mask2former.pixel_decoder import PixelDecoder
-from vidseg_trackers.mask2former.resnet import ResNet
-from vidseg_trackers.mask2former.swin import Swin
 from vidseg_trackers.mask2former.transformer_decoder import Queries, TransformerDecoder
 
 STRIDE = 32

@@ -8,7 +8,7 @@ from typing import Literal
 
 from vidseg.config import from_mapping
 from vidseg.errors import UsageError
-from vidseg_trackers.mask2former.labels import Classes
+from vidseg_trackers.mask2former.classes import Classes
 
 
 @dataclass(frozen=True, slots=True)

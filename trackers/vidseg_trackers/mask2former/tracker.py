@@ -10,15 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidseg.backbones.swin import SwinConfig
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
+from vidseg_trackers.mask2former.classes import ClassSet, class_set
 from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
-from vidseg_trackers.mask2former.config import SwinConfig
-from vidseg_trackers.mask2former.frames import FrameSizes, Rgb, fit, full_logits, shrink, without_padding
-from vidseg_trackers.mask2former.labels import ClassSet, class_set
+from vidseg_trackers.mask2former.frames import FrameSizes, Rgb, fit_frame, full_logits, shrink, without_padding
+from vidseg_trackers.mask2former.matching import OnlineMatcher
 from vidseg_trackers.mask2former.network import Mask2Former
-from vidseg_trackers.mask2former.online import OnlineMatcher
 from vidseg_trackers.mask2former.options import Mask2FormerOptions
 from vidseg_trackers.mask2former.weights import load_network
 
@@ -77,7 +77,7 @@ class Mask2FormerTracker:
         """
         if prompts:
             raise UsageError("the mask2former tracker takes no prompts: it finds the objects by itself")
-        sizes = fit(frame.size, self.options.size or trained_size(self.network), self.options.max_size)
+        sizes = fit_frame(frame.size, self.options.size or trained_size(self.network), self.options.max_size)
         if self._frames and sizes != self._sizes:
             raise InputError(f"frame {frame.index} is {frame.size[1]}x{frame.size[0]}, the frames before it are not")
         self._sizes = sizes
@@ -106,7 +106,7 @@ class Mask2FormerTracker:
         )
         if "frames" in state:
             original = int(state["height"]), int(state["width"])
-            self._sizes = fit(original, self.options.size or trained_size(self.network), self.options.max_size)
+            self._sizes = fit_frame(original, self.options.size or trained_size(self.network), self.options.max_size)
             self._frames = list(torch.as_tensor(state["frames"]).numpy())
             self._indices = torch.as_tensor(state["indices"]).tolist()
 

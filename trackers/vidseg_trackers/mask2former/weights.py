@@ -19,11 +19,11 @@ from vidseg.errors import WeightsError
 from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
 from vidseg.weights.read import read_weights
-from vidseg.weights.unwrap import Network, unwrap
+from vidseg.weights.unwrap import ExpectedNetwork, unwrap
 from vidseg_trackers.mask2former.config import config_from_state_dict
 from vidseg_trackers.mask2former.network import Mask2Former
 
-_NETWORK = Network.of_parts("a Mask2Former", "backbone", "sem_seg_head")
+_NETWORK = ExpectedNetwork.of_parts("a Mask2Former", "backbone", "sem_seg_head")
 _TORCH_MAGIC = b"\x8a\n"
 """After the protocol bytes: the long number that PyTorch's old format starts with."""
 _IGNORED = re.compile(r"criterion\.|pixel_mean$|pixel_std$|.*\.relative_position_index$|.*\.num_batches_tracked$")

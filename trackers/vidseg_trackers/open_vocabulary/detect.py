@@ -9,7 +9,7 @@ import torch
 
 from vidseg.masks.boxes import clip_boxes
 from vidseg.types import Frame, Proposal
-from vidseg_trackers.open_vocabulary.networks import Network, load_network
+from vidseg_trackers.open_vocabulary.networks import PhraseDetector, load_network
 from vidseg_trackers.open_vocabulary.options import DEFAULT_MODEL, TextOptions
 
 DEFAULT_WEIGHTS = DEFAULT_MODEL
@@ -31,7 +31,7 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
 class TextDetector:
     """Finds what phrases name on single frames, as boxes; keeps nothing between calls."""
 
-    def __init__(self, network: Network, options: TextOptions) -> None:
+    def __init__(self, network: PhraseDetector, options: TextOptions) -> None:
         """A detector around a network that knows the phrases of ``options``."""
         self.network, self.options = network, options
 

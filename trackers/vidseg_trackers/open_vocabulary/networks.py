@@ -34,7 +34,7 @@ class Found(NamedTuple):
     phrases: npt.NDArray[np.int64]
 
 
-class Network(Protocol):
+class PhraseDetector(Protocol):
     """A network that looks for given phrases."""
 
     box_threshold: float
@@ -74,7 +74,7 @@ class GroundingDino:
 
     @torch.inference_mode()
     def find(self, image: npt.NDArray[np.uint8]) -> Found:
-        """See :class:`Network`."""
+        """See :class:`PhraseDetector`."""
         picture = {name: value.to(self.device) for name, value in _prepared(self.prepare, image).items()}
         answer = self.model(**picture, **self.tokens)
         scores = answer.logits[0, :, : self.members.shape[1]].float().sigmoid().cpu()
@@ -106,7 +106,7 @@ class Owl:
 
     @torch.inference_mode()
     def find(self, image: npt.NDArray[np.uint8]) -> Found:
-        """See :class:`Network`."""
+        """See :class:`PhraseDetector`."""
         pixels = _prepared(self.prepare, image)["pixel_values"].to(self.device)
         answer = self.model(pixel_values=pixels, **self.tokens)
         scores, phrases = answer.logits[0].float().sigmoid().cpu().max(1)
@@ -121,7 +121,7 @@ _NETWORKS: dict[str, type[GroundingDino] | type[Owl]] = {
 }
 
 
-def load_network(options: TextOptions, *, device: torch.device, offline: bool) -> Network:
+def load_network(options: TextOptions, *, device: torch.device, offline: bool) -> PhraseDetector:
     """The network of ``options.model``, from a local folder, from what was fetched before, or from the Hub.
 
     Raises:

@@ -53,7 +53,7 @@ def reading(stores: Stores, t: int, config: Sam2Config, *, frames: int | None = 
         frames: length of the video, or None for a stream.
         reverse: the video is tracked backwards.
     """
-    chosen = select(stores.cond, t, config.max_cond_frames)
+    chosen = select_records(stores.cond, t, config.max_cond_frames)
     unselected = {i: r for i, r in stores.cond.items() if i not in chosen}
     spatial = [(record, config.num_maskmem - 1) for record in chosen.values()]
     for back in range(config.num_maskmem - 1, 0, -1):
@@ -72,7 +72,7 @@ def reading(stores: Stores, t: int, config: Sam2Config, *, frames: int | None = 
     return Reading(tuple((r, k) for r, k in spatial if r.mem is not None), tuple(pointers))
 
 
-def select(cond: Mapping[int, Record], t: int, limit: int) -> dict[int, Record]:
+def select_records(cond: Mapping[int, Record], t: int, limit: int) -> dict[int, Record]:
     """At most ``limit`` conditioning frames (-1: all): the last before ``t``, the first after it, the closest."""
     if limit == -1 or len(cond) <= limit:
         return dict(cond)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidseg.backbones.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, TRUNK_CHANNELS, EfficientNetLite0
 from vidseg.errors import WeightsError
-from vidseg.sam.compact_encoder import PIXEL_MEAN, PIXEL_STD, TRUNK_CHANNELS, EfficientNetLite0
 from vidseg_trackers.xmem.config import XMemConfig
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.types import State
+from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.options import XMemOptions
-from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.rows import Rows
 
 MAX_SCORES = 1 << 22

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.modules import FeatureFusionBlock, HiddenUpdater, UpsampleBlock, ValueEncoder
-from vidseg_trackers.xmem.resnet import ResNetKeyEncoder, ResNetValueEncoder
+from vidseg_trackers.xmem.resnet_encoders import ResNetKeyEncoder, ResNetValueEncoder
 
 
 class KeyFeatures(NamedTuple):
@@ -157,7 +157,7 @@ class XMem(nn.Module):
         """Segment the objects from what was read of memory.
 
         Returns:
-            Logits at 1/4 of the image's size in float32 (see :func:`upsample_logits`, :func:`aggregate`), and the
+            Logits at 1/4 of the image's size in float32 (see :func:`upsample_x4`, :func:`aggregate`), and the
             sensory memory (updated when ``update_hidden``).
         """
         n = readout.shape[:2]
@@ -173,7 +173,7 @@ class XMem(nn.Module):
         return features.key.new_zeros(b, objects, self.config.hidden_dim, h, w)
 
 
-def upsample_logits(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N 4h 4w"]:
+def upsample_x4(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N 4h 4w"]:
     """Bilinear x4, from the decoder's resolution to the image's."""
     return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
 

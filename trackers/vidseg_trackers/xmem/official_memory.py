@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vidseg.errors import UsageError
 from vidseg.types import State
+from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.options import XMemOptions
-from vidseg_trackers.xmem.read import expand_memory, expand_query, similarity, top_weights, weighted_rows
 
 
 class _Store:

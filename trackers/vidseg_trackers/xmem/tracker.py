@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vidseg.types import State
-from vidseg_trackers.mask_tracker import MaskTracker, nested
-from vidseg_trackers.xmem.absence import Presence
+from vidseg_trackers.mask_tracking.absence import Presence
+from vidseg_trackers.mask_tracking.preprocess import InnerGeometry
+from vidseg_trackers.mask_tracking.tracker import MaskTracker, nested
+from vidseg_trackers.xmem.inference_core import InferenceCore
 from vidseg_trackers.xmem.network import XMem
-from vidseg_trackers.xmem.online import Online
 from vidseg_trackers.xmem.options import XMemOptions
-from vidseg_trackers.xmem.preprocess import Geometry
 from vidseg_trackers.xmem.weights import load_network
 
 DEFAULT_WEIGHTS = XMemOptions().weights
@@ -50,7 +50,7 @@ class XMemTracker(MaskTracker):
             forget_after=self.options.forget_after,
         )
         self.dtype = parameter.dtype
-        self.online = Online(network, self.options)
+        self.online = InferenceCore(network, self.options)
         self._thumbnail: Tensor | None = None
         self._presence = Presence()
 
@@ -73,7 +73,7 @@ class XMemTracker(MaskTracker):
         if self.options.scene_cut and self._is_cut(image):
             self.online.forget_motion()
 
-    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: Geometry) -> Tensor:
+    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
         judge = partial(self._presence.absent, image) if self._absence else None
         probabilities = self.online.step(geometry.pad(image).to(self.dtype), masks, judge)
         if masks:

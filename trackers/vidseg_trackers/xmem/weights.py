@@ -12,11 +12,11 @@ from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import locate
 from vidseg.weights.kinds import kind_of
 from vidseg.weights.read import read_weights
-from vidseg.weights.unwrap import Network
+from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 
-_NETWORK = Network.of_parts("an XMem", "key_encoder", "value_encoder", "key_proj", "decoder")
+_NETWORK = ExpectedNetwork.of_parts("an XMem", "key_encoder", "value_encoder", "key_proj", "decoder")
 _MASK_CONV = "value_encoder.conv1.weight"
 
 

@@ -9,7 +9,7 @@ from vidseg.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A stretch of iterations with sequences of one kind."""
 
     iterations: int
@@ -39,7 +39,7 @@ class TrainConfig:
 
     data: str
     """Folder with train/{images,masks}, cutouts and videos."""
-    stages: tuple[Stage, ...]
+    stages: tuple[TrainingStage, ...]
     seed: int = 0
     network: dict[str, Any] = field(default_factory=dict)
     """Dimensions (fields of XMemConfig)."""
@@ -84,7 +84,7 @@ class TrainConfig:
         """Iterations of all stages."""
         return sum(stage.iterations for stage in self.stages)
 
-    def stage_at(self, iteration: int) -> Stage:
+    def stage_at(self, iteration: int) -> TrainingStage:
         """The stage ``iteration`` (from 0) belongs to."""
         for stage in self.stages:
             if iteration < stage.iterations:

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import WeightsError
-from vidseg.outputs.files import atomic_file, make_folder
-from vidseg.training.bank import load_bank
 from vidseg.training.resume import LOG, check_recipe, dump_recipe, flatten, trim_log
-from vidseg.training.triplets import Bank, SequenceOptions, make_sequence
 from vidseg.weights.read import read_checkpoint
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.network import XMem
+from vidseg_trackers.xmem.training.bank import load_bank
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.losses import sequence_loss
 from vidseg_trackers.xmem.training.model import compact_config, export, normalise, start_network
+from vidseg_trackers.xmem.training.sequences import Bank, SequenceOptions, make_sequence
 from vidseg_trackers.xmem.training.unroll import unroll
 
 Log = Callable[[dict[str, Any]], None]

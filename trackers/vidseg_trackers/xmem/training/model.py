@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from vidseg.atomic_files import atomic_file
 from vidseg.options import from_mapping
-from vidseg.outputs.files import atomic_file
 from vidseg.training.pretrained import load_imagenet
-from vidseg.training.triplets import Bank, SequenceOptions, make_sequence
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
+from vidseg_trackers.xmem.training.sequences import Bank, SequenceOptions, make_sequence
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from vidseg_trackers.xmem.network import KeyFeatures, XMem, aggregate, upsample_logits
-from vidseg_trackers.xmem.read import read_dense
+from vidseg_trackers.xmem.memory_reading import read_dense
+from vidseg_trackers.xmem.network import KeyFeatures, XMem, aggregate, upsample_x4
 
 
 def unroll(
@@ -37,7 +37,7 @@ def unroll(
         last = t == length - 1
         write = memorise[t - 1] and not last
         logits, hidden = network.segment(look, readout, hidden, update_hidden=not (write or last))
-        outputs.append(aggregate(torch.sigmoid(upsample_logits(logits))))
+        outputs.append(aggregate(torch.sigmoid(upsample_x4(logits))))
         if write:
             masks = F.softmax(outputs[-1], 1)[:, 1:]
             value, hidden = network.encode_value(frames[:, t], look.f16, hidden, masks)

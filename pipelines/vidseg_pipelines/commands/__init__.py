@@ -1,0 +1,1 @@
+"""The commands of ``vidseg``: the top floor, which may import all others."""

@@ -1,0 +1,204 @@
+"""``vidseg batch`` and ``vidseg batch status``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import tyro
+
+from vidseg.config import RunConfig, check_seconds, key_values
+from vidseg.errors import InputError, UsageError
+from vidseg.locks import file_lock
+from vidseg.names import printable
+from vidseg.registry import check_name
+from vidseg.runtime import resolve_device
+from vidseg_pipelines.batch.executors import make_engine
+from vidseg_pipelines.batch.inputs import expand
+from vidseg_pipelines.batch.jobs import plan_jobs
+from vidseg_pipelines.batch.leases import Leases
+from vidseg_pipelines.batch.store import RECORDS, BatchRecords, Job, Result
+from vidseg_pipelines.batch.summary import Row, headline, rows_of, write_summary
+from vidseg_pipelines.batch.supervisor import supervise
+from vidseg_pipelines.run import Loaders
+
+PARTLY_DONE = 5
+LEASE_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class BatchCommand(RunConfig):
+    """Segment many videos into one folder; what is done already is not done again.
+
+    Calling it again with the same arguments goes on where it was stopped, also when it was killed. One bad video fails
+    alone, with its reason in summary.csv and summary.html. See also `vidseg batch status DIR`.
+
+    Examples:
+      vidseg batch videos/ --output runs/all --workers 2
+      vidseg batch 'day*/*.mp4' extra.mov --output runs/all --save davis
+      vidseg batch jobs.csv --output runs/all   # columns input, output, box, point, mask, boxes, frames, max_objects
+      vidseg batch jobs.csv --output runs/all --retry-failed
+      vidseg batch videos/ --output /shared/all --engine slurm --workers 16 --engine-option gpus_per_node=1
+    """
+
+    CONFIG_IS_DEFAULTS: ClassVar[bool] = True
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
+    """Videos, folders of videos or of image folders, globs, and manifests (.csv, .jsonl) with settings per video."""
+    output: Path | None = None
+    """Folder for everything: one folder per video, summary.csv and summary.html."""
+    engine: Literal["local", "ray", "slurm"] = "local"
+    """Where the workers run: processes here, Ray tasks (extra `ray`), or SLURM jobs (extra `slurm`)."""
+    workers: int = 0
+    """How many; each loads the models once. 0: one per CUDA device, at least one."""
+    engine_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE - a setting of Ray (address, num_gpus...) or submitit (slurm_partition, mem_gb...). May be repeated."""
+    retry_failed: bool = False
+    """Try the videos again that failed in an earlier call."""
+    overwrite: bool = False
+    """Do all of these videos again, whatever is there."""
+    lease_timeout: float = LEASE_TIMEOUT_S
+    """Seconds without a sign of life after which a worker on another machine is taken for dead."""
+    input: Annotated[str, tyro.conf.Suppress] = ""
+    resume: Annotated[bool, tyro.conf.Suppress] = False
+
+    def run(self) -> int:
+        """Do all jobs; 5 when some failed or were done in part."""
+        return run_batch(self)
+
+    def check(self) -> None:
+        """Refuse wrong values, also of the settings of a run (UsageError)."""
+        super().check()
+        if self.output is None:
+            raise UsageError("where to? --output DIR")
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"--output {self.output} is a file; name a folder")
+        if self.input or self.resume:
+            raise UsageError("leave out 'input' and 'resume': a batch has inputs and always resumes")
+        if self.workers < 0:
+            raise UsageError(f"--workers {self.workers}: 0 or more wanted")
+        check_seconds("--lease-timeout", self.lease_timeout)
+
+
+@dataclass(frozen=True)
+class StatusCommand:
+    """Where a batch stands; 5 when some videos failed or were done in part."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Output folder of the batch."""
+    lease_timeout: float = LEASE_TIMEOUT_S
+    """As for `vidseg batch`."""
+
+    def run(self) -> int:
+        """Print the counts, and every job that is not simply done or waiting."""
+        check_seconds("--lease-timeout", self.lease_timeout)
+        if not (self.folder / RECORDS).is_dir():
+            raise InputError(f"{self.folder}: no batch was started there")
+        store = BatchRecords(self.folder)
+        rows = rows_of(store, Leases(store.attempts, self.lease_timeout))
+        lines = [headline(rows)]
+        for row in rows:
+            if row.status not in ("done", "waiting"):
+                lines.append(f"{row.status:<8} {row.name}: {row.reason or row.worker}")
+        sys.stdout.write("\n".join(map(printable, lines)) + "\n")
+        return exit_code(rows)
+
+
+def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
+    """Plan the jobs, keep workers going until all have ended, write the summary; returns the exit code.
+
+    ``loaders`` give the models; they are pickled to reach the workers.
+
+    Raises:
+        UsageError: wrong settings or inputs, or results in the folder that were made differently.
+        WeightsError: no job can be done without them.
+        OutputError: the folder cannot be written.
+    """
+    command.check()
+    assert command.output is not None
+    check_name("tracker", command.tracker)
+    if command.detector:
+        check_name("detector", command.detector)
+    if command.engine == "local":
+        resolve_device(command.device)
+    log = _Log(json_log=command.json_log)
+    folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
+    store = BatchRecords(folder)
+    leases = Leases(store.attempts, command.lease_timeout)
+    base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
+    requests = expand(command.inputs, dataclasses.replace(base, overwrite=False), log.notice)
+    options = key_values("--engine-option", command.engine_option)
+    engine = make_engine(command.engine, store.root / command.engine, options)
+    jobs = plan_jobs(store, leases, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
+    local = command.engine == "local"
+    workers = command.workers or max(1, torch.cuda.device_count() if local else 1)
+    log.planned(len(jobs), len(store.finished() & {job.key for job in jobs}))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        supervise(
+            store,
+            leases,
+            jobs,
+            engine,
+            workers=workers,
+            threads=max(1, torch.get_num_threads() // workers) if local else None,
+            device=command.device if local else None,
+            loaders=loaders,
+            on_end=log.ended,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        with file_lock(store.root / "summary.lock"):  # who writes last has read last
+            rows = rows_of(store, leases)
+            table, page = write_summary(folder, rows)
+    names = {job.name for job in jobs}
+    rows = [row for row in rows if row.name in names]
+    sys.stdout.write(f"{headline(rows)}\n" + printable(f"summary: {page}, {table}") + "\n")
+    return exit_code(rows)
+
+
+def exit_code(rows: list[Row]) -> int:
+    """0, or 5 when a job failed or was done in part."""
+    return PARTLY_DONE if any(row.status in ("failed", "partial") for row in rows) else 0
+
+
+class _Log:
+    """Lines on standard error: what is left out, and every job that ends."""
+
+    def __init__(self, *, json_log: bool) -> None:
+        self._total = self._done = 0
+        self._json = json_log
+
+    def planned(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        if done and not self._json:
+            self._write(f"{done} of {total} videos were done before")
+
+    def notice(self, text: str) -> None:
+        self._write(json.dumps({"event": "notice", "text": text}) if self._json else text)
+
+    def ended(self, job: Job, result: Result) -> None:
+        self._done += 1
+        if self._json:
+            text = json.dumps({"event": "job", "name": job.name, **dataclasses.asdict(result)})
+        else:
+            told = f"{result.frames} frames, {result.objects} objects, {result.seconds:.1f} s"
+            about = result.reason if result.status == "failed" else told
+            text = f"[{self._done}/{self._total}] {job.name}: {result.status}, {about}"
+        self._write(text)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(printable(text) + "\n")
+        sys.stderr.flush()

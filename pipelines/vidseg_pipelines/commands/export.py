@@ -1,0 +1,166 @@
+"""``vidseg export``: other formats from a finished or interrupted run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+import tyro
+
+from vidseg.address import parse_address
+from vidseg.atomic_files import clear_parts, make_folder, move_into
+from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
+from vidseg.limits import PIXEL_LIMIT
+from vidseg.names import part_of, printable
+from vidseg.outputs import EXPORTERS
+from vidseg.outputs.folder import claimed, keep_apart
+from vidseg.outputs.journal import read_journal
+from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST, OVERLAY
+from vidseg.outputs.overlay import OverlaySink
+from vidseg.video import open_source
+
+_OVERLAY = "overlay"
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Make other formats from the journal of a run; the overlay needs the video too.
+
+    Examples:
+      vidseg export runs/dog --to coco,labelme
+      vidseg export runs/dog --to overlay --output dog-overlay
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Output folder of a run (with masks.jsonl)."""
+    to: str
+    """Comma-separated: ytvis, coco, mots, davis, labelme, report, overlay."""
+    output: Path | None = None
+    """Folder to write to (default: RUN_DIR)."""
+    input: str | None = None
+    """The video, for the overlay (default: the one named in run.json)."""
+    max_pixels: int = PIXEL_LIMIT
+    """Largest frame of that video in pixels; raise it only for a video that you trust."""
+
+    def run(self) -> int:
+        """Write every format; 0 when done, 5 when one cannot hold the run and is left out.
+
+        Every format is written beside and takes its name when it is whole.
+
+        Raises:
+            UsageError: unknown format; another process writes to the folder; what is read would be overwritten.
+            InputError: no run there, or the video is gone.
+            OutputError: a file cannot be written.
+        """
+        names = [name.strip() for name in self.to.split(",") if name.strip()]
+        allowed = [*EXPORTERS, _OVERLAY]
+        if not names:
+            raise UsageError(f"--to: name one or more of {', '.join(allowed)}")
+        for name in names:
+            if name not in allowed:
+                raise UsageError(f"--to {name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
+        journal = self.run_dir / JOURNAL
+        if not journal.is_file():
+            raise InputError(f"{self.run_dir}: no {JOURNAL} in it; name the output folder of a run")
+        folder = self.output or self.run_dir
+        video = self.input or (_video_of(self.run_dir) if _OVERLAY in names else None)
+        videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
+        keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
+        left_out = 0
+        with claimed(folder), _beside(folder) as scratch:
+            for name in names:
+                try:
+                    if name == _OVERLAY and video is not None:
+                        reading = _reading_of(self.run_dir)
+                        export_overlay(journal, video, scratch, pixel_limit=self.max_pixels, **reading)
+                    else:
+                        EXPORTERS[name](journal, scratch)
+                except PartialError as error:  # the other formats can
+                    left_out = error.exit_code
+                    sys.stderr.write(f"warning: {printable(str(error))}\n")
+                move_into(scratch / EXPORTED[name], folder)
+        return left_out
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """A folder inside ``folder``, which is held, for what is not finished; those of killed exports go."""
+    clear_parts(folder)
+    scratch = make_folder(part_of(folder / "export"))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def export_overlay(
+    journal: Path,
+    video: str,
+    folder: Path,
+    *,
+    stream: int | None = None,
+    deinterlace: bool = False,
+    pixel_limit: int = PIXEL_LIMIT,
+) -> Path:
+    """Write ``FOLDER/overlay.mp4`` from a journal and its video, read as :func:`vidseg.video.open_source` does.
+
+    Raises:
+        InputError: the video cannot be read or is not the journal's.
+        OutputError: the file cannot be written.
+    """
+    path = folder / OVERLAY
+    results = read_journal(journal)
+    masks = next(results, None)
+    opened = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
+    with contextlib.closing(opened) as source, contextlib.closing(OverlaySink(path, source.info)) as sink:
+        for frame in source:
+            if masks is None:
+                break
+            if frame.index == masks.frame_index:
+                if any((rle.height, rle.width) != frame.size for rle in masks.rles):
+                    raise InputError(f"{video}: its frames are not of the size of the masks in {journal}")
+                sink.write(frame, masks)
+                masks = next(results, None)
+    if masks is not None:
+        raise InputError(f"{video}: has no frame {masks.frame_index}, which {journal} names; is it another video?")
+    return path
+
+
+def _video_of(run_dir: Path) -> str:
+    """The video that a run names as its input."""
+    video = _input_of(run_dir)
+    if video is None:
+        raise InputError(f"{run_dir / MANIFEST}: does not name the video; give it with --input")
+    if parse_address(video).kind != "file":
+        raise InputError(f"{video} was no file: give a recording of it with --input")
+    return video
+
+
+class _Reading(TypedDict, total=False):
+    stream: int
+    deinterlace: bool
+
+
+def _reading_of(run_dir: Path) -> _Reading:
+    """How a run read its video, as far as its manifest tells; a limit of pixels is raised by the user alone."""
+    reading: _Reading = {}
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        config = json.loads((run_dir / MANIFEST).read_bytes())["config"]
+        if isinstance(config.get("stream"), int):
+            reading["stream"] = config["stream"]
+        reading["deinterlace"] = config.get("deinterlace") is True
+    return reading
+
+
+def _input_of(run_dir: Path) -> str | None:
+    """The input that a run names, if it does."""
+    try:
+        return str(json.loads((run_dir / MANIFEST).read_bytes())["input"]["path"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,120 @@
+"""`vidseg train base` and `vidseg train hq`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from vidseg.atomic_files import clear_parts, make_folder
+from vidseg.errors import OutputError
+from vidseg.locks import file_lock
+from vidseg.options import load_yaml
+from vidseg.runtime import resolve_device
+from vidseg.training.recipe import Recipe
+from vidseg.training.trainer import train
+
+_LONGEST_VALIDATION = timedelta(days=7)
+"""How long processes wait for the first one; it ends with them when it fails, so there is nothing to wait for then."""
+
+
+@dataclass(frozen=True)
+class TrainBaseCommand:
+    """Train a plain SAM on boxes, points and masks: the first stage of the embedded compact model.
+
+    The data is looked at before the first step, as by `vidseg train hq`.
+    """
+
+    config: Path
+    """Recipe (YAML), such as configs/training/compact-base.yaml."""
+    output: Path
+    """Folder for checkpoints, log.jsonl and the trained weights."""
+    resume: bool = False
+    """Go on from the checkpoint in the output folder, with the recipe and data it was made with; steps, stop and what
+    is only logged or measured may differ."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def run(self) -> int:
+        """Train; 0 when done."""
+        return _run(self, hq=False)
+
+
+@dataclass(frozen=True)
+class TrainHqCommand:
+    """Train the HQ parts of a frozen SAM of any size.
+
+    An image NAME.jpg owns the masks NAME.png, NAME__0.png, NAME__1.png, ...; any mask file does: 0 and 255, 0 and 1, a
+    grey class value, a palette, colours. All files are looked at before the first step, and what is left out is said.
+    Exit code 5: done, but damaged images were replaced by others.
+
+    Several processes: torchrun --nproc-per-node N -m vidseg train hq ...
+    """
+
+    config: Path
+    """Recipe (YAML), such as configs/training/compact-hq.yaml or hq-vit-b.yaml."""
+    output: Path
+    """Folder for checkpoints, log.jsonl and the trained weights."""
+    resume: bool = False
+    """Go on from the checkpoint in the output folder, with the recipe and data it was made with; steps, stop and what
+    is only logged or measured may differ."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+    def run(self) -> int:
+        """Train; 0 when done."""
+        return _run(self, hq=True)
+
+
+def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
+    recipe = load_yaml(Recipe, command.config)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if not command.resume and (command.output / "last.pt").exists():
+        raise OutputError(f"{command.output}: holds a training run already; add --resume or name another folder")
+    device = resolve_device(command.device)
+    if world > 1:
+        torch.distributed.init_process_group("gloo", timeout=_LONGEST_VALIDATION)
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        rank = torch.distributed.get_rank() if world > 1 else 0
+        with only_training_in(command.output, rank), messages(rank):
+            train(recipe, command.output, hq, command.resume, device, rank, world)
+    finally:
+        if world > 1:
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+@contextmanager
+def messages(rank: int = 0) -> Iterator[None]:
+    """Show what the training says of its data on standard error (errors alone in all processes but the first)."""
+    logger, handler = logging.getLogger("vidseg"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def only_training_in(folder: Path, rank: int = 0) -> Iterator[None]:
+    """Refuse a folder in which another process trains at this moment (UsageError)."""
+    if rank:
+        yield
+        return
+    make_folder(folder)
+    busy = f"{folder}: another training is writing here; wait for it, or name another --output"
+    with file_lock(folder / "train.lock", busy, keep=False):
+        clear_parts(folder)
+        yield

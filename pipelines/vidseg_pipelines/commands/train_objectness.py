@@ -1,0 +1,51 @@
+"""`vidseg train objectness`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vidseg.errors import UsageError
+from vidseg.loading import load_sam
+from vidseg.sam.build import build_sam, save_sam
+from vidseg.sam.model import Sam
+from vidseg.training.objectness import IMAGES, draw_items, examples, fit_objectness, objects_of
+from vidseg.training.recipe import SceneData
+from vidseg.training.trainer import find_items
+
+
+@dataclass(frozen=True)
+class TrainObjectnessCommand:
+    """Teach a compact model which masks are objects; everything else of the file stays as it is."""
+
+    data: Path
+    """Folder with train/ and videos/, as for the other stages of compact."""
+    weights: Path
+    """File of the model (.safetensors)."""
+    output: Path
+    """File to write."""
+    images: dict[str, int] = field(default_factory=lambda: dict(IMAGES))
+    """Number of images per source."""
+    points_per_side: int = 7
+    """Clicks along each side of an image."""
+    decay: float = 3e-3
+    """Weight of the squared parameters."""
+    seed: int = 0
+
+    def run(self) -> int:
+        """Fit; 0 when done."""
+        sam = load_sam(self.weights)
+        if not isinstance(sam, Sam):
+            raise UsageError(f"{self.weights} is a SAM 2: objectness is learned for a SAM of the first generation")
+        training, _ = find_items(SceneData(self.data, dict.fromkeys(self.images, 1.0), clip_stride=6))
+        described, targets = [], []
+        for item in draw_items(training, self.images, self.seed):
+            features, overlaps = examples(sam, objects_of(item), self.points_per_side)
+            if len(features):
+                described.append(features)
+                targets.append(overlaps)
+        judge = fit_objectness(described, targets, self.decay)
+        whole = build_sam(replace(sam.config, objectness=True))
+        whole.load_state_dict({**sam.state_dict(), **{f"objectness.{k}": v for k, v in judge.state_dict().items()}})
+        save_sam(whole, self.output, half=True)
+        return 0

@@ -1,0 +1,168 @@
+"""The settings of one benchmark run: the same dataclass is the API, a row of a table, and the flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from vidseg.config import RunConfig, key_values
+from vidseg.errors import UsageError, did_you_mean
+
+PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker"]
+MASKS = ("sam", "hq", "sum")
+PAPER_TRIALS = 3
+"""Draws that are averaged where prompts are random (HQ-SAM, supplement, section 7)."""
+_MASK2FORMER = {"mode": "offline", "min_score": 0.0, "classes": "numbers"}
+"""With these settings the tracker reports all that the published evaluation of Mask2Former-VIS counts."""
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """What a benchmark is run with. Empty texts mean the default of the benchmark."""
+
+    benchmark: Annotated[str, tyro.conf.Positional] = ""
+    """davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val or big."""
+    data: Path | None = None
+    """Folder that holds the data sets in their official layouts (see docs/evaluation.md)."""
+    model: str = ""
+    """SAM or HQ-SAM weights: a name of `vidseg weights list` or a file (default: compact)."""
+    masks: str = ""
+    """Which masks of the network, comma-separated: sam, hq, sum (SAM and HQ logits added). Default: sam and the mask
+    that the paper scores, side by side from one pass of the encoder."""
+    prompt: PromptKind = "auto"
+    """What the network is asked with. auto: the paper's choice."""
+    boxes: Path | None = None
+    """Boxes of a detector: COCO results with bbox, YTVIS results for videos; for sginw a folder of NAME.json."""
+    coarse: Path | None = None
+    """Folder of coarse masks NAME.png for --prompt coarse-masks (default: those of BIG, else made with noise)."""
+    noise: float = 0.4
+    """Scale of the box noise (0..1) for --prompt noisy-boxes; the paper has 0.2 and 0.4."""
+    points: int = 1
+    """Clicks on the object for --prompt points; a single one is its innermost point, several are drawn at random."""
+    negative_points: int = 0
+    """Clicks on the background for --prompt points."""
+    trials: int = 0
+    """Draws to average where the prompt is random (default: 3)."""
+    seed: int = 0
+    """Seed of all draws."""
+    sets: str = ""
+    """hq44k-val and sginw: only these data sets, comma-separated."""
+    tracker: str = ""
+    """Who follows the objects of videos: xmem (default for davis2017), mask2former, ..."""
+    tracker_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE - a setting of the tracker. May be repeated."""
+    refine: Literal["box", "auto", "none"] = "box"
+    """davis2017: box is the paper's protocol; none scores the tracker alone; see `vidseg run --help`."""
+    annotations: Path | None = None
+    """Annotation file to use instead of the official one."""
+    images: Path | None = None
+    """Folder of images or frames to use instead of the official one."""
+    fit: Literal["auto", "squash", "pad"] = "auto"
+    """How images enter the network. pad: aspect kept. squash: stretched to its square, as the published evaluator of
+    HQ-SAM does. auto: squash on hq44k-val and big for the official networks, else pad."""
+    limit: int = 0
+    """Only the first N images or videos of every data set (0: all)."""
+    output: Path | None = None
+    """Folder for masks and scores (default: runs/reproduce-NAME). What it holds already is not computed again."""
+    overwrite: bool = False
+    """Start again when the folder was made with other settings."""
+    workers: int = 1
+    """Processes that compute the scores."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
+    offline: bool = False
+    """Never use the network: missing weights are an error."""
+    tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Settings of the tracker (in YAML)."""
+
+    def check(self) -> None:
+        """Refuse values that cannot be right, before any file is touched (UsageError)."""
+        unknown = [m for m in _names(self.masks) if m not in MASKS]
+        if unknown:
+            raise UsageError(f"--masks {unknown[0]}{did_you_mean(unknown[0], MASKS)}: allowed are {', '.join(MASKS)}")
+        if not 0 <= self.noise <= 1:
+            raise UsageError(f"--noise {self.noise:g}: a scale of 0 to 1 is wanted")
+        if not 1 <= self.points <= 100 or not 0 <= self.negative_points <= 100:
+            raise UsageError(
+                f"--points {self.points} --negative-points {self.negative_points}: 1 to 100 and 0 to 100 are wanted"
+            )
+        for name in ("trials", "limit", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name} {getattr(self, name)}: must not be negative")
+        if self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: at least 1 is wanted")
+        if self.prompt == "boxes-file" and self.boxes is None:
+            raise UsageError("--prompt boxes-file needs --boxes FILE")
+        if self.boxes is not None and self.prompt not in ("auto", "boxes-file"):
+            raise UsageError(f"--boxes and --prompt {self.prompt} exclude each other")
+
+    @property
+    def root(self) -> Path:
+        """The data folder.
+
+        Raises:
+            UsageError: none was given.
+        """
+        if self.data is None:
+            raise UsageError("where is the data? --data ROOT, with the layouts of docs/evaluation.md")
+        return self.data
+
+    @property
+    def chosen_masks(self) -> tuple[str, ...]:
+        """Names of ``masks``, in order."""
+        return tuple(dict.fromkeys(_names(self.masks)))
+
+    @property
+    def chosen_sets(self) -> tuple[str, ...]:
+        """Names of ``sets``, in order."""
+        return tuple(dict.fromkeys(_names(self.sets)))
+
+    @property
+    def random(self) -> bool:
+        """Whether the prompts are drawn, so that several trials make sense."""
+        if self.prompt == "coarse-masks":
+            return self.coarse is None and self.benchmark != "big"
+        return self.prompt == "noisy-boxes" or (self.prompt == "points" and self.points + self.negative_points > 1)
+
+    @property
+    def draws(self) -> int:
+        """How many times the prompts are drawn."""
+        return (self.trials or PAPER_TRIALS) if self.random else 1
+
+    def all_tracker_options(self) -> dict[str, Any]:
+        """Settings of the tracker: the benchmark's, then those of YAML, then the flags."""
+        defaults = _MASK2FORMER if self.tracker == "mask2former" else {}
+        return defaults | self.tracker_options | key_values("--tracker-option", self.tracker_option)
+
+    def content(self) -> dict[str, Any]:
+        """The settings that decide the masks, json-ready (not: where they go, which part of the data is done)."""
+        skip = {
+            *("data", "output", "overwrite", "workers", "limit", "sets", "offline", "device"),
+            *("boxes", "coarse", "annotations", "images", "tracker_option"),
+        }
+        names = [f.name for f in dataclasses.fields(ReproduceConfig) if f.name not in skip]
+        data = {name: getattr(self, name) for name in names} | {"tracker_options": self.all_tracker_options()}
+        return json.loads(json.dumps(data, default=str))
+
+    def run_config(self, **values: Any) -> RunConfig:
+        """The same models as settings of `vidseg run`, from which models are loaded."""
+        return RunConfig(
+            model=self.model or "compact",
+            tracker=self.tracker or "xmem",
+            tracker_options=self.all_tracker_options(),
+            device=self.device,
+            dtype=self.dtype,
+            offline=self.offline,
+            **values,
+        )
+
+
+def _names(text: str) -> list[str]:
+    return [part for part in (p.strip() for p in text.split(",")) if part]

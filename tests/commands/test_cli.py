@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vidseg import __version__
+from vidseg_pipelines.cli import COMMANDS, main
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(f"vidseg {name} " in text for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"vidseg {__version__}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*name.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"vidseg {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["rnu"], "did you mean 'run'"),
+        (["eval", "davs"], "did you mean 'eval davis'"),
+        (["run"], "which video?"),
+        (["run", "x.mp4", "--save", "davs"], "did you mean 'davis'"),
+        (["run", "x.mp4", "--tracker", "xmen"], "did you mean 'xmem'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert "Traceback" not in captured.err
+
+
+def test_unknown_flag_is_exit_2() -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "x.mp4", "--trakcer", "xmem"])
+    assert stop.value.code == 2
+
+
+def test_help_is_instant() -> None:
+    heavy = "any(m in sys.modules for m in ('torch', 'av', 'cv2'))"
+    code = f"import sys; from vidseg_pipelines.cli import main; main([]); sys.exit({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+IMPORT_EVERY_ENTRY = """
+import importlib.abc, os, sys
+
+class Torch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *rest):
+        if name == "torch":
+            raise ImportError([os.environ.get(name) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")])
+
+sys.meta_path.insert(0, Torch())
+before = dict(os.environ)
+for entry in (
+    "import vidseg_pipelines.cli, torch",
+    "from vidseg import segment_frames",
+    "import vidseg_pipelines.batch.worker",  # what Ray and SLURM unpickle
+    "import vidseg_pipelines.batch.executors.local",
+    "import vidseg_trackers.xmem.tracker",
+):
+    os.environ.clear()
+    os.environ.update(before)
+    for name in [name for name in sys.modules if name.startswith("vidseg")]:
+        del sys.modules[name]
+    try:
+        exec(entry)
+    except ImportError as error:
+        print(entry, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "seen"),
+    [
+        ({}, ["passive", None]),
+        ({"OMP_WAIT_POLICY": "active"}, ["active", None]),
+        ({"GOMP_SPINCOUNT": "9"}, [None, "9"]),
+    ],
+)
+def test_threads_sleep_while_they_wait_whatever_is_imported_first(own: dict[str, str], seen: list[str | None]) -> None:
+    """OpenMP reads its wait policy when torch is loaded. What the user has set stays."""
+    env = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
+    command = [sys.executable, "-c", IMPORT_EVERY_ENTRY]
+    result = subprocess.run(command, env=env | own, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert len(lines) == 5
+    assert all(line.endswith(str(seen)) for line in lines), lines

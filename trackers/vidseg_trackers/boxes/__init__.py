@@ -1,0 +1,1 @@
+"""Boxes of any detector or tracker, read from files."""

@@ -1,0 +1,1 @@
+"""Backbones of the networks: one of each."""

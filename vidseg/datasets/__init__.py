@@ -1,0 +1,1 @@
+"""The field's data sets: where their files are, and which image belongs to which mask."""

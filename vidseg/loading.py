@@ -1,0 +1,75 @@
+"""From a name or a weight file to a network that draws masks: a SAM, an HQ-SAM or a SAM 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from vidseg.errors import UsageError, WeightsError, did_you_mean
+from vidseg.sam import build
+from vidseg.sam.config import named_config
+from vidseg.sam.convert import SAM, infer_sam_config, official_sam_state
+from vidseg.sam.model import SegmentAnything
+from vidseg.sam2 import loading as sam2
+from vidseg.sam2.adapter import Sam2AsSam
+from vidseg.weights import split_model
+from vidseg.weights.catalog import CATALOG
+from vidseg.weights.fetch import Progress, locate
+from vidseg.weights.read import read_weights
+from vidseg.weights.unwrap import ExpectedNetwork
+
+ANY_SAM = ExpectedNetwork("a SAM", lambda names: SAM.fits(names) or sam2.SAM2.fits(names))
+"""What a file is expected to hold, for the reader of weights: a SAM of either generation."""
+
+
+def load_sam(
+    model: str | Path = "compact",
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> SegmentAnything:
+    """A network with weights, ready to use (evaluation mode, no gradients).
+
+    ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", "sam2.1-hiera-tiny", ...), fetched when it is not
+    here yet; an HQ-SAM or SAM 2 file (official .pth or .pt, Hugging Face or vidseg .safetensors), whose sizes are read
+    off its tensors; or "NAME=FILE" for a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM.
+    ``dtype`` bfloat16 or float16 stores the weights of linear and convolution layers in it and computes in mixed
+    precision (SAM 2: all weights, and everything but positions and masks is computed in it).
+
+    Raises:
+        UsageError: unknown name.
+        WeightsError: missing, damaged, unsafe or not fitting weights; a plain SAM where an HQ-SAM is wanted.
+    """
+    name, path = locate_sam(model, offline=offline, progress=progress)
+    file = read_weights(path, ANY_SAM)
+    named_sam2 = bool(name) and CATALOG[name].family == "sam2"
+    if named_sam2 or (not name and sam2.is_sam2(file.tensors)):
+        return Sam2AsSam(sam2.place_sam2(sam2.sam2_from_file(file, name), torch.device(device), dtype))
+    if sam2.is_sam2(file.tensors):
+        raise WeightsError(f"{path} is a SAM 2, not {name}: leave out '{name}=', or use the file of {name}")
+    state = official_sam_state(file)
+    config = (
+        named_config(name)
+        if name and "config" not in file.metadata
+        else infer_sam_config(state, str(file.path), file.metadata)
+    )
+    sam = build.from_state(config, state, str(path), hq=config.hq or not name)
+    return build.place_sam(sam, torch.device(device), dtype)
+
+
+def locate_sam(model: str | Path, *, offline: bool = False, progress: Progress | None = None) -> tuple[str, Path]:
+    """What ``model`` of :func:`load_sam` stands for: the name it gives (or ""), and the file, fetched if need be.
+
+    Raises:
+        UsageError: unknown name. WeightsError: not here and ``offline``, or the download failed.
+    """
+    name, path = split_model(str(model))
+    if path is None:
+        names = [n for n, entry in CATALOG.items() if entry.family in ("sam", "sam2")]
+        if name not in names:
+            raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
+        path = locate(name, offline=offline, progress=progress)
+    return name, path
