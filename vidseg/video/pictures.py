@@ -88,6 +88,14 @@ class PictureSource(ABC):
         finally:
             self.close()
 
+    def at(self, index: int) -> Frame:
+        """One picture, in any order, before the source is closed.
+
+        Raises:
+            InputError: it cannot be read, or takes too long.
+        """
+        return self._watchdog.call(partial(self._deliver, index), f"{self._path}: {self._name(index)}")
+
     def stop(self) -> None:
         """End the iteration."""
         self._watchdog.stop()

@@ -1,0 +1,84 @@
+"""Frames in any order are those that reading from the start gives."""
+
+import random
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import golden_videos
+from media import barcode_video, read_barcode
+from vidseg.errors import InputError
+from vidseg.types import Frame
+from vidseg.video import open_source
+from vidseg.video.random_access import RandomAccess
+
+
+def check(path: Path, **keywords: int) -> RandomAccess:
+    expected: list[Frame] = list(open_source(path))
+    access = RandomAccess(path, **keywords)
+    for index in range(access.count):  # damage is noticed when its place is read
+        with suppress(InputError):
+            access.read(index)
+    assert access.count == len(expected)
+    order = list(range(len(expected)))
+    random.Random(3).shuffle(order)
+    for index in [*order, *reversed(range(len(expected)))]:
+        frame = access.read(index)
+        assert (frame.index, frame.pts, frame.time_s, frame.name) == (
+            index,
+            expected[index].pts,
+            expected[index].time_s,
+            expected[index].name,
+        )
+        assert np.array_equal(frame.rgb, expected[index].rgb), (path.name, index)
+    return access
+
+
+def test_every_frame_of_the_golden_videos_is_found_in_any_order(tmp_path: Path) -> None:
+    for path in golden_videos.make(tmp_path):
+        try:
+            check(path, cache_bytes=1).close()
+        except InputError:
+            assert golden_videos.describe(path) == [f"{path.name} refused"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi", ".webm", ".mpg"])
+def test_any_frame_of_a_video_with_many_key_frames_is_found(tmp_path: Path, suffix: str) -> None:
+    codec = {".webm": "libvpx", ".mpg": "mpeg2video", ".avi": "mpeg4"}.get(suffix, "libx264")
+    options = {"g": "9"} if codec != "libx264" else {"g": "9", "bf": "3", "x264-params": "open-gop=1"}
+    check(barcode_video(tmp_path / f"v{suffix}", 60, codec=codec, options=options), cache_bytes=1)
+
+
+def test_a_damaged_frame_is_counted_out_when_it_is_read(tmp_path: Path) -> None:
+    flipped = next(path for path in golden_videos.make(tmp_path) if path.name == "flipped.mp4")
+    access = RandomAccess(flipped)
+    assert (access.count, read_barcode(access.read(6).rgb)) == (12, 6)
+    assert read_barcode(access.read(7).rgb) == 8
+    assert access.count == 11
+    assert any("12 frames were listed, 11 can be decoded" in line for line in access.warnings)
+
+
+def test_a_jump_decodes_from_the_key_frame_before_it_and_not_from_the_start(tmp_path: Path) -> None:
+    access = RandomAccess(barcode_video(tmp_path / "v.mp4", 60, options={"g": "10", "sc_threshold": "0"}))
+    assert read_barcode(access.read(47).rgb) == 47
+    assert min(access._cache) == 40
+
+
+def test_memory_is_bounded_and_holds_the_last_frames(tmp_path: Path) -> None:
+    access = RandomAccess(barcode_video(tmp_path / "v.mp4", 40), cache_bytes=5 * 120 * 64 * 3)
+    for index in range(40):
+        access.read(index)
+    assert sorted(access._cache) == [35, 36, 37, 38, 39]
+
+
+def test_pictures_are_read_in_any_order(tmp_path: Path) -> None:
+    import cv2
+
+    for n in range(5):
+        cv2.imwrite(str(tmp_path / f"f{n}.png"), np.full((40, 60, 3), 30 * n, np.uint8))
+    access = check(tmp_path)
+    assert access.read(2).name == "f2.png"
+    with pytest.raises(InputError, match="no frame 5"):
+        access.read(5)
