@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 
-from vidseg.errors import UsageError, WeightsError, did_you_mean
+from vidseg.errors import WeightsError
 from vidseg.sam import build
 from vidseg.sam.config import named_config
 from vidseg.sam.convert import SAM, infer_sam_config, official_sam_state
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam2 import loading as sam2
 from vidseg.sam2.adapter import Sam2AsSam
-from vidseg.weights import split_model
 from vidseg.weights.catalog import CATALOG
-from vidseg.weights.fetch import Progress, locate
+from vidseg.weights.fetch import Progress, locate_model
 from vidseg.weights.read import read_weights
 from vidseg.weights.unwrap import ExpectedNetwork
 
@@ -66,10 +65,4 @@ def locate_sam(model: str | Path, *, offline: bool = False, progress: Progress |
     Raises:
         UsageError: unknown name. WeightsError: not here and ``offline``, or the download failed.
     """
-    name, path = split_model(str(model))
-    if path is None:
-        names = [n for n, entry in CATALOG.items() if entry.family in ("sam", "sam2")]
-        if name not in names:
-            raise UsageError(f"unknown model '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
-        path = locate(name, offline=offline, progress=progress)
-    return name, path
+    return locate_model(str(model), "model", "sam", "sam2", offline=offline, progress=progress)

@@ -113,7 +113,8 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
     for raw, value in data.items():
         key = str(raw).replace("-", "_")
         if key not in known:
-            raise UsageError(f"{where}: unknown option '{raw}'{did_you_mean(key, known)}")
+            hint = did_you_mean(key, known) or f": allowed are {', '.join(known)}"
+            raise UsageError(f"{where}: unknown option '{raw}'{hint}")
         if key in values:
             raise UsageError(f"{where}: option '{raw}' stands twice")
         values[key] = _coerce(hints[key], value, f"{where}: {raw}")
@@ -156,7 +157,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return from_mapping(hint, value, where=where)
     if origin is Literal:
         if value not in args:
-            raise UsageError(f"{where}: {value!r} is not allowed: use one of {', '.join(map(str, args))}")
+            close = did_you_mean(str(value), map(str, args))
+            raise UsageError(f"{where}: {value!r} is not allowed{close}: use one of {', '.join(map(str, args))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:

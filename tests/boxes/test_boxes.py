@@ -266,7 +266,7 @@ def test_wrong_files_name_the_place(tmp_path, name, content, message):
 
 def test_wrong_options(tmp_path):
     path = save(tmp_path / "b.json", entries(True))
-    with pytest.raises(UsageError, match=r"unknown option 'min_scor' .* \(did you mean 'min_score'\?\)"):
+    with pytest.raises(UsageError, match=r"boxes tracker: unknown option 'min_scor' \(did you mean 'min_score'\?\)"):
         tracker(path, min_scor=1)
     with pytest.raises(UsageError, match="--boxes FILE"):
         build_tracker("boxes", {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 from safetensors import safe_open
 
 from vidseg.sam.build import build_sam
-from vidseg.sam.config import Output, SamConfig, config_from_mapping
+from vidseg.sam.config import Output, SamConfig
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg.weights.catalog import find_local
+from vidseg.weights.fit import config_from_metadata
 
 
 def shipped_config() -> SamConfig:
@@ -23,7 +23,7 @@ def shipped_config() -> SamConfig:
     path = find_local("compact")
     assert path is not None
     with safe_open(path, framework="pt") as file:
-        return config_from_mapping(json.loads(file.metadata()["config"]), str(path))
+        return config_from_metadata(SamConfig, file.metadata()["config"], str(path))
 
 
 TINY = replace(

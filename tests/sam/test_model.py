@@ -13,8 +13,9 @@ from toys import EncoderCounter, tiny_sam
 from vidseg.errors import InputError, UsageError
 from vidseg.loading import load_sam
 from vidseg.masks.paste import to_original_size, upsample_window
+from vidseg.options import from_mapping
 from vidseg.sam.build import build_sam, from_state, save_sam
-from vidseg.sam.config import SamConfig, config_from_mapping, named_config
+from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.geometry import Geometry, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, stability_score
 from vidseg.sam.model import Masks, Sam
@@ -308,9 +309,11 @@ def test_wrong_calls(sam: Sam) -> None:
     with pytest.raises(UsageError, match="max_batch"):
         sam.decode(features, [PromptBatch(boxes=boxes(1))], max_batch=-1)
     state = {k: v for k, v in mini_state().items() if not k.split(".")[1].startswith(("hf_", "compress", "embedding_"))}
-    config = config_from_mapping(
+    config = from_mapping(
+        SamConfig,
         {"encoder": "vit", "hq": False, "output": "sam", "image_size": 256, "prompt_dim": 64, "decoder_mlp_dim": 128,
-         "iou_hidden_dim": 64, "vit": {"embed_dim": 48, "depth": 4, "num_heads": 3, "global_blocks": [1, 3]}}, "test"
+         "iou_hidden_dim": 64, "vit": {"embed_dim": 48, "depth": 4, "num_heads": 3, "global_blocks": [1, 3]}},
+        where="test",
     )  # fmt: skip
     plain = from_state(config, state, "test")
     (features_plain,) = plain.encode([rule_image(20, 30)])
@@ -331,18 +334,21 @@ def test_prompts_outside_the_image_are_answered(sam: Sam) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"encoder": "vitt"}, "allowed are vit, tiny_vit, compact"),
+        ({"encoder": "vitt"}, r"did you mean 'vit'\?\): use one of vit, tiny_vit, compact"),
         ({"encoder": "vit"}, "section 'vit' must be there"),
-        ({"encoder": "compact", "imagesize": 512}, r"unknown key 'imagesize' \(did you mean 'image_size'"),
+        ({"encoder": "compact", "imagesize": 512}, r"unknown option 'imagesize' \(did you mean 'image_size'"),
         ({"encoder": "compact", "image_size": 500}, "image_size 500: a multiple of 32"),
         ({"encoder": "compact", "hq": False}, "has only 'sam'"),
-        ({"encoder": "compact", "early_channels": 8, "pad": "round"}, "pad 'round'"),
-        ({"hq": True}, "missing 1 required"),
+        (
+            {"encoder": "compact", "early_channels": 8, "pad": "round"},
+            "pad: 'round' is not allowed: use one of",
+        ),
+        ({"hq": True}, "option 'encoder' is missing"),
     ],
 )
 def test_wrong_configurations(values: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        config_from_mapping(values, "model.yaml")
+        from_mapping(SamConfig, values, where="model.yaml")
 
 
 def test_unknown_configuration() -> None:

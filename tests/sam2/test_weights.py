@@ -194,7 +194,7 @@ def test_another_model_than_the_named_one_is_refused_in_one_line_that_says_which
     refused(tmp_path, f"sam2.1-hiera-large={whole}", capsys, "is sam2.1-hq-hiera-large, not sam2.1-hiera-large")
     del state["sam_mask_decoder.hf_mlp.layers.1.bias"]
     part = official(tmp_path / "part.pt", state)
-    refused(tmp_path, part, capsys, "1 tensors missing (sam_mask_decoder.hf_mlp.layers.1.bias)")
+    refused(tmp_path, part, capsys, "1 tensors missing ('sam_mask_decoder.hf_mlp.layers.1.bias')")
     small = {k: v for k, v in net.state_dict().items() if not re.search(r"blocks\.[56]\.", k)}
     refused(
         tmp_path,
@@ -224,7 +224,7 @@ def test_damaged_and_hostile_files_are_refused_in_one_line(
         tmp_path,
         official(tmp_path / "bent.pt", shapes),
         capsys,
-        "no_mem_embed has shape (1, 1, 3) instead of (1, 1, 64)",
+        "no_mem_embed' has shape (1, 1, 3) instead of (1, 1, 64)",
     )
 
 

@@ -17,8 +17,8 @@ from vidseg.loading import load_sam
 from vidseg.sam.build import build_sam, from_state, save_sam
 from vidseg.sam.config import named_config
 from vidseg.sam.convert import infer_sam_config, is_decoder_only, merge_decoder, official_sam_state
-from vidseg.weights import split_model, weights_identity
-from vidseg.weights.catalog import find_local
+from vidseg.weights import weights_identity
+from vidseg.weights.catalog import find_local, split_model
 from vidseg.weights.read import WeightFile, read_weights
 from vidseg_trackers.xmem.weights import load_network
 
@@ -141,12 +141,12 @@ def test_hq_sam_as_plain_sam_is_an_error(tmp_path: Path, state: State) -> None:
 def test_every_tensor_is_accounted_for(tmp_path: Path, state: State) -> None:
     gone = dict(state)
     del gone["mask_decoder.hf_mlp.layers.1.bias"]
-    with pytest.raises(WeightsError, match=r"1 tensors missing \(mask_decoder.hf_mlp.layers.1.bias\)"):
+    with pytest.raises(WeightsError, match=r"1 tensors missing \('mask_decoder.hf_mlp.layers.1.bias'\)"):
         load_sam(save(tmp_path / "gone.pth", gone))
-    with pytest.raises(WeightsError, match=r"1 not known.*mask_decoder.other"):
+    with pytest.raises(WeightsError, match=r"fit: 1 tensors not known.*mask_decoder.other"):
         load_sam(save(tmp_path / "more.pth", {**state, "mask_decoder.other": torch.zeros(1)}))
     bent = {**state, "mask_decoder.hf_mlp.layers.1.bias": torch.zeros(63)}
-    with pytest.raises(WeightsError, match=r"layers.1.bias has shape \(63,\) instead of \(64,\)"):
+    with pytest.raises(WeightsError, match=r"layers.1.bias' has shape \(63,\) instead of \(64,\)"):
         load_sam(save(tmp_path / "bent.pth", bent))
     del gone["prompt_encoder.no_mask_embed.weight"]
     with pytest.raises(WeightsError, match="no_mask_embed"):
@@ -156,7 +156,7 @@ def test_every_tensor_is_accounted_for(tmp_path: Path, state: State) -> None:
 def test_file_of_another_size(tmp_path: Path, state: State) -> None:
     with pytest.raises(WeightsError, match="does not fit"):
         load_sam(f"sam-hq-vit-b={save(tmp_path / 'mini.pth', state)}")
-    with pytest.raises(WeightsError, match="is not a SAM: it has parts layer"):
+    with pytest.raises(WeightsError, match="is not a SAM: it has parts 'layer'"):
         load_sam(save(tmp_path / "other.pth", {"layer.weight": torch.zeros(2)}))
 
 
@@ -228,7 +228,7 @@ def test_two_networks_in_one_file_are_not_guessed_at(tmp_path: Path, state: Stat
     two = {"a": {"conv.weight": torch.zeros(1)}, "b": {"fc.weight": torch.zeros(1)}}
     with pytest.raises(WeightsError, match=r"none of its parts is a SAM: a \('conv'\), b \('fc'\)"):
         load_sam(save(tmp_path / "none.pth", two))
-    with pytest.raises(WeightsError, match="is not a SAM: it has parts conv instead of"):
+    with pytest.raises(WeightsError, match="is not a SAM: it has parts 'conv' instead of"):
         load_sam(save(tmp_path / "other.pth", {"model_state_dict": two["a"], "epoch": 3}))
 
 

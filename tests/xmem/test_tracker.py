@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.types import Frame, Prompt, RemovesObjects, Tracker, Tracks, VideoInfo
+from vidseg.weights.fit import config_from_metadata
 from vidseg_trackers.mask_tracking.label_map import objects_in_label_map
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry, prepare_frame, prepare_masks
 from vidseg_trackers.xmem.config import XMemConfig
@@ -225,8 +226,9 @@ def test_a_frame_of_another_size_is_named() -> None:
     ("options", "message"),
     [
         ({"mem_evry": 5}, "did you mean 'mem_every'"),
-        ({"mem_every": "5"}, "mem_every = '5': int wanted"),
-        ({"long_term": 1}, "long_term = 1: bool wanted"),
+        ({"colour": 5}, "xmem tracker: unknown option 'colour': allowed are weights, size, "),
+        ({"mem_every": "5"}, "mem_every: an int wanted, got '5'"),
+        ({"long_term": 1}, "long_term: a bool wanted, got 1"),
         ({"mem_every": 0}, "at least 1"),
         ({"size": 3}, "at least 16"),
         ({"memory": "oficial"}, "did you mean 'official'"),
@@ -264,11 +266,12 @@ def test_official_files_give_their_dimensions_also_without_sensory_memory_and_fo
 
 
 def test_config_goes_through_json() -> None:
-    assert XMemConfig.from_json(TOY.to_json()) == TOY
-    with pytest.raises(WeightsError, match="did you mean 'key_dim'"):
-        XMemConfig.from_json('{"key_dims": 3}')
-    with pytest.raises(WeightsError, match="not json"):
-        XMemConfig.from_json("{")
+    assert config_from_metadata(XMemConfig, TOY.to_json(), "x.pth") == TOY
+    with pytest.raises(WeightsError, match=r"x.pth: its configuration .*did you mean 'key_dim'"):
+        config_from_metadata(XMemConfig, '{"key_dims": 3}', "x.pth")
+    for text, words in (("{", "Expecting property name"), ("[]", "a list, not an object"), ('{"key_dim": 0}', "= 0")):
+        with pytest.raises(WeightsError, match=rf"x.pth: its configuration cannot be read .*{words}"):
+            config_from_metadata(XMemConfig, text, "x.pth")
 
 
 @pytest.mark.parametrize("size", [(60, 90), (77, 130), (31, 45), (200, 301)])

@@ -12,7 +12,7 @@ from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.backbones.tiny_vit import TinyViT
 from vidseg.errors import UsageError
 from vidseg.sam.config import SamConfig
-from vidseg.sam.convert import check_state
+from vidseg.sam.convert import check_sam_state
 from vidseg.sam.image_encoder import CompactEncoder, ImageEncoderViT
 from vidseg.sam.model import Sam
 
@@ -29,7 +29,7 @@ def from_state(config: SamConfig, state: dict[str, Tensor], where: str, *, hq: b
     """
     with torch.device("meta"):
         sam = build_sam(config)
-    check_state(state, sam.state_dict(), where, hq=config.hq if hq is None else hq)
+    check_sam_state(state, sam.state_dict(), where, hq=config.hq if hq is None else hq)
     sam.load_state_dict(state, strict=True, assign=True)
     return sam.eval().requires_grad_(False)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import UsageError, did_you_mean
-from vidseg.options import parse_yaml
-from vidseg.text import read_text
+from vidseg.options import load_yaml
 
 EncoderKind = Literal["vit", "tiny_vit", "compact"]
 Pad = Literal["square", "stride"]
@@ -125,26 +123,6 @@ class SamConfig:
         return json.dumps({k: v for k, v in asdict(self).items() if v is not None}, separators=(",", ":"))
 
 
-def config_from_mapping(values: Mapping[str, Any], where: str) -> SamConfig:
-    """A :class:`SamConfig` from YAML or JSON values. ``where`` names the file in errors; unknown keys are an error."""
-
-    def checked(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-        known = [f.name for f in fields(cls)]
-        for key in given:
-            if key not in known:
-                raise UsageError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}; known: {', '.join(known)}")
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-
-    top = checked(SamConfig, values)
-    for key, cls in (("vit", VitConfig), ("tiny_vit", TinyVitConfig)):
-        if top.get(key) is not None:
-            top[key] = cls(**checked(cls, top[key]))
-    try:
-        return SamConfig(**top)
-    except TypeError as error:
-        raise UsageError(f"{where}: {error}") from None
-
-
 def model_config_folder() -> Path:
     """Where the model YAML files are: inside the installed package, or beside it in a source tree."""
     packaged = Path(str(resources.files("vidseg"))) / "configs" / "models"
@@ -158,4 +136,4 @@ def named_config(name: str) -> SamConfig:
     names = sorted(p.stem for p in folder.glob("*.yaml"))
     if name not in names:
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
-    return config_from_mapping(parse_yaml(read_text(path)), str(path))
+    return load_yaml(SamConfig, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,10 +11,10 @@ from torch import Tensor
 
 from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import WeightsError
-from vidseg.sam.config import SamConfig, VitConfig, config_from_mapping
-from vidseg.weights import fit
+from vidseg.sam.config import SamConfig, VitConfig
+from vidseg.weights.fit import check_state, config_from_metadata
 from vidseg.weights.read import WeightFile
-from vidseg.weights.unwrap import ExpectedNetwork
+from vidseg.weights.unwrap import ExpectedNetwork, some
 
 HQ_PARTS = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
 """The modules of the mask decoder that HQ-SAM adds to SAM."""
@@ -82,7 +81,7 @@ def official_sam_state(file: WeightFile) -> dict[str, Tensor]:
     parts = {k.split(".")[0] for k in tensors} - {"objectness"}  # only our own files may have one
     if parts != {"image_encoder", "prompt_encoder", "mask_decoder"}:
         raise WeightsError(
-            f"{file.path} is not a SAM: it has parts {_list(sorted(parts))} instead of image_encoder, prompt_encoder"
+            f"{file.path} is not a SAM: it has parts {some(sorted(parts))} instead of image_encoder, prompt_encoder"
             " and mask_decoder"
         )
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -122,10 +121,7 @@ def infer_sam_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[
         WeightsError: an encoder we do not know, tensors missing that tell a size, or a configuration of another tool.
     """
     if metadata and "config" in metadata:
-        try:
-            return config_from_mapping(json.loads(metadata["config"]), f"config in {where}")
-        except (ValueError, AttributeError) as error:  # a UsageError is a ValueError
-            raise WeightsError(f"{where}: its configuration cannot be read ({error})") from error
+        return config_from_metadata(SamConfig, metadata["config"], where)
     try:
         dim = state["prompt_encoder.no_mask_embed.weight"].shape[1]
         hq = "mask_decoder.hf_token.weight" in state
@@ -151,7 +147,7 @@ def infer_sam_config(state: Mapping[str, Tensor], where: str, metadata: Mapping[
     raise WeightsError(f"{where}: this image encoder is neither ViT nor TinyViT, and the file carries no configuration")
 
 
-def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, *, hq: bool) -> None:
+def check_sam_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, *, hq: bool) -> None:
     """Every tensor accounted for: no name missing or left over, all shapes equal.
 
     Raises:
@@ -165,7 +161,7 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
         )
     if has_hq and not hq:
         raise WeightsError(f"{where} is an HQ-SAM, not a plain SAM: use it under its name or as a file")
-    fit.check_state(state, expected, where)
+    check_state(state, expected, where)
 
 
 def _from_hugging_face(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -211,8 +207,3 @@ def _tiny_vit(state: Mapping[str, Tensor]) -> TinyVitConfig:
         windows=(default.windows[0], *(round(b[1] ** 0.5) for b in biases)),
         num_classes=state["image_encoder.head.weight"].shape[0],
     )
-
-
-def _list(names: list[str], limit: int = 3) -> str:
-    shown = ", ".join(names[:limit]) or "none"
-    return shown + (f", and {len(names) - limit} more" if len(names) > limit else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidseg.errors import UsageError, WeightsError, did_you_mean
-from vidseg.options import from_mapping
+from vidseg.errors import UsageError, WeightsError
 from vidseg.sam2.config import OFFICIAL, Sam2Config
 from vidseg.sam2.hugging_face import official_names
 from vidseg.sam2.model import Sam2
-from vidseg.weights import split_model
-from vidseg.weights.catalog import CATALOG
-from vidseg.weights.fetch import Progress, locate
-from vidseg.weights.fit import check_state
+from vidseg.weights.catalog import CATALOG, split_model
+from vidseg.weights.fetch import Progress, locate_model
+from vidseg.weights.fit import check_state, config_from_metadata
 from vidseg.weights.read import WeightFile, read_weights, tensor_names
 from vidseg.weights.unwrap import ExpectedNetwork
 
@@ -75,12 +72,7 @@ def load_sam2(
         UsageError: unknown name, or a dtype other than float32, bfloat16 and float16.
         WeightsError: missing, damaged, unsafe, or not the SAM 2 that is named.
     """
-    name, path = split_model(str(model))
-    names = [n for n, entry in CATALOG.items() if entry.family == "sam2"]
-    if name and name not in names:
-        raise UsageError(f"unknown SAM 2 '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
-    if path is None:
-        path = locate(name, offline=offline, progress=progress)
+    name, path = locate_model(str(model), "SAM 2", "sam2", offline=offline, progress=progress)
     return place_sam2(sam2_from_file(read_weights(path, SAM2), name), torch.device(device), dtype)
 
 
@@ -168,10 +160,7 @@ def infer_sam2_config(state: Mapping[str, Tensor], where: str, metadata: Mapping
         WeightsError: none fits, or the configuration in the file cannot be read.
     """
     if metadata and "config" in metadata:
-        try:
-            return from_mapping(Sam2Config, json.loads(metadata["config"]), where=f"config in {where}")
-        except (ValueError, AttributeError) as error:  # a UsageError is a ValueError
-            raise WeightsError(f"{where}: its configuration cannot be read ({error})") from error
+        return config_from_metadata(Sam2Config, metadata["config"], where)
     name = _published(state)
     if name is None:
         width, blocks = _trunk(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from vidseg.weights.catalog import CATALOG, find_local
+from vidseg.weights.catalog import CATALOG, find_local, split_model
 from vidseg.weights.fetch import file_digest
 
 
@@ -32,20 +32,3 @@ def _digest(path: Path) -> str:
         return ""
     files = [(file.name, file_digest(file, "sha256")) for file in sorted(path.iterdir()) if file.is_file()]
     return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def split_model(model: str) -> tuple[str, Path | None]:
-    """What ``--model`` means: ("NAME", None), ("NAME", FILE) for NAME=FILE, or ("", FILE).
-
-    A known name wins over a file of the same name; write ./NAME for the file. A text with a suffix (that does not begin
-    with a digit, as in "sam2.1-...") is a file, whether it exists or not.
-    """
-    if model in CATALOG:
-        return model, None
-    name, sign, file = model.partition("=")
-    if sign and name in CATALOG:
-        return name, Path(file)
-    path = Path(model)
-    if path.suffix[1:2].isalpha() or path.exists() or "/" in model or "\\" in model:
-        return "", path
-    return model, None

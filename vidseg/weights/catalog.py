@@ -221,6 +221,23 @@ def find_entry(name: str) -> Entry:
     return CATALOG[name]
 
 
+def split_model(model: str) -> tuple[str, Path | None]:
+    """What ``--model`` means: ("NAME", None), ("NAME", FILE) for NAME=FILE, or ("", FILE).
+
+    A known name wins over a file of the same name; write ./NAME for the file. A text with a suffix (that does not begin
+    with a digit, as in "sam2.1-...") is a file, whether it exists or not.
+    """
+    if model in CATALOG:
+        return model, None
+    name, sign, file = model.partition("=")
+    if sign and name in CATALOG:
+        return name, Path(file)
+    path = Path(model)
+    if path.suffix[1:2].isalpha() or path.exists() or "/" in model or "\\" in model:
+        return "", path
+    return model, None
+
+
 def weights_folder() -> Path:
     """Where fetched files are kept: ``$VIDSEG_WEIGHTS``, else ``vidseg/weights`` in the user's cache folder."""
     own = os.environ.get("VIDSEG_WEIGHTS")

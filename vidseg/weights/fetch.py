@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import time
 import urllib.error
 import urllib.request
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
-from vidseg.errors import WeightsError
+from vidseg.errors import UsageError, WeightsError, did_you_mean
 from vidseg.locks import file_lock
-from vidseg.weights.catalog import Entry, find_entry, find_local, weights_folder
+from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, split_model, weights_folder
 
 Progress = Callable[[int, int | None], None]
 """Called with (bytes there, bytes in all or None)."""
@@ -31,6 +32,9 @@ def locate(name: str, *, offline: bool = False, progress: Progress | None = None
         WeightsError: not here and offline, the download failed, or what is here is another file or a link.
     """
     entry = find_entry(name)
+    if entry.non_commercial:
+        warning = "weights %s: licence %s, for non-commercial use only (%s)"
+        logging.getLogger("vidseg").warning(warning, name, entry.licence, entry.paper)
     path = find_local(name)
     if path is not None:
         _refuse_link(path)
@@ -48,6 +52,23 @@ def locate(name: str, *, offline: bool = False, progress: Progress | None = None
             f" {name}` first, or put {entry.file} from {entry.url} into {weights_folder()}"
         )
     return fetch(entry, weights_folder(), progress=progress)
+
+
+def locate_model(
+    model: str, what: str, *families: str, offline: bool = False, progress: Progress | None = None
+) -> tuple[str, Path]:
+    """The name that ``model`` gives (see :func:`split_model`; or "") and the file, fetched if need be.
+
+    Only names of ``families`` count; ``what`` is what the error calls them, such as "XMem weights".
+
+    Raises:
+        UsageError: no such name. WeightsError: not here and ``offline``, or the download failed.
+    """
+    name, path = split_model(model)
+    names = [n for n, entry in CATALOG.items() if entry.family in families]
+    if name and name not in names:
+        raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
+    return name, path or locate(name, offline=offline, progress=progress)
 
 
 def fetch(

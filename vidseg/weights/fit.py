@@ -1,12 +1,33 @@
-"""Do the tensors of a file fit a network: every name accounted for, every shape equal."""
+"""What a file of weights says of its network, and whether its tensors fit: all names there, all shapes equal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor
 
 from vidseg.errors import WeightsError
+from vidseg.options import from_mapping
+from vidseg.weights.unwrap import some
+
+C = TypeVar("C")
+
+
+def config_from_metadata(cls: type[C], text: str, where: str) -> C:
+    """The configuration (a dataclass) that our own files carry as JSON. ``where`` is the file, for the error.
+
+    Raises:
+        WeightsError: no JSON object, a key that this version does not know, or a value that cannot be.
+    """
+    try:
+        data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError(f"it is a {type(data).__name__}, not an object")
+        return from_mapping(cls, data, where="config")
+    except ValueError as error:  # as UsageError and WeightsError are
+        raise WeightsError(f"{where}: its configuration cannot be read ({error})") from error
 
 
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str) -> None:
@@ -23,15 +44,9 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
     missing = [k for k in expected if k not in state]
     surplus = [k for k in state if k not in expected]
     if missing or surplus:
-        raise WeightsError(
-            f"{where} does not fit: {len(missing)} tensors missing ({_list(missing)}), {len(surplus)} not known"
-            f" ({_list(surplus)})"
-        )
+        parts = ((missing, "missing"), (surplus, "not known"))
+        found = (f"{len(names)} tensors {what} ({some(names)})" for names, what in parts if names)
+        raise WeightsError(f"{where} does not fit: {', '.join(found)}")
     for key, value in expected.items():
         if state[key].shape != value.shape:
-            raise WeightsError(f"{where}: {key} has shape {tuple(state[key].shape)} instead of {tuple(value.shape)}")
-
-
-def _list(names: Sequence[str], limit: int = 3) -> str:
-    shown = ", ".join(names[:limit]) or "none"
-    return shown + (f", and {len(names) - limit} more" if len(names) > limit else "")
+            raise WeightsError(f"{where}: {key!r} has shape {tuple(state[key].shape)} instead of {tuple(value.shape)}")

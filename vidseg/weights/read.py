@@ -93,9 +93,14 @@ def tensor_names(path: Path) -> set[str]:
         return set()
 
 
+def no_such_file(path: Path) -> WeightsError:
+    """The error for a file that is not there."""
+    return WeightsError(f"{path}: no such weight file (names are listed by `vidseg weights list`)")
+
+
 def _read(path: Path, remedy: str = ": fetch it again") -> tuple[object, dict[str, str]]:
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file")
+        raise no_such_file(path)
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(HEAD_BYTES)

@@ -20,8 +20,7 @@ from vidseg.files import is_pattern, matches, natural_key
 from vidseg.outputs.layout import MANIFEST
 from vidseg.text import read_text, whole
 from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
-from vidseg.weights import split_model
-from vidseg.weights.catalog import CATALOG
+from vidseg.weights.catalog import CATALOG, split_model
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("input", "output", "box", "point", "mask", "boxes", "frames", "max_objects")

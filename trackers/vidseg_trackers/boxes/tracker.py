@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vidseg.errors import UsageError, did_you_mean
+from vidseg.errors import UsageError
 from vidseg.masks.boxes import clip_boxes
+from vidseg.options import from_mapping
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.association import IouMatcher
 from vidseg_trackers.boxes.files import read_boxes
@@ -52,14 +53,7 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
         UsageError: unknown or wrong options, or no file.
         InputError: the file cannot be read.
     """
-    allowed = [field.name for field in fields(BoxesOptions)]
-    for name in options:
-        if name not in allowed:
-            raise UsageError(
-                f"unknown option '{name}' of the boxes tracker{did_you_mean(name, allowed)}: allowed are "
-                f"{', '.join(allowed)}"
-            )
-    return BoxesTracker(BoxesOptions(**options))  # type: ignore[arg-type]
+    return BoxesTracker(from_mapping(BoxesOptions, options, where="boxes tracker"))
 
 
 class BoxesTracker:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vidseg.config import from_mapping
 from vidseg.errors import UsageError
+from vidseg.options import from_mapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from vidseg.errors import UsageError, WeightsError, did_you_mean
-from vidseg.weights.catalog import CATALOG
-from vidseg.weights.fetch import locate
+from vidseg.errors import WeightsError
+from vidseg.weights.fetch import locate_model
+from vidseg.weights.fit import check_state
 from vidseg.weights.kinds import kind_of
 from vidseg.weights.read import read_weights
 from vidseg.weights.unwrap import ExpectedNetwork
@@ -32,16 +32,18 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
         UsageError: no such name or file.
         WeightsError: missing, damaged or unsafe, or made for another network.
     """
-    path = _find(weights, offline)
+    name, path = locate_model(weights, "Cutie weights", "cutie", offline=offline)
     state = {k: v.float() if v.is_floating_point() else v for k, v in read_weights(path, _NETWORK).tensors.items()}
     if not _NETWORK.fits(state):
         raise WeightsError(f"{path}: not a Cutie, but {kind_of(state)}")
     config = CutieConfig.of_state(state)
-    _check_size(weights, config, path)
+    _check_size(name, config, path)
     with torch.device("meta"):
         network = Cutie(config)
     expected = network.state_dict()
-    network.load_state_dict(_complete(state, expected, path), assign=True)
+    state = _complete(state, expected)
+    check_state(state, expected, str(path))
+    network.load_state_dict(state, assign=True)
     for module in network.eval().requires_grad_(False).modules():
         if not isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             for parameter in module.parameters(recurse=False):
@@ -50,25 +52,15 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
     return channels_last.to(device)
 
 
-def _find(weights: str, offline: bool) -> Path:
-    names = [name for name, entry in CATALOG.items() if entry.family == "cutie"]
-    if weights in names:
-        return locate(weights, offline=offline)
-    path = Path(weights)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        return path
-    raise UsageError(f"unknown Cutie weights '{weights}'{did_you_mean(weights, names)}: a file, or {', '.join(names)}")
-
-
-def _check_size(weights: str, config: CutieConfig, path: Path) -> None:
+def _check_size(name: str, config: CutieConfig, path: Path) -> None:
     for size, encoder in (("base", "resnet50"), ("small", "resnet18")):
-        if weights.startswith(f"cutie-{size}") and weights in CATALOG and config.encoder != encoder:
+        if name.startswith(f"cutie-{size}") and config.encoder != encoder:
             other = "small" if size == "base" else "base"
-            raise WeightsError(f"{path}: this is the {other} model, not the {size} one that {weights} names")
+            raise WeightsError(f"{path}: this is the {other} model, not the {size} one that {name} names")
 
 
-def _complete(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The expected tensors: a zero channel where a single-object file lacks one, and what only training uses."""
+def _complete(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With a zero channel where a single-object file lacks one, and with what only training uses."""
     result = dict(state)
     for name, channels in _GROWING.items():
         tensor = result.get(name)
@@ -79,11 +71,4 @@ def _complete(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path)
             result[name] = torch.zeros(tensor.shape)
         elif name not in result and name.endswith(".inv_freq"):
             result[name] = inverse_frequencies(2 * len(tensor))
-    for name in sorted({*expected, *result}):
-        if name not in result or name not in expected:
-            what = "is missing" if name not in result else "is not known"
-            raise WeightsError(f"{path}: not these Cutie weights: tensor '{name}' {what}")
-        if result[name].shape != expected[name].shape:
-            shapes = f"{tuple(result[name].shape)}, expected {tuple(expected[name].shape)}"
-            raise WeightsError(f"{path}: not these Cutie weights: tensor '{name}' has shape {shapes}")
     return result

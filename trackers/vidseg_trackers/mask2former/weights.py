@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from vidseg.errors import WeightsError
-from vidseg.weights.catalog import CATALOG
-from vidseg.weights.fetch import locate
-from vidseg.weights.read import read_weights
+from vidseg.weights.fetch import locate_model
+from vidseg.weights.fit import check_state
+from vidseg.weights.read import no_such_file, read_weights
 from vidseg.weights.unwrap import ExpectedNetwork, unwrap
 from vidseg_trackers.mask2former.config import config_from_state_dict
 from vidseg_trackers.mask2former.network import Mask2Former
@@ -45,28 +45,12 @@ def load_network(
     ``video`` overrides whether its position code has a time axis (see :func:`config_from_state_dict`).
 
     Raises:
-        WeightsError: missing, unsafe, damaged, or not a Mask2Former.
+        UsageError: no such name. WeightsError: missing, unsafe, damaged, or not a Mask2Former.
     """
-    if weights in CATALOG:
-        entry = CATALOG[weights]
-        if entry.family != "mask2former":
-            names = ", ".join(name for name, other in CATALOG.items() if other.family == "mask2former")
-            raise WeightsError(f"weights '{weights}' are no Mask2Former: allowed are {names}, or a file")
-        if entry.non_commercial:
-            logging.getLogger("vidseg").warning(
-                "weights %s: licence CC BY-NC 4.0, for non-commercial use only (%s)", weights, entry.paper
-            )
-        path = locate(weights, offline=offline)
-    else:
-        path = Path(weights)
-        if not path.is_file():
-            raise WeightsError(
-                f"no Mask2Former weights '{weights}': neither a file nor a name of the catalogue; see `vidseg weights"
-                " list`, then `vidseg weights fetch NAME` or --tracker-option weights=FILE"
-            )
-        logging.getLogger("vidseg").warning(
-            "weights %s: the published Mask2Former weights are CC BY-NC 4.0, for non-commercial use only", path.name
-        )
+    name, path = locate_model(weights, "Mask2Former weights", "mask2former", offline=offline)
+    if not name:
+        warning = "weights %s: the published Mask2Former weights are CC BY-NC 4.0, for non-commercial use only"
+        logging.getLogger("vidseg").warning(warning, path.name)
     return network_from_state_dict(read_state_dict(path), video=video, where=str(path)).to(device)
 
 
@@ -77,7 +61,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         WeightsError: missing, damaged, or a pickle that asks for anything but arrays.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file")
+        raise no_such_file(path)
     with path.open("rb") as stream:
         head = stream.read(4)
         stream.seek(0)
@@ -116,15 +100,7 @@ def network_from_state_dict(state: Mapping[str, Tensor], *, video: bool | None =
         config = replace(config, video=video)
     with torch.device("meta"):
         network = Mask2Former(config)
-    wanted = network.state_dict()
-    missing, extra = wanted.keys() - state.keys(), state.keys() - wanted.keys()
-    if missing or extra:
-        one = f"'{min(missing)}' is missing" if missing else f"'{min(extra)}' is unknown"
-        raise WeightsError(f"{where}: tensor {one} ({len(missing)} missing, {len(extra)} unknown in all)")
-    for name, tensor in wanted.items():
-        if state[name].shape != tensor.shape:
-            got, want = tuple(state[name].shape), tuple(tensor.shape)
-            raise WeightsError(f"{where}: tensor '{name}' has shape {got} instead of {want}")
+    check_state(state, network.state_dict(), where)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vidseg.config import from_mapping
 from vidseg.errors import UsageError
+from vidseg.options import from_mapping
 
 DEFAULT_MODEL = "IDEA-Research/grounding-dino-tiny"
 

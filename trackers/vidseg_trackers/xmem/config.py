@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from vidseg.errors import WeightsError, did_you_mean
+from vidseg.errors import WeightsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +54,7 @@ class XMemConfig:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> XMemConfig:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            WeightsError: not json, not an object, or a key this version does not know.
-        """
-        try:
-            data: Any = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise WeightsError(f"XMem config in the weights' metadata is not json: {error}") from error
-        if not isinstance(data, dict):
-            raise WeightsError(f"XMem config in the weights' metadata: a json object wanted, got {type(data).__name__}")
-        names = [field.name for field in fields(cls)]
-        for key in data:
-            if key not in names:
-                raise WeightsError(f"XMem config key '{key}' is unknown{did_you_mean(key, names)}")
-        return cls(**data)
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, torch.Tensor]) -> XMemConfig:
+    def from_state_dict(cls, state: Mapping[str, torch.Tensor], where: str) -> XMemConfig:
         """Infer key, value and hidden dimension of an official file from its tensors.
 
         Raises:
@@ -82,7 +63,7 @@ class XMemConfig:
         key, value = "key_proj.key_proj.weight", "value_encoder.fuser.block2.conv2.weight"
         for name in (key, value):
             if name not in state:
-                raise WeightsError(f"not an XMem state dict: tensor '{name}' is missing")
+                raise WeightsError(f"{where}: not an XMem: tensor '{name}' is missing")
         hidden = state.get("decoder.hidden_update.transform.weight")
         return cls(
             key_dim=int(state[key].shape[0]),

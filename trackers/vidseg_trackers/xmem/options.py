@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
-from vidseg.errors import UsageError, did_you_mean
-from vidseg.options import plain_value
+from vidseg.errors import UsageError
+from vidseg.options import from_mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +81,4 @@ class XMemOptions:
         Raises:
             UsageError: unknown option (with the closest name) or a value of another type.
         """
-        hints = get_type_hints(cls)
-        names = [field.name for field in fields(cls)]
-        values = dict(options)
-        for name, value in options.items():
-            if name not in names:
-                raise UsageError(
-                    f"unknown xmem option '{name}'{did_you_mean(name, names)}: available are {', '.join(names)}"
-                )
-            values[name] = plain_value(hints[name], value)
-            _check(name, values[name], hints[name])
-        return cls(**values)  # type: ignore[arg-type]
-
-
-def _check(name: str, value: object, hint: Any) -> None:
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            allowed = " or ".join(map(repr, get_args(hint)))
-            raise UsageError(
-                f"xmem option {name} = {value!r}: {allowed} wanted{did_you_mean(str(value), get_args(hint))}"
-            )
-        return
-    kinds = get_args(hint) or (hint,)
-    if float in kinds:
-        kinds = (*kinds, int)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
-        raise UsageError(f"xmem option {name} = {value!r}: {wanted} wanted")
+        return from_mapping(cls, options, where="xmem tracker")
