@@ -31,6 +31,8 @@ from vidseg.video.source import open_source
 CACHE_BYTES = 1 << 28
 """Frames that are kept: at least the last one."""
 
+_SEEKABLE = {"mov", "matroska", "avi", "mpegts"}
+"""Containers, by a name that FFmpeg has for them, in which seeking gives packets their own times."""
 _PROBED = 12  # frames at the beginning that are decoded to check the list
 
 
@@ -96,7 +98,7 @@ class RandomAccess:
     def _listed(self) -> list[int]:
         """Timestamps of all frames, from the packets; none where they cannot be trusted."""
         decoder = _Decoder(self._path, self, self._pixel_limit)
-        if not decoder.trusted():
+        if not (decoder.seekable and decoder.trusted()):
             decoder.close()
             return []
         self._decoder = decoder
@@ -110,7 +112,7 @@ class RandomAccess:
         if not times:
             raise InputError(f"{self.info.name}: not one frame could be read")
         decoder = _Decoder(self._path, self, self._pixel_limit)
-        if all(a < b for a, b in pairwise(times)) and set(times) <= set(decoder.times):
+        if decoder.seekable and all(a < b for a, b in pairwise(times)) and set(times) <= set(decoder.times):
             decoder.use(times)
             self._decoder = decoder
         else:
@@ -252,6 +254,7 @@ class _Decoder:
         self._container, self._stream = open_container(
             self._address, stream=self._info.stream, pixel_limit=self._pixel_limit
         )
+        self.seekable = bool(_SEEKABLE & set(self._container.format.name.split(",")))
         self._stream.codec_context.thread_count = 1
         self._stream.thread_type = "NONE"
 
