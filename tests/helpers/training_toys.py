@@ -12,8 +12,9 @@ from torch import nn
 
 from vidseg.sam.build import build_sam, save_sam
 from vidseg.sam.config import SamConfig, VitConfig
-from vidseg.training.loop import BatchRandomness, Loop, LoopConfig
+from vidseg.training.loop import Loop
 from vidseg.training.recipe import FolderData, Recipe
+from vidseg.training.schedule import BatchRandomness, LoopConfig
 
 CPU = torch.device("cpu")
 

@@ -23,11 +23,12 @@ from vidseg.locks import file_lock
 from vidseg.sam.build import save_sam
 from vidseg.training.check import check_items
 from vidseg.training.folders import find_sets
-from vidseg.training.loop import BatchRandomness, Loop, LoopConfig
+from vidseg.training.loop import Loop
 from vidseg.training.recipe import FolderData, Recipe
+from vidseg.training.schedule import BatchRandomness, LoopConfig
 from vidseg.training.trainer import find_items, start, train
 from vidseg.weights.read import read_checkpoint, read_weights
-from vidseg_pipelines.commands.train import only_training_in
+from vidseg_pipelines.commands.train import training_in
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -368,6 +369,6 @@ def test_a_training_overwrites_neither_its_start_nor_another_training(tmp_path: 
     with (
         file_lock(tmp_path / "train.lock"),
         pytest.raises(VidsegError, match="another training is writing here"),
-        only_training_in(tmp_path),
+        training_in(tmp_path),
     ):
         pass

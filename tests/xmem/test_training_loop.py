@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -13,17 +14,19 @@ from safetensors import safe_open
 import paths
 from tiny_bank import tiny_bank
 from vidseg.config import load_yaml
-from vidseg.errors import UsageError, WeightsError
+from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.weights.fit import config_from_metadata
+from vidseg_pipelines.commands.train_xmem import TrainXmemCommand
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.config import TrainConfig, TrainingStage
-from vidseg_trackers.xmem.training.loop import Trainer
+from vidseg_trackers.xmem.training.loop import training_loop
 from vidseg_trackers.xmem.training.losses import bootstrapped_cross_entropy, dice_loss
 from vidseg_trackers.xmem.training.model import compact_config, export
 from vidseg_trackers.xmem.training.unroll import unroll
 from vidseg_trackers.xmem.weights import load_network
 
+CPU = torch.device("cpu")
 NETWORK = {
     "key_dim": 16, "value_dim": 16, "hidden_dim": 8, "f16_dim": 128, "f8_dim": 40, "f4_dim": 24, "mask_dim": 16,
     "fuser_dim": 16, "g16_dim": 16, "g8_dim": 16, "g4_dim": 16, "sensory_dim": 16, "size": 64,
@@ -75,37 +78,57 @@ def test_unrolled_probabilities_and_gradients() -> None:
 
 def test_a_short_run_learns_and_resumes_identically(tmp_path) -> None:
     torch.set_num_threads(1)
-    trainer = Trainer(recipe(), tiny_bank())
-    frozen = trainer.network.key_encoder.trunk.stem.weight.clone()
-    losses = []
-    while trainer.iteration < 60:
-        if trainer.iteration == 50:
-            trainer.save(tmp_path / "checkpoint.pt")
-        losses.append(trainer.step()["loss"])
-    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
-    assert torch.equal(trainer.network.key_encoder.trunk.stem.weight, frozen)
-    resumed = Trainer(recipe(), tiny_bank())
-    resumed.load(tmp_path / "checkpoint.pt")
-    assert [resumed.step()["loss"] for _ in range(10)] == losses[50:]
-    for name, tensor in trainer.average.items():
+    loop = training_loop(recipe(log_every=10, checkpoint_every=50), tiny_bank(), tmp_path, CPU)
+    frozen = loop.model.key_encoder.trunk.stem.weight.clone()
+    kept = {}
+
+    def keep(step: int) -> dict[str, float]:
+        kept[step] = (tmp_path / "last.pt").read_bytes()
+        return {}
+
+    loop.run(keep)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records]
+    assert [record["step"] for record in records] == [10, 20, 30, 40, 50, 60]
+    assert np.mean(losses[-2:]) < 0.8 * losses[0]
+    assert torch.equal(loop.model.key_encoder.trunk.stem.weight, frozen)
+    (tmp_path / "last.pt").write_bytes(kept[50])
+    resumed = training_loop(recipe(log_every=10, checkpoint_every=50), tiny_bank(), tmp_path, CPU)
+    resumed.resume()
+    assert resumed.step == 50
+    resumed.run()
+    for name, tensor in loop.average.items():
         assert torch.equal(tensor, resumed.average[name]), name
 
 
-def test_only_a_whole_checkpoint_of_the_same_recipe_is_continued(tmp_path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    Trainer(recipe(), tiny_bank()).save(path)
-    Trainer(recipe(threads=2, log_every=1, data="moved"), tiny_bank()).load(path)
+def test_only_a_checkpoint_of_the_same_recipe_is_continued(tmp_path) -> None:
+    training_loop(recipe(), tiny_bank(), tmp_path, CPU).save()
+    training_loop(recipe(threads=2, log_every=1, data="moved"), tiny_bank(), tmp_path, CPU).resume()
     with pytest.raises(UsageError, match=r"made differently: learning_rate 0.003, now 0.1; warmup 1, now 5"):
-        Trainer(recipe(learning_rate=0.1, warmup=5), tiny_bank()).load(path)
-    whole = path.read_bytes()
-    network = torch.load(path, weights_only=True)["network"]
-    for content in (b"", b"not a checkpoint", whole[:-1], whole[:2000]):
-        path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
-            Trainer(recipe(), tiny_bank()).load(path)
-    torch.save(network, path)
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt: not a checkpoint of this recipe"):
-        Trainer(recipe(), tiny_bank()).load(path)
+        training_loop(recipe(learning_rate=0.1, warmup=5), tiny_bank(), tmp_path, CPU).resume()
+
+
+def test_the_command_trains_on_a_device_and_resumes_only_what_there_is(tmp_path, monkeypatch, capsys) -> None:
+    asked = []
+
+    def tiny_loop(config, bank, folder, device):
+        asked.append(device)
+        return training_loop(config, bank, folder, device)
+
+    monkeypatch.setattr("vidseg_trackers.xmem.training.loop.load_bank", lambda *_, **__: tiny_bank())
+    monkeypatch.setattr("vidseg_trackers.xmem.training.loop.training_loop", tiny_loop)
+    stage = "{iterations: 2, size: 32, length: 2, batch: 1}"
+    options = f"pretrained: false\nlog_every: 1\nstages: [{stage}]\nnetwork: {json.dumps(NETWORK)}\n"
+    (tmp_path / "recipe.yaml").write_text(f"data: here\n{options}")
+    command = TrainXmemCommand(tmp_path / "recipe.yaml", tmp_path / "run", device="cpu")
+    with pytest.raises(WeightsError, match=r"last\.pt: no checkpoint to resume from"):
+        replace(command, resume=True).run()
+    assert command.run() == 0
+    assert asked == [CPU, CPU]
+    assert "step 1/2  loss " in capsys.readouterr().err
+    assert load_network(str(tmp_path / "run" / "compact-xmem.safetensors"), device=CPU, offline=True).config.size == 64
+    with pytest.raises(OutputError, match="holds a training already; add --resume"):
+        command.run()
 
 
 def test_the_exported_file_holds_config_and_weights(tmp_path) -> None:

@@ -6,113 +6,28 @@ Every step draws from generators seeded by (seed, step), so a resumed run is the
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import UsageError, WeightsError
 from vidseg.training.average import Averaged
-from vidseg.training.resume import LOG, check_recipe, dump_recipe, trim_log
+from vidseg.training.resume import CHECKPOINT, LOG, check_recipe, dump_recipe, trim_log
+from vidseg.training.schedule import BatchRandomness, LoopConfig
 from vidseg.weights.read import read_checkpoint
 
-
-@dataclass(frozen=True, slots=True)
-class LoopConfig:
-    """The numbers of an optimisation. Steps count optimizer steps."""
-
-    steps: int
-    lr: float
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    weight_decay: float = 0.0
-    warmup: int = 0
-    schedule: Literal["cosine", "step"] = "cosine"
-    decay: float = 1.0
-    """cosine: the share of the steps, at the end, over which the rate falls from ``lr`` to 2 % of it."""
-    milestone: int = 0
-    """step: from this step on the rate is a tenth."""
-    clip: float = 0.0
-    """Largest norm of the gradient; 0 leaves it alone."""
-    ema: float = 0.0
-    """Decay of the running average of the weights; 0 keeps none."""
-    stop: int = 0
-    """End after this step, before the schedule of ``steps`` ends (early stopping); 0 = with the schedule."""
-    accumulate: int = 1
-    """Batches per step."""
-    seed: int = 0
-    save_every: int = 500
-    validate_every: int = 0
-    log_every: int = 20
-    tensorboard: bool = False
-    """Also write the log for TensorBoard (pip install 'vidseg[train]')."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers no run can have."""
-        if self.steps < 1 or self.lr <= 0 or self.accumulate < 1:
-            raise UsageError(
-                f"training: steps {self.steps}, lr {self.lr}, accumulate {self.accumulate} must be positive"
-            )
-        if not 0 < self.decay <= 1 or not 0 <= self.ema < 1:
-            raise UsageError(f"training: decay {self.decay} must be in (0, 1] and ema {self.ema} in [0, 1)")
-        if not 0 <= self.stop <= self.steps:
-            raise UsageError(f"training: stop {self.stop} must be a step of the {self.steps}, or 0")
-
-    @property
-    def last(self) -> int:
-        """The step with which the training ends."""
-        return self.stop or self.steps
-
-    def times(self, factor: int) -> LoopConfig:
-        """The same loop with everything that is counted in epochs multiplied by the steps of an epoch."""
-        return replace(
-            self,
-            steps=self.steps * factor,
-            milestone=self.milestone * factor,
-            stop=self.stop * factor,
-            save_every=self.save_every * factor,
-            validate_every=self.validate_every * factor,
-        )
-
-    def rate(self, step: int) -> float:
-        """Learning rate of ``step`` (0-based)."""
-        rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
-        if self.schedule == "step":
-            return rate * (0.1 if self.milestone and step >= self.milestone else 1.0)
-        start = self.steps * (1 - self.decay)
-        if step <= start:
-            return rate
-        progress = min(1.0, (step - start) / (self.steps - start))
-        return rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-@dataclass(frozen=True, slots=True)
-class BatchRandomness:
-    """The randomness of one batch: the same for the same (seed, step, part)."""
-
-    batch: int
-    """Number of the batch since the beginning, over all processes."""
-    rng: np.random.Generator
-    torch: torch.Generator
-
-    @classmethod
-    def of(cls, seed: int, step: int, part: int, parts: int) -> BatchRandomness:
-        """``part`` of ``parts`` tells apart the batches of one step (accumulation, processes)."""
-        rng = np.random.default_rng((seed, step, part))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        return cls(step * parts + part, rng, generator)
-
-
 Losses = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
-class Loop:
+class Loop(Generic[M]):
     """Trains the parameters of ``model`` that require gradients.
 
     ``loss(draw)`` returns the named parts of one batch's loss; ``"loss"`` is the one to minimise. ``lr_factors`` maps
@@ -122,7 +37,7 @@ class Loop:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: M,
         loss: Callable[[BatchRandomness], Losses],
         config: LoopConfig,
         folder: Path,
@@ -154,7 +69,7 @@ class Loop:
     @property
     def checkpoint(self) -> Path:
         """The file a run resumes from."""
-        return self.folder / "last.pt"
+        return self.folder / CHECKPOINT
 
     def save(self) -> None:
         """Write the checkpoint; it appears whole or not at all."""
@@ -201,7 +116,7 @@ class Loop:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise WeightsError(f"{path}: made for another network ({first})") from error
         if self.rank == 0:
-            trim_log(self.folder / LOG, "step", self.step)
+            trim_log(self.folder / LOG, self.step)
 
     def run(self, validate: Callable[[int], Mapping[str, float]] | None = None) -> None:
         """Train to the configured step, saving and logging on the way; ``validate`` sees the averaged weights.
@@ -229,13 +144,18 @@ class Loop:
                 means = {k: round(v / seen, 5) for k, v in sums.items()}
                 seconds = round((time.monotonic() - began) / seen, 3)
                 self.log({"step": self.step, "lr": config.rate(self.step - 1), "seconds": seconds, **means})
+                minutes = (config.last - self.step) * seconds / 60
+                progress = "step %d/%d  loss %.4f  %.2f s a step  %.0f min left"
+                logging.getLogger("vidseg").info(progress, self.step, config.last, means["loss"], seconds, minutes)
                 began, seen, sums = time.monotonic(), 0, {}
             if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.last):
                 self.save()
             due = config.validate_every and self.step % config.validate_every == 0
             if validate is not None and self.rank == 0 and (due or self.step == config.last):
                 with self.averaged():
-                    self.log({"step": self.step, **{k: round(v, 5) for k, v in validate(self.step).items()}})
+                    scores = validate(self.step)
+                if scores:
+                    self.log({"step": self.step, **{k: round(v, 5) for k, v in scores.items()}})
                 began = time.monotonic()
 
     def _step(self) -> dict[str, float]:
@@ -252,7 +172,7 @@ class Loop:
                 totals[name] = totals.get(name, 0.0) + float(value.detach()) / config.accumulate
         self._share_gradients()
         if config.clip:
-            nn.utils.clip_grad_norm_(self.trained.values(), config.clip)
+            totals["norm"] = float(nn.utils.clip_grad_norm_(self.trained.values(), config.clip))
         if not math.isfinite(totals["loss"]):
             raise WeightsError(f"training diverged at step {self.step}: loss is {totals['loss']}; lower lr")
         self._whole = False

@@ -9,8 +9,8 @@ from typing import Literal
 from vidseg.errors import UsageError
 from vidseg.sam.config import SamConfig
 from vidseg.training.batches import PromptMix
-from vidseg.training.loop import LoopConfig
 from vidseg.training.scenes import SceneConfig
+from vidseg.training.schedule import LoopConfig
 
 Feature = Literal["decoder", "final", "early", "fusion"]
 

@@ -12,6 +12,8 @@ from vidseg.atomic_files import atomic_file
 from vidseg.errors import UsageError
 from vidseg.names import printable
 
+CHECKPOINT = "last.pt"
+"""What a training goes on from, in its folder."""
 LOG = "log.jsonl"
 """The log of a training in its folder: one JSON object per line."""
 
@@ -56,21 +58,21 @@ def check_recipe(path: Path, text: object, recipe: Mapping[str, Any] | None) -> 
         )
 
 
-def trim_log(path: Path, key: str, last: int) -> None:
-    """Remove what the log says of steps (``key``) after ``last``: a resumed training does them again."""
+def trim_log(path: Path, last: int) -> None:
+    """Remove what the log says of steps after ``last``: a resumed training does them again."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
         return
-    kept = [line for line in lines if _at(line, key) <= last]
+    kept = [line for line in lines if _step(line) <= last]
     if len(kept) < len(lines):
         with atomic_file(path) as file:
             file.writelines(kept)
 
 
-def _at(line: bytes, key: str) -> float:
+def _step(line: bytes) -> float:
     """The step of a line; a line that was cut off is after all others."""
     try:
-        return float(json.loads(line)[key]) if line.endswith(b"\n") else float("inf")
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")

@@ -25,13 +25,14 @@ from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch, make_batch
 from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
-from vidseg.training.loop import BatchRandomness, Loop, matching, set_trainable
+from vidseg.training.loop import Loop, matching, set_trainable
 from vidseg.training.objectives import base_loss, hq_loss, whole_loss
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
 from vidseg.training.resume import flatten
 from vidseg.training.scenes import SceneMaker
+from vidseg.training.schedule import BatchRandomness
 from vidseg.training.splits import dev_clips, held_out, shows_clip
 from vidseg.weights.fetch import file_digest
 from vidseg.weights.read import read_weights

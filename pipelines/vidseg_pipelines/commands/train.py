@@ -19,6 +19,7 @@ from vidseg.locks import file_lock
 from vidseg.options import load_yaml
 from vidseg.runtime import resolve_device
 from vidseg.training.recipe import Recipe
+from vidseg.training.resume import CHECKPOINT
 from vidseg.training.trainer import train
 
 _LONGEST_VALIDATION = timedelta(days=7)
@@ -76,8 +77,6 @@ class TrainHqCommand:
 def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
     recipe = load_yaml(Recipe, command.config)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if not command.resume and (command.output / "last.pt").exists():
-        raise OutputError(f"{command.output}: holds a training run already; add --resume or name another folder")
     device = resolve_device(command.device)
     if world > 1:
         torch.distributed.init_process_group("gloo", timeout=_LONGEST_VALIDATION)
@@ -85,7 +84,7 @@ def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     try:
         rank = torch.distributed.get_rank() if world > 1 else 0
-        with only_training_in(command.output, rank), messages(rank):
+        with training_in(command.output, resume=command.resume, rank=rank):
             train(recipe, command.output, hq, command.resume, device, rank, world)
     finally:
         if world > 1:
@@ -94,27 +93,35 @@ def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
 
 
 @contextmanager
-def messages(rank: int = 0) -> Iterator[None]:
-    """Show what the training says of its data on standard error (errors alone in all processes but the first)."""
+def training_in(folder: Path, *, resume: bool = False, rank: int = 0) -> Iterator[None]:
+    """For a training that writes into ``folder``: it alone, and what it says is shown on standard error.
+
+    Of several processes only the first (``rank`` 0) locks, and only it shows more than errors.
+
+    Raises:
+        OutputError: the folder holds a training that is not to be resumed. UsageError: another process trains in it.
+    """
+    if not resume and rank == 0 and (folder / CHECKPOINT).exists():
+        raise OutputError(f"{folder}: holds a training already; add --resume or name another --output")
+    with _messages(logging.INFO if rank == 0 else logging.ERROR):
+        if rank:
+            yield
+            return
+        make_folder(folder)
+        busy = f"{folder}: another training is writing here; wait for it, or name another --output"
+        with file_lock(folder / "train.lock", busy, keep=False):
+            clear_parts(folder)
+            yield
+
+
+@contextmanager
+def _messages(lowest: int) -> Iterator[None]:
     logger, handler = logging.getLogger("vidseg"), logging.StreamHandler(sys.stderr)
     level = logger.level
-    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logger.setLevel(lowest)
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-@contextmanager
-def only_training_in(folder: Path, rank: int = 0) -> Iterator[None]:
-    """Refuse a folder in which another process trains at this moment (UsageError)."""
-    if rank:
-        yield
-        return
-    make_folder(folder)
-    busy = f"{folder}: another training is writing here; wait for it, or name another --output"
-    with file_lock(folder / "train.lock", busy, keep=False):
-        clear_parts(folder)
-        yield

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vidseg.errors import UsageError
+from vidseg.training.schedule import LoopConfig
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class TrainConfig:
     hardest: float = 0.15
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     threads: int = 1
+    """Threads of PyTorch and OpenCV; 0 leaves their own choice."""
     log_every: int = 20
     checkpoint_every: int = 200
 
@@ -83,6 +85,29 @@ class TrainConfig:
     def iterations(self) -> int:
         """Iterations of all stages."""
         return sum(stage.iterations for stage in self.stages)
+
+    @property
+    def loop(self) -> LoopConfig:
+        """The numbers of the optimisation."""
+        return LoopConfig(
+            steps=self.iterations,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            floor=0.0,
+            clip=self.clip_norm,
+            ema=self.ema,
+            seed=self.seed,
+            save_every=self.checkpoint_every,
+            validate_every=self.checkpoint_every,
+            log_every=self.log_every,
+        )
+
+    def hardest_share(self, iteration: int) -> float:
+        """The share of the pixels that count in the cross-entropy of ``iteration`` (from 0)."""
+        done = iteration / self.iterations - self.bootstrap_start
+        phase = done / max(1e-6, self.bootstrap_end - self.bootstrap_start)
+        return 1 - (1 - self.hardest) * min(1.0, max(0.0, phase))
 
     def stage_at(self, iteration: int) -> TrainingStage:
         """The stage ``iteration`` (from 0) belongs to."""

@@ -30,8 +30,8 @@ def compact_config(dimensions: Mapping[str, Any]) -> XMemConfig:
 
 def normalise(frames: Tensor) -> Tensor:
     """uint8 (..., H, W, 3) -> float (..., 3, H, W), normalised with ImageNet's mean and std."""
-    scaled = (frames.float() / 255 - torch.tensor(_MEAN)) / torch.tensor(_STD)
-    return scaled.movedim(-1, -3)
+    mean, std = (torch.tensor(v, device=frames.device) for v in (_MEAN, _STD))
+    return ((frames.float() / 255 - mean) / std).movedim(-1, -3)
 
 
 @torch.no_grad()
