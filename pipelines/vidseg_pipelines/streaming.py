@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
+from vidseg.heap import share_one_heap, trim_heap
 from vidseg.types import Frame, FrameMasks, Sink
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.segmenter import Segmenter
@@ -16,6 +17,9 @@ from vidseg_pipelines.threads import Prefetch, WriteBehind
 
 Snapshot = Callable[[int], Callable[[], None] | None]
 Advance = Callable[[int, int], None]
+
+TRIM_EVERY = 100
+"""Frames after which the heap gives back what is free in it."""
 
 
 def stream(
@@ -35,6 +39,7 @@ def stream(
     that it returns, if any, runs when every frame before ``next_frame`` has been written. ``cancel()`` makes ``frames``
     end, also while it waits for the next one.
     """
+    share_one_heap()
     reader = Prefetch(frames, size=2 * batch, cancel=cancel)
     writer = WriteBehind(size=4 * batch)
 
@@ -49,7 +54,7 @@ def stream(
         if results:
             advance(len(results), len(results[-1][1].ids))
 
-    done = False
+    done, read = False, 0
     try:
         iterator = iter(reader)
         while True:
@@ -58,6 +63,9 @@ def stream(
             if not group:
                 break
             deliver(segmenter.step(group))
+            if read // TRIM_EVERY < (read + len(group)) // TRIM_EVERY:
+                trim_heap()
+            read += len(group)
             task = snapshot(group[-1].index + 1)
             if task is not None:
                 writer(task)
