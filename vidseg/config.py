@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,11 +15,12 @@ import tyro
 from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.limits import HIGHEST_LIMIT, PIXEL_LIMIT
+from vidseg.names import check_label, printable
 from vidseg.options import from_mapping as from_mapping
 from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
 
-SAVES = ("davis", "ytvis", "coco", "mots", "overlay", "report")
+SAVES = ("davis", "ytvis", "coco", "coco-results", "mots", "labelme", "overlay", "report")
 
 TEXT = "text"
 """Name of the detector that ``text`` is for."""
@@ -62,11 +64,17 @@ class RunConfig:
     of a box they belong together; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
     """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
+    label: _Repeat = ()
+    """ID=NAME - name of an object, which all files carry. May be repeated; several objects may have one name."""
+    classes: Path | None = field(default=None, metadata=_NO_MATTER)
+    """Names of all classes, which so have the same numbers in the files of every run: a text file with one per line, or
+    YAML or JSON (see docs/formats.md)."""
     boxes: Path | None = None
     """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), csv
     with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
-    """What to write besides the journal, comma-separated: davis, ytvis, coco, mots, overlay, report; or none."""
+    """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, labelme, overlay,
+    report (see docs/formats.md); or none."""
     refine: Literal["auto", "box", "none"] = "auto"
     """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
     tracker knows and kept only where both agree. none: the tracker's own masks."""
@@ -151,12 +159,18 @@ class RunConfig:
         if self.text is not None and self.detector != TEXT:
             raise UsageError(f"--text needs --detect-with {TEXT}; --detect-with {self.detector} takes none")
         self.all_detector_options()
+        self.names  # noqa: B018  (raises on a malformed name)
         self.frame_range  # noqa: B018  (raises on a malformed range)
 
     @property
     def saves(self) -> tuple[str, ...]:
         """Names of ``save``, in order."""
         return tuple(s for s in (p.strip() for p in self.save.split(",")) if s and s != "none")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of objects by id, from ``label``."""
+        return names_by_id(self.label)
 
     @property
     def frame_range(self) -> tuple[int, int | None]:
@@ -199,6 +213,23 @@ class RunConfig:
     def digest(self) -> str:
         """sha256 of :meth:`content`."""
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+
+
+def names_by_id(labels: Sequence[str]) -> dict[int, str]:
+    """``ID=NAME`` texts of ``--label`` as a mapping.
+
+    Raises:
+        UsageError: another form, a name with control characters, two names for one id.
+    """
+    names: dict[int, str] = {}
+    for text in labels:
+        number, equals, name = text.partition("=")
+        if not equals or not number.strip().isdecimal() or int(number) < 1:
+            raise UsageError(f"--label {printable(text)}: ID=NAME expected, e.g. 1=bear")
+        name = check_label(f"--label of object {int(number)}", name.strip())
+        if names.setdefault(int(number), name) != name:
+            raise UsageError(f"--label: object {int(number)} has two names, '{names[int(number)]}' and '{name}'")
+    return names
 
 
 def check_seconds(flag: str, seconds: float) -> None:

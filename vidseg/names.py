@@ -8,6 +8,8 @@ import secrets
 import unicodedata
 from pathlib import Path
 
+from vidseg.errors import UsageError
+
 _UNSAFE = re.compile(r"[^\w.\- ]+")
 _MAX_BYTES = 120
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -31,6 +33,19 @@ def safe_name(text: str) -> str:
 def printable(text: str) -> str:
     """``text`` in one line, without control characters, which could move the cursor or turn the writing direction."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def check_label(where: str, label: str) -> str:
+    """The name of an object or class as it goes into files: some text in one line.
+
+    Raises:
+        UsageError: it is empty or has control characters; ``where`` says whose name it is.
+    """
+    if not label.strip():
+        raise UsageError(f"{where}: an empty name")
+    if not label.isprintable():
+        raise UsageError(f"{where}: the name '{printable(label)}' has control characters")
+    return label
 
 
 def part_of(path: Path) -> Path:

@@ -67,10 +67,15 @@ def check_prompts(prompts: Sequence[Prompt]) -> None:
     """Refuse what is wrong whatever the frames are.
 
     Raises:
-        UsageError: an id twice on a frame, a mask without a pixel.
+        UsageError: an id twice on a frame, a mask without a pixel, two names for one id.
     """
     seen: set[tuple[int, int]] = set()
+    names: dict[int, str] = {}
     for prompt in prompts:
+        if prompt.label is not None and names.setdefault(prompt.object_id, prompt.label) != prompt.label:
+            raise UsageError(
+                f"object {prompt.object_id} has two names, '{names[prompt.object_id]}' and '{prompt.label}'"
+            )
         if (prompt.frame_index, prompt.object_id) in seen:
             raise UsageError(f"{_place(prompt)} is given twice")
         seen.add((prompt.frame_index, prompt.object_id))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.errors import UsageError
+from vidseg.names import check_label
 
 if TYPE_CHECKING:  # torch is heavy, and nothing here needs it at run time
     import torch
@@ -145,9 +146,13 @@ class Prompt(ShapeRepr):
     points: tuple[tuple[float, float], ...] = ()
     point_labels: tuple[int, ...] = ()
     mask: npt.NDArray[np.bool_] | None = None
+    label: str | None = None
+    """Name of the object, the class that files give it."""
 
     def __post_init__(self) -> None:
         """Check that the prompt says something and is well-formed."""
+        if self.label is not None:
+            check_label(f"object {self.object_id}", self.label)
         if self.frame_index < 0 or self.object_id < 1:
             raise UsageError(
                 f"prompt frame {self.frame_index}, object {self.object_id}: frame >= 0 and object >= 1 wanted"
@@ -285,7 +290,8 @@ class Tracker(Protocol):
     """Who is where. One instance follows the objects of one video, frame by frame.
 
     A tracker may also have ``warnings`` and ``notes``, lists of str that grow while it works: what of its own input
-    came to nothing (the run is then done in part), and what a user should know of how it worked. One that knows boxes
+    came to nothing (the run is then done in part), and what a user should know of how it worked; and ``classes``, the
+    numbers that a data set gives the names of its labels (a detector may have them too). One that knows boxes
     only says so by ``gives_masks = False``; one that can let go of objects is a :class:`RemovesObjects` too.
     """
 

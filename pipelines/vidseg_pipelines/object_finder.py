@@ -39,6 +39,7 @@ class ObjectFinder:
         max_objects: int = 5,
         detect_every: int = 0,
         named: Iterable[int] = (),
+        names: Mapping[int, str] | None = None,
         search: bool = True,
         zoom: Zoom = "auto",
         forget: Callable[[Sequence[int]], None] | None = None,
@@ -51,12 +52,15 @@ class ObjectFinder:
             max_objects: most objects to follow.
             detect_every: frames between two searches; 0: only until something is found.
             named: ids that the user's prompts have, now or later.
+            names: what the user calls objects, by id; goes before the names of detectors and trackers.
             search: begin to search on the first frame.
             zoom: whether found objects are drawn closely, see :mod:`vidseg.sam.zoom`.
             forget: makes the tracker let go of objects; without it none is forgotten and none takes its place.
         """
         self.sam, self.detector = sam, detector
         self.max_objects, self.detect_every = max_objects, detect_every
+        self.names = dict(names or {})
+        """What the user calls objects, by id."""
         self._forget = forget
         self.zoom: Zoom = zoom
         self._searching = search
@@ -115,7 +119,7 @@ class ObjectFinder:
             proposals,
             frame.index,
             first_id=self._highest_id + 1,
-            known=[(mask, self._labels.get(i)) for i, mask in {**given, **last}.items()],
+            known=[(mask, self._label_of(i)) for i, mask in {**given, **last}.items()],
             max_objects=self._room(),
             draw=draw,
         )
@@ -130,14 +134,18 @@ class ObjectFinder:
         return [prompt for prompt, _ in found]
 
     def observe(self, tracks: Tracks) -> Tracks:
-        """Take note of who is visible. Returns the tracks with the classes that the detector gave their objects."""
+        """Take note of who is visible. Returns the tracks with the names that the user or the detector gave."""
         visible = set(tracks.ids.tolist())
         self._absent = {i: 0 if i in visible else frames + 1 for i, frames in self._absent.items()}
         if (self.detect_every or self._searching) and tracks.masks is not None:
             self._seen = dict(zip(tracks.ids.tolist(), tracks.masks, strict=True))
-        if not self._labels or tracks.labels is not None:
-            return tracks
-        return replace(tracks, labels=tuple(self._labels.get(int(i)) for i in tracks.ids))
+        ids = tracks.ids.tolist()
+        if tracks.labels is None and (self._labels or self.names):
+            return replace(tracks, labels=tuple(self._label_of(i) for i in ids))
+        if tracks.labels is not None and not self.names.keys().isdisjoint(ids):
+            labels = (self.names.get(i, label) for i, label in zip(ids, tracks.labels, strict=True))
+            return replace(tracks, labels=tuple(labels))
+        return tracks
 
     def state_dict(self) -> State:
         """Everything that later frames depend on; its size does not depend on how many objects there were."""
@@ -164,6 +172,9 @@ class ObjectFinder:
         masks = state.get("masks")
         seen = json.loads(str(state["seen"]))
         self._seen = dict(zip(seen, masks.numpy(), strict=True)) if isinstance(masks, torch.Tensor) else {}
+
+    def _label_of(self, object_id: int) -> str | None:
+        return self.names.get(object_id) or self._labels.get(object_id)
 
     def _room(self) -> int:
         """How many new objects may be followed."""

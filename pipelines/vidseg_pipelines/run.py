@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
-from vidseg.errors import UsageError
+from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
 from vidseg.names import safe_name
 from vidseg.outputs.folder import claimed, keep_apart
@@ -104,10 +105,22 @@ def run_video(
             boxes=config.box, points=config.point, masks=config.mask, video=source.info, first_frame=first
         )
         _check_frames(prompts, config, source.info)
+        classes = None if config.classes is None else _read_classes(config)
         folder = config.output or Path("runs") / safe_name(source.info.name)
-        keep_apart(input_files(config), output_files(folder))
+        keep_apart(input_files(config), output_files(folder, config.saves))
         with claimed(folder):
-            return _run_in(folder, config, source, prompts, loaders or Loaders(), on_start)
+            return _run_in(folder, config, source, prompts, classes, loaders or Loaders(), on_start)
+
+
+def _read_classes(config: RunConfig) -> ClassSet:
+    """The class file of a run (UsageError: it lacks a name of ``--label``)."""
+    assert config.classes is not None
+    classes = read_classes(config.classes)
+    for object_id, name in config.names.items():
+        if name not in classes.ids:
+            near = did_you_mean(name, classes.names)
+            raise UsageError(f"--label {object_id}={name}{near}: {config.classes} has no such class")
+    return classes
 
 
 def _run_in(
@@ -115,6 +128,7 @@ def _run_in(
     config: RunConfig,
     source: Source,
     prompts: Sequence[Prompt],
+    classes: ClassSet | None,
     loaders: Loaders,
     on_start: Started | None,
 ) -> RunSummary:
@@ -131,6 +145,9 @@ def _run_in(
     clock = StageClock()
     with clock("load"):
         sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
+    numbers = classes.ids if classes else getattr(detector, "classes", None) or getattr(tracker, "classes", None)
+    if numbers:
+        manifest["classes"] = dict(numbers)
     if source.live and tracker.lookahead == sys.maxsize:
         raise UsageError(
             f"--tracker {config.tracker} with these settings holds every frame back until the end, and a live"
@@ -145,6 +162,7 @@ def _run_in(
         sam,
         Refiner(sam, RefineOptions(config.refine, zoom=config.zoom)),
         prompts=prompts,
+        names=config.names,
         max_objects=config.max_objects,
         detector=detector,
         detect_every=config.detect_every,

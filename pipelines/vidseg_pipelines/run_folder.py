@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -17,7 +18,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError, output_error
 from vidseg.files import data_files, is_pattern, matches
 from vidseg.names import is_part
-from vidseg.outputs.layout import DAVIS, LOCK, MANIFEST, OUTPUTS
+from vidseg.outputs.layout import EXPORTED, FOLDERS, LOCK, MANIFEST, OUTPUTS
 from vidseg.prompt_text import mask_file
 from vidseg.registry import weights_used
 from vidseg.types import VideoInfo
@@ -103,7 +104,7 @@ def input_files(config: RunConfig) -> list[str | Path]:
     if address.kind in ("file", "stdin"):
         stills = matches(address.url) if is_pattern(address.url) else []
         files += [address.url, *stills, *_video_in(Path(address.url))]
-    return files if config.config is None else [*files, config.config]
+    return [*files, *(path for path in (config.config, config.classes) if path is not None)]
 
 
 def _boxes_of(config: RunConfig) -> list[Path]:
@@ -120,9 +121,9 @@ def _video_in(path: Path) -> list[Path]:
     return []
 
 
-def output_files(folder: Path) -> list[Path]:
-    """All that a run may write into its folder."""
-    return [folder / name for name in OUTPUTS]
+def output_files(folder: Path, saves: Iterable[str] = ()) -> list[Path]:
+    """All that a run that saves these formats may write into its folder."""
+    return [folder / name for name in dict.fromkeys([*OUTPUTS, *(EXPORTED[name] for name in saves)])]
 
 
 def check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
@@ -151,9 +152,9 @@ def clear_folder(folder: Path) -> None:
         OutputError: something cannot be removed.
     """
     try:
-        for path in output_files(folder):
-            if path.name == DAVIS and path.is_dir() and not path.is_symlink():
-                _clear_pngs(path)
+        for path in output_files(folder, saved_before(folder)):
+            if path.name in FOLDERS and path.is_dir() and not path.is_symlink():
+                _clear_made(path)
             elif path.is_symlink() or not path.is_dir():
                 path.unlink(missing_ok=True)
         clear_parts(folder)
@@ -168,16 +169,27 @@ def clear_unfinished(folder: Path) -> None:
         OutputError: they cannot be removed.
     """
     try:
-        for place in (folder, folder / DAVIS):
+        for place in (folder, *(folder / name for name in FOLDERS)):
             clear_parts(place)
     except OSError as error:
         raise output_error(folder, error) from error
 
 
-def _clear_pngs(folder: Path) -> None:
-    """Remove label maps, and the folder when nothing else is in it: it may be somebody else's."""
-    clear_parts(folder)
-    for path in list(folder.glob("*.png")):
-        path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
+def saved_before(folder: Path) -> list[str]:
+    """Formats that the run in a folder saved, as its manifest says."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        names = json.loads((folder / MANIFEST).read_bytes())["config"]["save"].split(",")
+        return [name.strip() for name in names if name.strip() in EXPORTED]
+    return []
+
+
+def _clear_made(folder: Path) -> None:
+    """Remove what a format writes into a folder, and the folder when nothing else is in it: it may be another's."""
+    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+        clear_parts(place)
+    for pattern in FOLDERS[folder.name]:
+        for path in list(folder.glob(pattern)):
+            path.unlink()
+    for place in sorted((folder, *(path for path in folder.rglob("*") if path.is_dir())), reverse=True):
+        if not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()

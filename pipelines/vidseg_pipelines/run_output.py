@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.config import RunConfig
-from vidseg.errors import InputError, OutputError, PartialError
+from vidseg.errors import InputError, OutputError
 from vidseg.outputs import (
-    EXPORTERS,
+    WRITERS,
     DavisSink,
     JournalSink,
     OverlaySink,
     ThumbnailSink,
+    export,
+    open_recording,
     read_journal,
     truncate_journal,
-    write_report,
 )
-from vidseg.outputs.layout import DAVIS, JOURNAL, OUTPUTS, OVERLAY, REPORT, SNAPSHOT
+from vidseg.outputs.layout import DAVIS, JOURNAL, OVERLAY, SNAPSHOT
 from vidseg.types import Frame, FrameMasks, Gap, Prompt, Sink, Source, VideoInfo
 from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.run_folder import clear_folder, clear_unfinished
+from vidseg_pipelines.run_folder import clear_folder, clear_unfinished, output_files, saved_before
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import Advance, stream
 from vidseg_pipelines.unused import UnusedPrompts
@@ -67,7 +68,7 @@ class RunSummary:
             tuple(manifest["objects"]),
             manifest["fps"],
             tuple(manifest["warnings"]),
-            tuple(folder / name for name in OUTPUTS if (folder / name).exists()),
+            tuple(path for path in output_files(folder, saved_before(folder)) if path.exists()),
             Gap(**manifest.get("gap", {})),
             tuple(manifest.get("notes", ())),
         )
@@ -226,15 +227,12 @@ class RunOutput:
 
     def _export(self) -> None:
         with self.clock("export"):
-            for name in self.config.saves:
-                if name == "report" and self.pictures is not None:
-                    path = self.folder / REPORT
-                    write_report(self.journal, path, title=self.source.info.name, pictures=self.pictures.pictures)
-                elif name in EXPORTERS and name != "davis":
-                    try:
-                        EXPORTERS[name](self.journal, self.folder)
-                    except PartialError as error:
-                        self.left_out.append(str(error))
+            names = [name for name in self.config.saves if name in WRITERS and name != "davis"]
+            if names:
+                recording = open_recording(self.journal)
+                if self.pictures is not None:
+                    recording = replace(recording, pictures=self.pictures.pictures)
+                self.left_out += export(recording, self.folder, names)
 
     def _losses(self) -> list[str]:
         """What of the input came to nothing."""

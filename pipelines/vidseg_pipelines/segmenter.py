@@ -47,6 +47,7 @@ class Segmenter:
         refiner: Refiner,
         *,
         prompts: Sequence[Prompt] = (),
+        names: Mapping[int, str] | None = None,
         max_objects: int = 5,
         detector: Detector | None = None,
         detect_every: int = 0,
@@ -54,6 +55,8 @@ class Segmenter:
         clock: StageClock | None = None,
     ) -> None:
         """A segmenter for one video; ``batch`` is the most frames that are encoded or refined at a time.
+
+        ``names`` are those of objects by id, besides the labels of the prompts.
 
         Raises:
             UsageError: settings that this tracker cannot work with.
@@ -74,6 +77,7 @@ class Segmenter:
             max_objects=max_objects,
             detect_every=detect_every,
             named=[p.object_id for p in prompts],
+            names={p.object_id: p.label for p in prompts if p.label is not None} | dict(names or {}),
             search=(not prompts or hasattr(detector, "nothing_found")) and not tracker.finds_objects,
             zoom=refiner.options.zoom,
             forget=tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None,

@@ -203,8 +203,8 @@ def test_width_must_fit_the_heads() -> None:
 def test_names_of_classes(choice, count, weights, first, last, numbers) -> None:
     classes = class_set(choice, count, weights)
     assert (classes.names[0], classes.names[-1]) == (first, last)
-    assert (classes.ids[0], classes.ids[-1]) == numbers
-    assert len(classes.names) == len(set(classes.names)) == len(classes.ids) == count
+    assert (classes.ids[first], classes.ids[last]) == numbers
+    assert len(classes.names) == len(set(classes.ids.values())) == count
 
 
 def test_names_of_another_data_set_are_refused() -> None:

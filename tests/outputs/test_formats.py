@@ -12,69 +12,38 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
+from exports import COUNT, SIZE, exported, frame, result, square, write_run
 from media import barcode_video, file_size_limit
 from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.evaluation.label_maps import read_label_map
 from vidseg.masks import bbox, davis_palette, decode, empty_rle, encode
 from vidseg.outputs import (
-    EXPORTERS,
+    WRITERS,
     DavisSink,
     JournalSink,
     OverlaySink,
     ThumbnailSink,
     draw_masks,
+    export,
+    open_recording,
     read_journal,
-    write_report,
 )
 from vidseg.outputs.folder import claimed
-from vidseg.outputs.layout import EXPORTED
 from vidseg.types import Frame, FrameMasks, VideoInfo
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 
-SIZE = 64, 120
-COUNT = 6
-
-
-def square(index: int, object_id: int) -> np.ndarray:
-    """Object 1 moves, object 2 is absent on frames 0 and 3, object 3 is never there."""
-    mask = np.zeros(SIZE, np.bool_)
-    if object_id == 1:
-        mask[10:30, 5 * index : 5 * index + 20] = True
-    elif object_id == 2 and index not in (0, 3):
-        mask[40:60, 80:100] = True
-        mask[45:50, 85:90] = False
-    return mask
-
-
-def result(index: int) -> FrameMasks:
-    ids = (1, 3) if index == 0 else (2, 1, 3)
-    rles = tuple(encode(square(index, i)) for i in ids)
-    scores = np.array([0.5 + 0.1 * i * index / COUNT for i in ids], np.float32)
-    labels = tuple({1: "dog", 2: None, 3: "cat"}[i] for i in ids)
-    boxes = np.array([bbox(r) for r in rles], np.float32)
-    return FrameMasks(index, index * 512, index / 25, ids, boxes, scores, labels, rles)
-
-
-def frame(index: int) -> Frame:
-    return Frame(index, index * 512, index / 25, np.full((*SIZE, 3), 100, np.uint8))
-
 
 @pytest.fixture
 def run(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    sink = JournalSink(folder / "masks.jsonl")
-    for index in range(COUNT):
-        sink.write(frame(index), result(index))
-    sink.close()
-    return folder
+    return write_run(tmp_path / "run")
 
 
 def test_ytvis(run):
-    path = EXPORTERS["ytvis"](run / "masks.jsonl", run)
+    path = exported("ytvis", run / "masks.jsonl", run)
     entries = json.loads(path.read_text())
-    assert [(e["id"], e["video_id"], e["category_id"], e["length"]) for e in entries] == [(1, 1, 2, 6), (2, 1, 1, 6)]
+    assert [(e["id"], e["video_id"], e["category_id"], e["length"]) for e in entries] == [(1, 1, 1, 6), (2, 1, 2, 6)]
+    assert [e["category_name"] for e in entries] == ["dog", "object"]
     for entry in entries:
         assert len(entry["segmentations"]) == COUNT
         for index, rle in enumerate(entry["segmentations"]):
@@ -85,20 +54,21 @@ def test_ytvis(run):
     seen = [k for k in range(COUNT) if k not in (0, 3)]
     assert entries[1]["score"] == pytest.approx(np.mean([0.5 + 0.2 * k / COUNT for k in seen]), abs=1e-6)
     before = path.read_bytes()
-    assert EXPORTERS["ytvis"](run / "masks.jsonl", run).read_bytes() == before
+    assert exported("ytvis", run / "masks.jsonl", run).read_bytes() == before
 
 
-def test_coco(run):
-    entries = json.loads(EXPORTERS["coco"](run / "masks.jsonl", run).read_text())
+def test_coco_results(run):
+    entries = json.loads(exported("coco-results", run / "masks.jsonl", run).read_text())
     assert len(entries) == COUNT + 4
     entry = next(e for e in entries if (e["image_id"], e["track_id"]) == (2, 1))
     assert entry["bbox"] == [10, 10, 20, 20]
     assert (coco.decode(entry["segmentation"]) == square(2, 1)).all()
     assert all(coco.area(e["segmentation"]) > 0 for e in entries)
+    assert {(e["track_id"], e["category_name"], e["category_id"]) for e in entries} == {(1, "dog", 1), (2, "object", 2)}
 
 
 def test_mots(run):
-    lines = EXPORTERS["mots"](run / "masks.jsonl", run).read_text().splitlines()
+    lines = exported("mots", run / "masks.jsonl", run).read_text().splitlines()
     assert len(lines) == COUNT + 4
     index, number, kind, height, width, counts = lines[-1].split(" ")
     assert (int(index), int(kind), int(height), int(width)) == (5, int(number) // 1000, *SIZE)
@@ -107,7 +77,7 @@ def test_mots(run):
 
 
 def test_davis(run):
-    folder = EXPORTERS["davis"](run / "masks.jsonl", run)
+    folder = exported("davis", run / "masks.jsonl", run)
     assert [p.name for p in sorted(folder.iterdir())] == [f"{k:05d}.png" for k in range(COUNT)]
     for index in range(COUNT):
         picture = Image.open(folder / f"{index:05d}.png")
@@ -131,15 +101,15 @@ def test_exports_carry_the_names_of_the_stills(tmp_path, form):
     names = [form.format(5 * k) for k in range(COUNT)]
     stems = [name.rpartition(".")[0] for name in names]
     journal = named_run(tmp_path / "run", names)
-    davis = EXPORTERS["davis"](journal, tmp_path)
+    davis = exported("davis", journal, tmp_path)
     assert {path.name for path in davis.iterdir()} == {f"{stem}.png" for stem in stems}
     assert (np.asarray(Image.open(davis / f"{stems[2]}.png")) == square(2, 1) + 2 * square(2, 2)).all()
-    labelme = EXPORTERS["labelme"](journal, tmp_path)
+    labelme = exported("labelme", journal, tmp_path)
     records = {path.name: json.loads(path.read_text()) for path in labelme.iterdir()}
     assert {name: record["imagePath"] for name, record in records.items()} == {
         f"{stem}.json": name for stem, name in zip(stems, names, strict=True)
     }
-    entries = json.loads(EXPORTERS["coco"](journal, tmp_path).read_text())
+    entries = json.loads(exported("coco-results", journal, tmp_path).read_text())
     assert {(e["image_id"], e["file_name"]) for e in entries} == set(enumerate(names))
 
 
@@ -177,14 +147,14 @@ def test_place_k_of_a_tube_is_frame_k_of_the_video(tmp_path):
         sink.write(frame(index), replace(one_object(index, 1), name=f"{index}.jpg"))
     sink.close()
     (tmp_path / "run.json").write_text(json.dumps({"video": {"codec": "images", "frame_count": 6}}))
-    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    (entry,) = json.loads(exported("ytvis", tmp_path / "masks.jsonl", tmp_path).read_text())
     assert entry["length"] == len(entry["segmentations"]) == 6
     assert entry["file_names"] == ["0.jpg", "1.jpg", None, "3.jpg", "4.jpg", None]
     for index, rle in enumerate(entry["segmentations"]):
         assert (rle is None) == (index in (2, 5))
         assert rle is None or (coco.decode(rle) == square(index, 1)).all()
     (tmp_path / "run.json").unlink()
-    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    (entry,) = json.loads(exported("ytvis", tmp_path / "masks.jsonl", tmp_path).read_text())
     assert entry["length"] == 5
 
 
@@ -194,14 +164,14 @@ def test_the_timeline_of_the_report_goes_by_frames(tmp_path):
         for index in indices:
             sink.write(frame(index), replace(one_object(0, 2 if index == 19 else 1), frame_index=index))
         sink.close()
-        page = write_report(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.html", title=name).read_text()
+        page = exported("report", tmp_path / f"{name}.jsonl", tmp_path).read_text()
         assert 'viewBox="0 0 10 26"' in page
         assert '<rect x="9" y=' in page  # object 2, on the last frame
 
 
 def test_labelme(run):
-    folder = EXPORTERS["labelme"](run / "masks.jsonl", run)
-    record = json.loads((folder / "00002.json").read_text())
+    folder = exported("labelme", run / "masks.jsonl", run)
+    record = json.loads((folder / "run_00002.json").read_text())
     assert (record["imageHeight"], record["imageWidth"]) == SIZE
     shapes = {s["group_id"]: s for s in record["shapes"]}
     assert set(shapes) == {1, 2}
@@ -218,8 +188,9 @@ def test_report_is_self_contained(run):
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in thumbnails.pictures.values())
     assert min(thumbnails.pictures) == 0
     assert max(thumbnails.pictures) >= 30  # spread over the whole video
-    path = write_report(run / "masks.jsonl", run / "report.html", title="a<b>", pictures=thumbnails.pictures)
-    page = path.read_text()
+    recording = replace(open_recording(run / "masks.jsonl"), video="a<b>", pictures=thumbnails.pictures)
+    assert export(recording, run, ["report"]) == []
+    page = (run / "report.html").read_text()
     assert "<title>a&lt;b&gt;</title>" in page
     assert page.count("<img") == len(thumbnails.pictures)
     assert page.count("<svg") == 2
@@ -282,8 +253,8 @@ def contents(folder):
 
 
 def test_every_export_has_the_name_that_the_layout_gives_it(run, tmp_path):
-    for name, export in EXPORTERS.items():
-        assert export(run / "masks.jsonl", tmp_path) == tmp_path / EXPORTED[name]
+    for name in WRITERS:
+        assert exported(name, run / "masks.jsonl", tmp_path).exists()
 
 
 def test_an_export_that_fails_changes_nothing(run, tmp_path):
@@ -340,14 +311,14 @@ def test_an_export_waits_for_nobody(run, tmp_path):
     assert contents(run) == before
 
 
-@pytest.mark.parametrize("name", ["ytvis", "coco", "mots", "report", "davis", "labelme"])
+@pytest.mark.parametrize("name", ["ytvis", "coco", "coco-results", "mots", "report", "davis", "labelme"])
 def test_a_full_disk_leaves_the_old_file_or_none(run, name):
     journal, before = run / "masks.jsonl", (run / "masks.jsonl").read_bytes()
     with file_size_limit(60), pytest.raises(OutputError, match="cannot write"):
-        EXPORTERS[name](journal, run)
+        export(open_recording(journal), run, [name])
     assert not [p for p in run.rglob("*") if p.is_file() and p != journal]
     assert journal.read_bytes() == before
-    EXPORTERS[name](journal, run)
+    export(open_recording(journal), run, [name])
 
 
 def test_empty_runs(tmp_path):
@@ -356,12 +327,12 @@ def test_empty_runs(tmp_path):
         nothing = FrameMasks(index, index, 0.0, (), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), ())
         sink.write(frame(index), nothing)
     sink.close()
-    assert json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text()) == []
-    assert json.loads(EXPORTERS["coco"](tmp_path / "masks.jsonl", tmp_path).read_text()) == []
-    assert EXPORTERS["mots"](tmp_path / "masks.jsonl", tmp_path).read_bytes() == b""
-    assert "2 frames, 0 objects" in EXPORTERS["report"](tmp_path / "masks.jsonl", tmp_path).read_text()
+    assert json.loads(exported("ytvis", tmp_path / "masks.jsonl", tmp_path).read_text()) == []
+    assert json.loads(exported("coco-results", tmp_path / "masks.jsonl", tmp_path).read_text()) == []
+    assert exported("mots", tmp_path / "masks.jsonl", tmp_path).read_bytes() == b""
+    assert "2 frames, 0 objects" in exported("report", tmp_path / "masks.jsonl", tmp_path).read_text()
     with pytest.raises(InputError, match="no objects in it"):
-        EXPORTERS["davis"](tmp_path / "masks.jsonl", tmp_path)
+        exported("davis", tmp_path / "masks.jsonl", tmp_path)
     assert len(list(read_journal(tmp_path / "masks.jsonl"))) == 2
 
 
@@ -373,9 +344,9 @@ def test_a_journal_from_a_later_frame_on(tmp_path):
         masks = FrameMasks(index, index, 0.0, (1,), bbox(rle)[None], np.ones(1, np.float32), (None,), (rle,))
         sink.write(frame(index), masks)
     sink.close()
-    (entry,) = json.loads(EXPORTERS["ytvis"](tmp_path / "masks.jsonl", tmp_path).read_text())
+    (entry,) = json.loads(exported("ytvis", tmp_path / "masks.jsonl", tmp_path).read_text())
     assert [k for k, rle in enumerate(entry["segmentations"]) if rle] == [100, 101, 102]
-    folder = EXPORTERS["davis"](tmp_path / "masks.jsonl", tmp_path)
+    folder = exported("davis", tmp_path / "masks.jsonl", tmp_path)
     assert sorted(p.name for p in folder.iterdir()) == ["00100.png", "00101.png", "00102.png"]
 
 

@@ -443,3 +443,35 @@ print(long - short)
 def _with(config: RunConfig, **changes: object) -> RunConfig:
 
     return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def test_names_of_objects_are_in_every_file(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("ant\nbear\nfox\n")
+    named = _with(config, label=("1=fox", "2=bear"), classes=classes, save="ytvis,coco,labelme")
+    folder = run_video(named).folder
+    assert {masks.labels for masks in read_journal(folder / "masks.jsonl")} == {("fox", "bear")}
+    entries = json.loads((folder / "ytvis.json").read_text())
+    assert [(e["category_id"], e["category_name"]) for e in entries] == [(3, "fox"), (2, "bear")]
+    assert [c["name"] for c in json.loads((folder / "coco.json").read_text())["categories"]] == ["ant", "bear", "fox"]
+    classes.unlink()  # the run knows the numbers
+    assert main(["export", str(folder), "--to", "coco-results"]) == 0
+    assert {e["category_id"] for e in json.loads((folder / "coco_results.json").read_text())} == {2, 3}
+
+
+def test_a_name_outside_the_class_file_is_refused(config: RunConfig, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.txt"
+    classes.write_text("ant\nbear\n")
+    with pytest.raises(UsageError, match=r"--label 1=bera \(did you mean 'bear'\?\): .*classes\.txt has no such class"):
+        run_video(_with(config, label=("1=bera",), classes=classes))
+    assert not (config.output or Path()).exists()
+
+
+def test_overwrite_removes_the_folders_of_formats_and_nothing_else_in_them(config: RunConfig) -> None:
+    folder = run_video(_with(config, save="labelme,davis")).folder
+    (folder / "labelme" / "notes.txt").write_text("mine")
+    run_video(_with(config, save="none", overwrite=True))
+    assert [path.name for path in (folder / "labelme").iterdir()] == ["notes.txt"]
+    assert not (folder / "davis").exists()

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +18,7 @@ from toys import BoxesEverywhere, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.errors import InputError
 from vidseg.names import printable, safe_name
-from vidseg.outputs import EXPORTERS
+from vidseg.outputs import export, open_recording
 from vidseg.types import Frame, Prompt, Source, Tracks
 from vidseg.video import LiveSource
 from vidseg_pipelines import progress
@@ -142,13 +141,15 @@ def test_labels_of_objects(tmp_path: Path) -> None:
     saves = "davis,ytvis,coco,mots,overlay,report"
     config = RunConfig(input=str(video), tracker="boxes", save=saves, output=out, refine="box", batch=2)
     run_video(config, loaders=Loaders(lambda config: tiny_sam(), lambda config: Labelled(2)))
-    EXPORTERS["labelme"](out / "masks.jsonl", out)
+    export(open_recording(out / "masks.jsonl"), out, ["labelme"])
     assert {path.name for path in tmp_path.iterdir()} == {"v.mp4", "out"}
     assert "<script>" not in (out / "report.html").read_text()
     assert len((out / "masks.jsonl").read_bytes().splitlines()) == 2
     assert all(len(line.split(" ")) == 6 for line in (out / "mots.txt").read_text().splitlines())
-    assert json.loads((out / "labelme" / "00000.json").read_bytes())["shapes"][0]["label"] == LABEL
-    assert np.unique([entry["category_id"] for entry in json.loads((out / "coco.json").read_bytes())]).tolist() == [1]
+    assert json.loads((out / "labelme" / "v_00000.json").read_bytes())["shapes"][0]["label"] == printable(LABEL).strip()
+    coco = json.loads((out / "coco.json").read_bytes())
+    assert [category["name"] for category in coco["categories"]] == [printable(LABEL).strip()]
+    assert {entry["category_id"] for entry in coco["annotations"]} == {coco["categories"][0]["id"]}
 
 
 def test_messages_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
-from vidseg.errors import PartialError
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
-from vidseg.outputs.journal import journal_size, read_journal
+from vidseg.outputs.recording import Recording
 from vidseg.types import Frame, FrameMasks
 
 MAX_PALETTE_ID = 255
@@ -61,18 +61,15 @@ class DavisSink:
         """Every file is finished when it is written."""
 
 
-def export_davis(journal: Path, folder: Path) -> Path:
-    """PNGs of all frames of a journal, in ``FOLDER/davis``.
+def write_davis(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, list[str]]:
+    """PNGs of all frames, in ``FOLDER/davis``; returns :attr:`DavisSink.warnings`.
 
     Raises:
-        InputError: unreadable or without objects.
+        InputError: the size of the frames is not known.
         OutputError: see :meth:`DavisSink.write`.
-        PartialError: frames were left out, see :attr:`DavisSink.warnings`.
     """
-    size = journal_size(journal)
+    size = recording.hw
     sink = DavisSink(folder / "davis")
-    for masks in read_journal(journal):
+    while (masks := (yield)) is not None:
         sink.write_masks(masks, *size)
-    if sink.warnings:
-        raise PartialError("; ".join(sink.warnings[:3]))
-    return folder / "davis"
+    return sink.warnings[:3]

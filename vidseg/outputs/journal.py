@@ -138,27 +138,6 @@ def truncate_journal(path: Path, before: int | None = None) -> int:
     return count
 
 
-def journal_size(path: Path) -> tuple[int, int]:
-    """(height, width) of the frames.
-
-    Raises:
-        InputError: the journal holds no object, so that its size is not known.
-    """
-    for masks in read_journal(path):
-        if masks.rles:
-            return masks.rles[0].height, masks.rles[0].width
-    raise InputError(f"{path}: no objects in it")
-
-
-def count_of_stills(journal: Path) -> int:
-    """How many stills the run had, as ``run.json`` beside the journal says; 0 for a video: its header may be wrong."""
-    try:
-        video = json.loads((journal.parent / "run.json").read_bytes())["video"]
-        return int(video["frame_count"]) if video["codec"] == "images" else 0
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0
-
-
 def _whole_lines(path: Path) -> Iterator[tuple[FrameMasks, int]]:
     """Results and the position in the file after each."""
     try:

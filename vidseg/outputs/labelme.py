@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Generator
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
@@ -11,47 +12,47 @@ import numpy as np
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.masks.rle import decode_window
-from vidseg.outputs.journal import journal_size, read_journal
-from vidseg.types import Rle
+from vidseg.outputs.recording import Recording
+from vidseg.types import FrameMasks, Rle
 
 _TOLERANCE = 1.0  # pixels a polygon may leave the mask's edge
 
 
-def export_labelme(journal: Path, folder: Path) -> Path:
-    """Write ``FOLDER/labelme/STEM.json`` per frame: the stem of the frame's own file, else its index as ``%05d``.
+def write_labelme(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
+    """Write ``FOLDER/labelme/STEM.json`` per frame, the stem being that of its picture.
 
-    Polygons are outer edges (holes are filled), ``group_id`` is the object id.
+    ``group_id`` is the object id.
 
     Raises:
-        InputError: the journal is unreadable or without objects.
+        InputError: the size of the frames is not known.
         OutputError: a file cannot be written.
     """
-    height, width = journal_size(journal)
+    height, width = recording.hw
     target = make_folder(folder / "labelme")
-    for masks in read_journal(journal):
+    while (masks := (yield)) is not None:
+        picture = recording.picture(masks)
         shapes: list[dict[str, Any]] = [
             {
-                "label": label or f"object {object_id}",
+                "label": recording.name_of(object_id),
                 "points": polygon,
                 "group_id": object_id,
                 "shape_type": "polygon",
                 "flags": {},
             }
-            for object_id, label, rle in zip(masks.ids, masks.labels, masks.rles, strict=True)
+            for object_id, rle in zip(masks.ids, masks.rles, strict=True)
             for polygon in polygons(rle)
         ]
         record: dict[str, Any] = {
             "version": "5.5.0",
             "flags": {},
             "shapes": shapes,
-            "imagePath": masks.name or f"{masks.stem}.jpg",
+            "imagePath": picture,
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
         }
-        with atomic_file(target / f"{masks.stem}.json") as file:
+        with atomic_file(target / f"{PurePath(picture).stem}.json") as file:
             file.write(json.dumps(record).encode())
-    return target
 
 
 def polygons(rle: Rle) -> list[list[list[float]]]:

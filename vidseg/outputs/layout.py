@@ -15,6 +15,7 @@ LOCK = "run.lock"
 EXPORTED: Mapping[str, str] = {
     "ytvis": "ytvis.json",
     "coco": "coco.json",
+    "coco-results": "coco_results.json",
     "mots": "mots.txt",
     "davis": DAVIS,
     "labelme": "labelme",
@@ -23,15 +24,22 @@ EXPORTED: Mapping[str, str] = {
 }
 """Format to the file or folder that an export of it writes."""
 
+FOLDERS: Mapping[str, tuple[str, ...]] = {
+    DAVIS: ("*.png",),
+    "labelme": ("*.json", "*.jpg"),
+}
+"""Folder to the files in it that a format writes, as patterns."""
+
 OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
     MANIFEST,
     OVERLAY,
     DAVIS,
     "ytvis.json",
     "coco.json",
+    "coco_results.json",
     "mots.txt",
     REPORT,
     JOURNAL,
     SNAPSHOT,
 )
-"""All that a run writes."""
+"""All that a run writes, but for the folders of formats that were asked for (``FOLDERS``)."""

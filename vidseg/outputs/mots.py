@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import PartialError
-from vidseg.masks.rle import area
-from vidseg.outputs.categories import category_ids
-from vidseg.outputs.journal import read_journal
+from vidseg.outputs.recording import Recording
+from vidseg.types import FrameMasks
 
-_PER_CLASS = 1000
+PER_CLASS = 1000
+"""Objects of one class, and one."""
 
 
-def export_mots(journal: Path, folder: Path) -> Path:
+def write_mots(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
     """Write ``FOLDER/mots.txt``.
 
     Raises:
-        InputError: the journal is unreadable.
         OutputError: the file cannot be written.
         PartialError: an object id over 999, which the format cannot hold; nothing is written.
     """
-    path = folder / "mots.txt"
-    categories = category_ids(journal)
-    with atomic_file(path) as file:
-        for masks in read_journal(journal):
+    with atomic_file(folder / "mots.txt") as file:
+        while (masks := (yield)) is not None:
             for object_id, label, rle in zip(masks.ids, masks.labels, masks.rles, strict=True):
-                if not area(rle):
-                    continue
-                if object_id >= _PER_CLASS:
+                if object_id >= PER_CLASS:
                     raise PartialError(
-                        f"mots.txt is left out: object {object_id} does not fit, MOTS ids end at {_PER_CLASS - 1}"
+                        f"mots.txt is left out: object {object_id} does not fit, MOTS ids end at {PER_CLASS - 1}"
                     )
-                kind = categories[label]
-                number = kind * _PER_CLASS + object_id
+                kind = recording.classes.id_of(label)
+                number = kind * PER_CLASS + object_id
                 text = f"{masks.frame_index} {number} {kind} {rle.height} {rle.width} "
                 file.write(text.encode() + rle.counts + b"\n")
-    return path

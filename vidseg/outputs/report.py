@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 from vidseg.atomic_files import atomic_file
 from vidseg.masks.palette import color_of
 from vidseg.masks.rle import area
-from vidseg.outputs.journal import read_journal
 from vidseg.outputs.overlay import draw_masks
+from vidseg.outputs.recording import Recording
 from vidseg.types import Frame, FrameMasks, Gap
 
 _BINS = 240  # columns of a timeline: the page has the same size for any length of video
@@ -68,44 +68,35 @@ class _Life:
     bins: dict[int, int] = field(default_factory=dict)
 
 
-def export_report(journal: Path, folder: Path) -> Path:
-    """Write ``FOLDER/report.html`` without pictures (a journal has none)."""
-    return write_report(journal, folder / "report.html", title=journal.parent.name)
-
-
-def write_report(journal: Path, path: Path, *, title: str, pictures: Mapping[int, bytes] | None = None) -> Path:
-    """Write the page; ``pictures`` are JPEGs by frame index.
+def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
+    """Write ``FOLDER/report.html``.
 
     Raises:
-        InputError: the journal is unreadable.
         OutputError: the page cannot be written.
     """
-    count, duration, gap, first, last = 0, 0.0, Gap(), 0, -1
-    for masks in read_journal(journal):
-        count, duration, gap = count + 1, masks.time_s, gap + masks.gap
-        first, last = first if count > 1 else masks.frame_index, masks.frame_index
-    span = last + 1 - first  # more than the count where frames could not be read
+    duration, gap = 0.0, Gap()
+    span = recording.end - recording.first  # more than the count where frames could not be read
     width = max(1, -(-span // _BINS))
     lives: dict[int, _Life] = {}
-    for masks in read_journal(journal):
-        _add(lives, masks, (masks.frame_index - first) // width)
+    while (masks := (yield)) is not None:
+        duration, gap = masks.time_s, gap + masks.gap
+        _add(lives, masks, (masks.frame_index - recording.first) // width)
     rows = "".join(_row(object_id, life, -(-span // width)) for object_id, life in sorted(lives.items()))
     figures = "".join(
         f'<figure><img alt="frame {index}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
         f"<figcaption>frame {index}</figcaption></figure>"
-        for index, jpeg in sorted((pictures or {}).items())
+        for index, jpeg in sorted(recording.pictures.items())
     )
-    name = html.escape(title)
+    name = html.escape(recording.video)
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title><style>{_STYLE}</style>'
-        f"<h1>{name}</h1><p>{count} frames, {len(lives)} objects, last frame at {duration:.2f} s.{_lost(gap)}</p>"
-        f"{figures}"
+        f"<h1>{name}</h1><p>{recording.count} frames, {len(lives)} objects, last frame at {duration:.2f} s.{_lost(gap)}"
+        f"</p>{figures}"
         "<table><tr><th>object<th>label<th>frames<th>first<th>last<th>mean score<th>mean area"
         f'<th style="width:45%">area over time</tr>{rows}</table></html>\n'
     )
-    with atomic_file(path) as file:
+    with atomic_file(folder / "report.html") as file:
         file.write(page.encode())
-    return path
 
 
 def _lost(gap: Gap) -> str:
@@ -117,8 +108,6 @@ def _lost(gap: Gap) -> str:
 def _add(lives: dict[int, _Life], masks: FrameMasks, place: int) -> None:
     for object_id, label, score, rle in zip(masks.ids, masks.labels, masks.scores, masks.rles, strict=True):
         pixels = area(rle)
-        if not pixels:
-            continue
         life = lives.setdefault(object_id, _Life(first=masks.frame_index))
         life.label = life.label or label
         life.last = masks.frame_index

@@ -23,9 +23,9 @@ from vidseg.video.folders import FolderContent, is_video, listed, look_into, vid
 from vidseg.weights.catalog import CATALOG, split_model
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
-COLUMNS = ("input", "output", "box", "point", "mask", "boxes", "frames", "max_objects")
+COLUMNS = ("input", "output", "box", "point", "mask", "label", "boxes", "frames", "max_objects")
 _NO_COLUMN = "(a cell without a column)"
-_LISTS = ("box", "point", "mask")
+_LISTS = ("box", "point", "mask", "label")
 _MASK = re.compile(r"^(\d+:)?(.*)$", re.DOTALL)
 
 Notice = Callable[[str], object]
@@ -174,6 +174,7 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
     boxes = config.boxes
     if boxes is not None:
         boxes = Path(_absolute(str(boxes), folder if "boxes" in row else Path.cwd()))
+    classes = None if config.classes is None else Path(_absolute(str(config.classes), Path.cwd()))
     name, weights = split_model(config.model)
     if weights is not None:
         path = _absolute(str(weights), Path.cwd())
@@ -183,6 +184,7 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
         input=_absolute(config.input, folder),
         mask=tuple(masks),
         boxes=boxes,
+        classes=classes,
         tracker_options=_with_files(config.tracker_options | key_values("--tracker-option", config.tracker_option)),
         tracker_option=(),
         detector_options=_with_files(config.detector_options | key_values("--detector-option", config.detector_option)),

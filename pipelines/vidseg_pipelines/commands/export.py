@@ -15,10 +15,12 @@ import tyro
 
 from vidseg.address import parse_address
 from vidseg.atomic_files import clear_parts, make_folder, move_into
+from vidseg.classes import read_classes
+from vidseg.config import names_by_id
 from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.names import part_of, printable
-from vidseg.outputs import EXPORTERS
+from vidseg.outputs import WRITERS, export, open_recording
 from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST, OVERLAY
@@ -40,7 +42,13 @@ class ExportCommand:
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Output folder of a run (with masks.jsonl)."""
     to: str
-    """Comma-separated: ytvis, coco, mots, davis, labelme, report, overlay."""
+    """Comma-separated: ytvis, coco, coco-results, mots, davis, labelme, report, overlay (see docs/formats.md)."""
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """ID=NAME - name of an object, in place of the one that the run gave it. May be repeated."""
+    classes: Path | None = None
+    """Names of all classes, in place of those of the run: their numbers are the same in the files of every run."""
+    video_id: int = 1
+    """Number of the video in coco and ytvis files: with one of its own for each video, files can be merged."""
     output: Path | None = None
     """Folder to write to (default: RUN_DIR)."""
     input: str | None = None
@@ -59,12 +67,16 @@ class ExportCommand:
             OutputError: a file cannot be written.
         """
         names = [name.strip() for name in self.to.split(",") if name.strip()]
-        allowed = [*EXPORTERS, _OVERLAY]
+        allowed = [*WRITERS, _OVERLAY]
         if not names:
             raise UsageError(f"--to: name one or more of {', '.join(allowed)}")
         for name in names:
             if name not in allowed:
                 raise UsageError(f"--to {name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
+        if self.video_id < 1:
+            raise UsageError(f"--video-id {self.video_id}: must be at least 1")
+        renamed = names_by_id(self.label)
+        classes = None if self.classes is None else read_classes(self.classes)
         journal = self.run_dir / JOURNAL
         if not journal.is_file():
             raise InputError(f"{self.run_dir}: no {JOURNAL} in it; name the output folder of a run")
@@ -72,20 +84,16 @@ class ExportCommand:
         video = self.input or (_video_of(self.run_dir) if _OVERLAY in names else None)
         videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
         keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
-        left_out = 0
         with claimed(folder), _beside(folder) as scratch:
+            recording = open_recording(journal, names=renamed, classes=classes, video_id=self.video_id)
+            left_out = export(recording, scratch, [name for name in names if name in WRITERS])
+            if _OVERLAY in names and video is not None:
+                export_overlay(journal, video, scratch, pixel_limit=self.max_pixels, **_reading_of(self.run_dir))
             for name in names:
-                try:
-                    if name == _OVERLAY and video is not None:
-                        reading = _reading_of(self.run_dir)
-                        export_overlay(journal, video, scratch, pixel_limit=self.max_pixels, **reading)
-                    else:
-                        EXPORTERS[name](journal, scratch)
-                except PartialError as error:  # the other formats can
-                    left_out = error.exit_code
-                    sys.stderr.write(f"warning: {printable(str(error))}\n")
                 move_into(scratch / EXPORTED[name], folder)
-        return left_out
+        for text in left_out:
+            sys.stderr.write(f"warning: {printable(text)}\n")
+        return PartialError.exit_code if left_out else 0
 
 
 @contextlib.contextmanager

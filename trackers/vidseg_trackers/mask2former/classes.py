@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vidseg.classes import ClassSet
 from vidseg.errors import UsageError
 from vidseg.weights.catalog import ENTRIES
 
@@ -36,14 +36,6 @@ _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _COCO_IDS = tuple(i for i in range(1, 91) if i not in _COCO_GAPS)
 
 
-@dataclass(frozen=True, slots=True)
-class ClassSet:
-    """``names``: what tracks are labelled with; ``ids``: the numbers of the data set's annotation files."""
-
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-
-
 def class_set(choice: Classes, count: int, weights: str) -> ClassSet:
     """The classes of a network with ``count`` of them, loaded from ``weights`` (a catalogue name or a file).
 
@@ -57,11 +49,11 @@ def class_set(choice: Classes, count: int, weights: str) -> ClassSet:
         choice = _guess(count, weights)
     ids = _COCO_IDS if count == len(_COCO_IDS) else tuple(range(1, count + 1))
     if choice == "numbers":
-        return ClassSet(tuple(str(i) for i in ids), ids)
+        return ClassSet({str(i): i for i in ids})
     names = tuple(_NAMES[choice].split())
     if len(names) != count:
         raise UsageError(f"mask2former option classes={choice} has {len(names)} classes, the network has {count}")
-    return ClassSet(names, ids)
+    return ClassSet(dict(zip(names, ids, strict=True)))
 
 
 def _guess(count: int, weights: str) -> Classes:

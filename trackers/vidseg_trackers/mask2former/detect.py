@@ -38,7 +38,10 @@ class Mask2FormerDetector:
     ) -> None:
         """A detector around a network in evaluation mode, on the network's device."""
         self.network, self.options, self.dtype = network, options, dtype
-        self._names = class_set(options.classes, network.config.classes, options.weights).names
+        classes = class_set(options.classes, network.config.classes, options.weights)
+        self.classes = classes.ids
+        """Numbers of the data set's classes by name."""
+        self._names = classes.names
 
     @torch.inference_mode()
     def detect(self, frame: Frame) -> list[Proposal]:

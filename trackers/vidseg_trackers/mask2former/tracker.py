@@ -14,7 +14,7 @@ from vidseg.backbones.swin import SwinConfig
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
-from vidseg_trackers.mask2former.classes import ClassSet, class_set
+from vidseg_trackers.mask2former.classes import class_set
 from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
 from vidseg_trackers.mask2former.frames import FrameSizes, Rgb, fit_frame, full_logits, shrink, without_padding
 from vidseg_trackers.mask2former.matching import OnlineMatcher
@@ -58,7 +58,10 @@ class Mask2FormerTracker:
         """
         self.network, self.options, self.dtype = network, options, dtype
         self.lookahead = sys.maxsize if options.mode == "offline" else options.window - 1
-        self._classes: ClassSet = class_set(options.classes, network.config.classes, options.weights)
+        classes = class_set(options.classes, network.config.classes, options.weights)
+        self.classes = classes.ids
+        """Numbers of the data set's classes by name."""
+        self._names = classes.names
         self._matcher = OnlineMatcher(options)
         self._frames: list[Rgb] = []
         self._indices: list[int] = []
@@ -143,7 +146,7 @@ class Mask2FormerTracker:
         self, indices: Sequence[int], ids: Tensor, scores: Tensor, labels: Tensor, logits: Float[Tensor, "N T h w"]
     ) -> list[Tracks]:
         """One result per frame, of the objects that are visible on it."""
-        names = [self._classes.names[label] for label in labels.tolist()]
+        names = [self._names[label] for label in labels.tolist()]
         results = []
         for t, index in enumerate(indices):
             boxes = np.array([self._box(one) for one in logits[:, t]], np.float32).reshape(-1, 4)

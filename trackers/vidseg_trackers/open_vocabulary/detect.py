@@ -34,6 +34,8 @@ class TextDetector:
     def __init__(self, network: PhraseDetector, options: TextOptions) -> None:
         """A detector around a network that knows the phrases of ``options``."""
         self.network, self.options = network, options
+        self.classes = {phrase: number for number, phrase in enumerate(dict.fromkeys(options.phrases), 1)}
+        """Numbers of the phrases, in the order given."""
 
     @property
     def nothing_found(self) -> str:

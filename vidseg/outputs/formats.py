@@ -1,0 +1,69 @@
+"""All formats that a run can be exported to, and the one pass over its journal that writes them.
+
+The writer of a format is a generator: it is sent one :class:`~vidseg.types.FrameMasks` after the other and then None,
+and returns what it had to leave out. So a format reads from top to bottom, and any number of them share a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from vidseg.errors import PartialError
+from vidseg.outputs.coco import write_coco, write_coco_results
+from vidseg.outputs.davis import write_davis
+from vidseg.outputs.labelme import write_labelme
+from vidseg.outputs.mots import write_mots
+from vidseg.outputs.recording import Recording
+from vidseg.outputs.report import write_report
+from vidseg.outputs.ytvis import write_ytvis
+from vidseg.types import FrameMasks
+
+Writer: TypeAlias = Generator[None, FrameMasks | None, Sequence[str] | None]
+
+WRITERS: Mapping[str, Callable[[Recording, Path], Writer]] = {
+    "ytvis": write_ytvis,
+    "coco": write_coco,
+    "coco-results": write_coco_results,
+    "mots": write_mots,
+    "davis": write_davis,
+    "labelme": write_labelme,
+    "report": write_report,
+}
+"""What is made of the journal: a writer into a folder, by the format's name."""
+
+
+def export(recording: Recording, folder: Path, names: Sequence[str]) -> list[str]:
+    """Write formats of :data:`WRITERS` into ``folder`` in one pass; the reasons why parts of them were left out.
+
+    Raises:
+        InputError: the journal is unreadable or has nothing that the format could hold.
+        OutputError: a file cannot be written. No half file is left behind.
+    """
+    left_out: list[str] = []
+    writers = {name: WRITERS[name](recording, folder) for name in names}
+    try:
+        for name in names:
+            next(writers[name])
+        for masks in recording.read() if writers else ():
+            for name in list(writers):
+                _send(writers, name, masks, left_out)
+        for name in list(writers):
+            _send(writers, name, None, left_out)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return left_out
+
+
+def _send(writers: dict[str, Writer], name: str, masks: FrameMasks | None, left_out: list[str]) -> None:
+    """Go on with one writer; None ends it."""
+    try:
+        writers[name].send(masks)
+    except StopIteration as end:
+        del writers[name]
+        left_out += end.value or ()
+    except PartialError as error:  # the other formats can
+        del writers[name]
+        left_out.append(str(error))
