@@ -57,7 +57,7 @@ def label_map(tracks: Tracks, height: int, width: int) -> U8:
     """The most probable object or background at every pixel of the frame."""
     if tracks.masks is None or not len(tracks.ids):
         return np.zeros((height, width), np.uint8)
-    masks = np.stack([cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in tracks.masks])
+    masks = np.stack([cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in tracks.masks.numpy()])
     background = 1 - masks.sum(0, keepdims=True)
     best = np.concatenate([background, masks]).argmax(0)
     return np.array([0, *tracks.ids], np.uint8)[best]

@@ -177,9 +177,10 @@ class Prompt(ShapeRepr):
 class Tracks(ShapeRepr):
     """What a tracker says about one frame: N objects.
 
-    ``masks`` are the tracker's own object probabilities, float32 (N, h, w) in 0..1 covering the whole frame at any
-    resolution, or None for trackers that only know boxes. ``exclusive``: a pixel's probabilities add up to one with
-    that of the background (softmax); False: every object has its own background (sigmoid), and masks may overlap.
+    ``masks`` are the tracker's own object probabilities, a float32 tensor (N, h, w) on the tracker's device, in 0..1,
+    covering the whole frame at any resolution, or None for trackers that only know boxes. ``exclusive``: a pixel's
+    probabilities add up to one with that of the background (softmax); False: every object has its own background
+    (sigmoid), and masks may overlap.
     """
 
     frame_index: int
@@ -187,7 +188,7 @@ class Tracks(ShapeRepr):
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     labels: tuple[str | None, ...] | None = None
-    masks: npt.NDArray[np.float32] | None = None
+    masks: torch.Tensor | None = None
     exclusive: bool = True
 
     def __post_init__(self) -> None:
@@ -195,6 +196,8 @@ class Tracks(ShapeRepr):
         n = len(self.ids)
         if self.boxes.shape != (n, 4) or self.scores.shape != (n,):
             raise UsageError(f"tracks of frame {self.frame_index}: shapes do not agree: {self!r}")
+        if isinstance(self.masks, np.ndarray):
+            raise UsageError(f"tracks of frame {self.frame_index}: masks must be a tensor on the tracker's device")
         if self.masks is not None and (self.masks.ndim != 3 or len(self.masks) != n):
             raise UsageError(f"tracks of frame {self.frame_index}: masks must be (N, h, w) with N={n}: {self!r}")
         if self.labels is not None and len(self.labels) != n:

@@ -147,7 +147,7 @@ def correct(
     mask = before
     for _ in range(2 if adding or removing else 0):  # the second time it sees what the first has changed
         low = to_low_res(torch.from_numpy(mask.astype(np.float32))[None], features.geometry, 0.0)
-        asked = prompts_of(prompt, logits_of(low, LOGIT_LIMIT).numpy())
+        asked = prompts_of(prompt, logits_of(low, LOGIT_LIMIT))
         drawn = (sam.decode([features], [asked])[0].upsampled()[0, 0] > 0).cpu().numpy()
         mask = (before & drawn if removing else before) | parts_at(drawn, adding)
     for place in adding:
@@ -159,7 +159,7 @@ def correct(
     return mask
 
 
-def prompts_of(prompt: Prompt, masks: npt.NDArray[np.float32] | None = None) -> PromptBatch:
+def prompts_of(prompt: Prompt, masks: Float[Tensor, "1 h w"] | None = None) -> PromptBatch:
     """One user's prompt, with a mask of low resolution if there is one, as the decoder takes it."""
     return PromptBatch(
         boxes=None if prompt.box is None else np.array([prompt.box], np.float32),
@@ -257,9 +257,9 @@ def _mirrored(prompts: PromptBatch, width: int) -> PromptBatch:
     """Boxes and points in the mirror image of a picture of this width."""
     boxes, points = prompts.boxes, prompts.points
     if boxes is not None:
-        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
     if points is not None:
-        points = np.stack([width - points[..., 0], points[..., 1]], -1)
+        points = torch.stack([width - points[..., 0], points[..., 1]], -1)
     return replace(prompts, boxes=boxes, points=points)
 
 
@@ -267,8 +267,8 @@ def _clicks_in(crop: Crop, prompts: PromptBatch) -> PromptBatch:
     """Clicks on a frame in pixels of a crop; those outside of it say nothing."""
     assert prompts.points is not None and prompts.labels is not None
     points = crop.shift(prompts.points)
-    outside = ((points < 0) | (points >= np.array(crop.size[::-1]))).any(-1)
-    return PromptBatch(points=points, labels=np.where(outside, -1, prompts.labels))
+    outside = ((points < 0) | (points >= torch.tensor(crop.size[::-1]))).any(-1)
+    return PromptBatch(points=points, labels=torch.where(outside, -1, prompts.labels))
 
 
 def _placed(logits: Float[Tensor, "h w"], crop: Crop, frame: tuple[int, int]) -> Float[Tensor, "H W"]:

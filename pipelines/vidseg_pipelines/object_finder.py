@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.zoom import Zoom
@@ -69,7 +71,7 @@ class ObjectFinder:
         self._named: set[int] = set()
         self._absent: dict[int, int] = {}  # of the found objects: frames since they were seen
         self._labels: dict[int, str] = {}
-        self._seen: dict[int, npt.NDArray[np.float32]] = {}  # the tracker's probabilities on the last frame
+        self._seen: dict[int, Float[Tensor, "h w"]] = {}  # the tracker's probabilities on the last frame
 
     @property
     def followed(self) -> set[int]:
@@ -105,10 +107,10 @@ class ObjectFinder:
             )
             proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.size[1], frame.size[0])
+        unknown = [i for i in self._seen if i not in given]
+        maps = torch.stack([self._seen[i] for i in unknown]).cpu().numpy() if unknown else ()
         last = {
-            i: cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5
-            for i, m in self._seen.items()
-            if i not in given
+            i: cv2.resize(m, size, interpolation=cv2.INTER_LINEAR) > 0.5 for i, m in zip(unknown, maps, strict=True)
         }
 
         def draw(box: Box) -> npt.NDArray[np.bool_]:
@@ -159,7 +161,7 @@ class ObjectFinder:
             "seen": json.dumps(list(self._seen)),
         }
         if self._seen:
-            state["masks"] = torch.from_numpy(np.stack(list(self._seen.values())))
+            state["masks"] = torch.stack(list(self._seen.values()))
         return state
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
@@ -171,7 +173,7 @@ class ObjectFinder:
         self._labels = {int(i): label for i, label in json.loads(str(state["labels"])).items()}
         masks = state.get("masks")
         seen = json.loads(str(state["seen"]))
-        self._seen = dict(zip(seen, masks.numpy(), strict=True)) if isinstance(masks, torch.Tensor) else {}
+        self._seen = dict(zip(seen, masks, strict=True)) if isinstance(masks, Tensor) else {}
 
     def _label_of(self, object_id: int) -> str | None:
         return self.names.get(object_id) or self._labels.get(object_id)

@@ -7,7 +7,6 @@ masks' logits, but only where they agree on what the object is. "none" leaves th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,28 +15,27 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidseg.errors import UsageError
 from vidseg.masks.boxes import mask_box
-from vidseg.masks.overlap import LogitWindow, resolve_overlaps
-from vidseg.masks.paste import upsample_window
+from vidseg.masks.overlap import resolve_overlaps
 from vidseg.masks.rle import encode_window
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, logits_of, plan_crops, to_low_res
-from vidseg.types import Frame, FrameMasks, Prompt, Rle, Tracks
+from vidseg.types import Array, Frame, FrameMasks, Prompt, Tracks
 from vidseg_pipelines.drawing import draw_prompts
+from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, to_host
 
 Mode = Literal["auto", "box", "none"]
 Clock = Callable[[str], AbstractContextManager[None]]
 Size = tuple[int, int]
 
-CERTAIN = 1e4
-"""Logit of a mask that the user has given: it beats every drawn one."""
 SMALL_CELLS = 32
 """Width and height of a small object in cells of the decoder's low-resolution mask (four pixels of its input)."""
-TRACKER_LOGIT = 8.0
+TRACKER_LOGIT = LIMIT
 """Logit of a tracker's probability of 1, so that its masks can compete with decoder logits for a pixel."""
 
 
@@ -105,14 +103,15 @@ class Refiner:
             UsageError: mode "none" with a tracker that gives no masks.
         """
         given = given or [{} for _ in frames]
-        drawn: list[dict[int, _Drawn]] = [{} for _ in frames]
+        drawn: list[_Drawn] = []
         if self.uses_sam:
             with clock("encode"):
                 views = self._views(frames, features, tracks, given)
             with clock("decode"):
                 drawn = self._decode(views, tracks)
         with clock("paste"):
-            return [self._paste(*row) for row in zip(frames, tracks, drawn, given, strict=True)]
+            layers = self._layers(frames, drawn, tracks, given)
+            return _results(frames, tracks, layers, given)
 
     def _views(
         self,
@@ -151,77 +150,69 @@ class Refiner:
         zoom = self.options.zoom
         return "never" if zoom == "auto" and self.options.mode == "box" else zoom
 
-    def _decode(self, views: Sequence[_View], tracks: Sequence[Tracks]) -> list[dict[int, _Drawn]]:
-        """By frame and row of its tracks: what the decoder drew."""
+    def _decode(self, views: Sequence[_View], tracks: Sequence[Tracks]) -> list[_Drawn]:
+        """What the decoder draws on each view."""
         prompts = [self._prompts(view, tracks[view.frame]) for view in views]
-        result: list[dict[int, _Drawn]] = [{} for _ in tracks]
-        for view, answer in zip(views, self.sam.decode([v.features for v in views], prompts), strict=True):
-            for row, logits in zip(view.rows, answer.logits[:, 0], strict=True):
-                result[view.frame][row] = _Drawn(logits, view)
-        return result
+        answers = self.sam.decode([v.features for v in views], prompts)
+        return [_Drawn(answer.logits[:, 0], view) for view, answer in zip(views, answers, strict=True)]
 
     def _prompts(self, view: _View, tracks: Tracks) -> PromptBatch:
         boxes = view.crop.shift(tracks.boxes[view.rows])
         if self.options.mode == "box" or tracks.masks is None:
             return PromptBatch(boxes=boxes)
-        masks = view.low_res(torch.from_numpy(tracks.masks), view.rows, 0.0)
-        return PromptBatch(boxes=boxes, masks=logits_of(masks, self.options.mask_logit).numpy())
+        masks = view.low_res(tracks.masks, 0.0)
+        return PromptBatch(boxes=boxes, masks=logits_of(masks, self.options.mask_logit))
 
-    def _paste(
+    def _layers(
         self,
-        frame: Frame,
-        tracks: Tracks,
-        drawn: Mapping[int, _Drawn],
-        given: Mapping[int, npt.NDArray[np.bool_]],
-    ) -> FrameMasks:
-        height, width = frame.size
-        own = None if tracks.masks is None else _tracker_logits(torch.from_numpy(tracks.masks), tracks.exclusive)
-        windows: list[LogitWindow] = []
-        for i, object_id in enumerate(tracks.ids.tolist()):
-            if object_id in given:
-                windows.append(LogitWindow(np.where(given[object_id], CERTAIN, -CERTAIN).astype(np.float32), 0, 0))
-                continue
-            layers: list[_Layer] = []
-            if i in drawn and not (self.options.mode == "auto" and self._keeps_tracker(drawn[i], own, i)):
-                g = drawn[i].view.features.geometry
-                layers.append(_Layer(drawn[i].logits, *g.between, drawn[i].view.crop))
-            if own is not None and (not layers or self.options.mode == "auto"):
-                size = (own.shape[1], own.shape[2])
-                layers.append(_Layer(own[i], size, size, Crop(0, 0, width, height)))
-            if not layers:
-                raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
-            windows.append(_window(layers))
-        masks = resolve_overlaps(windows, height, width)
-        kept = [i for i, mask in enumerate(masks) if mask.any()]
-        boxes, rles = np.zeros((len(kept), 4), np.float32), []
-        for row, i in enumerate(kept):
-            y0, x0 = windows[i].y0, windows[i].x0
-            boxes[row] = mask_box(masks[i]) + np.array([x0, y0, x0, y0], np.float32)
-            rles.append(encode_window(masks[i], y0, x0, height, width))
-        return FrameMasks(
-            frame.index,
-            frame.pts,
-            frame.time_s,
-            tuple(int(tracks.ids[i]) for i in kept),
-            boxes,
-            tracks.scores[kept],
-            tuple(tracks.labels[i] if tracks.labels else None for i in kept),
-            tuple[Rle, ...](rles),
-            frame.gap,
-            frame.name,
-        )
+        frames: Sequence[Frame],
+        drawn: Sequence[_Drawn],
+        tracks: Sequence[Tracks],
+        given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
+    ) -> list[dict[int, list[Layer]]]:
+        """By frame and object id: what the mask is made of; objects with given masks are left out.
 
-    def _keeps_tracker(self, drawn: _Drawn, own: Tensor | None, row: int) -> bool:
-        """Does the redrawn mask disagree so much that the tracker's is kept?"""
-        if own is None:
-            return False
-        rows, columns = drawn.view.features.geometry.low_res_frame
-        a = drawn.view.low_res(own, [row], -1.0)[0, :rows, :columns] > 0
-        b = drawn.logits[:rows, :columns].cpu() > 0
-        columns_of_b, rows_of_b = b.any(0).nonzero(), b.any(1).nonzero()
-        few = max(len(columns_of_b), len(rows_of_b)) < SMALL_CELLS
+        Waits for the device once.
+        """
+        auto = self.options.mode == "auto"
+        own = {} if self.options.mode == "box" else _tracker_logits(tracks)
+        judged = [one for one in drawn if auto and one.view.frame in own]
+        maps = [*own.values(), *(one.logits for one in drawn)]
+        agreements = [_agreement(one, own[one.view.frame]) for one in judged]
+        told = to_host([*(part for one in maps for part in reach(one)), *agreements])
+        hits, agreed = (
+            list(zip(told[: 2 * len(maps) : 2], told[1 : 2 * len(maps) : 2], strict=True)),
+            told[2 * len(maps) :],
+        )
+        kept = {
+            (one.view.frame, row)
+            for one, numbers in zip(judged, agreed, strict=True)
+            for row, n in zip(one.view.rows, numbers.tolist(), strict=True)
+            if self._keeps_tracker(*n)
+        }
+        found: list[dict[int, list[Layer]]] = [{row: [] for row in range(len(t.ids))} for t in tracks]
+        for one, hit in zip(drawn, hits[len(own) :], strict=True):
+            geometry, n = one.view.features.geometry, one.view.frame
+            for row, layer in zip(
+                one.view.rows, layers_of(one.logits, *geometry.between, one.view.crop, *hit), strict=True
+            ):
+                if (n, row) not in kept:
+                    found[n][row].append(layer)
+        for (n, probabilities), hit in zip(own.items(), hits, strict=False):
+            size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].size
+            for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
+                if auto or not found[n][row]:
+                    found[n][row].append(layer)
+        return [
+            {i: layers for i, layers in zip(t.ids.tolist(), rows.values(), strict=True) if i not in masks}
+            for t, rows, masks in zip(tracks, found, given, strict=True)
+        ]
+
+    def _keeps_tracker(self, both: int, either: int, rows: int, columns: int) -> bool:
+        """Does the redrawn mask disagree so much that the tracker's is kept? The numbers are :func:`_agreement`."""
+        few = max(rows, columns) < SMALL_CELLS
         least = self.options.min_iou_small if few else self.options.min_iou
-        return int((a & b).sum()) < least * max(1, int((a | b).sum()))
+        return both < least * max(1, either)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,81 +225,88 @@ class _View:
     crop: Crop
     features: FrameFeatures
 
-    def low_res(self, maps: Tensor, rows: list[int], outside: float) -> Tensor:
-        """Some of a tracker's maps (N, h, w) of the whole frame as the decoder sees this view."""
-        geometry = self.features.geometry
-        return to_low_res(cut_maps(maps[rows], self.size, self.crop), geometry, outside)
+    def low_res(self, maps: Float[Tensor, "N h w"], outside: float) -> Float[Tensor, "n lh lw"]:
+        """The rows of a tracker's maps of the whole frame as the decoder sees this view."""
+        chosen = torch.stack([maps[row] for row in self.rows])
+        return to_low_res(cut_maps(chosen, self.size, self.crop), self.features.geometry, outside)
 
 
 class _Drawn(NamedTuple):
-    """Low-resolution logits (h, w) of one object and what they were drawn on."""
+    """Low-resolution logits (n, h, w) of the objects of a view."""
 
-    logits: Tensor
+    logits: Float[Tensor, "n h w"]
     view: _View
 
 
-def _tracker_logits(probabilities: Tensor, exclusive: bool) -> Tensor:
-    """Probabilities (N, h, w) -> values > 0 where an object beats its background, highest where it beats all."""
-    background = 1 - (probabilities.sum(0, keepdim=True) if exclusive else probabilities)
-    return (probabilities - background) * TRACKER_LOGIT
+def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"]]:
+    """By frame: values > 0 where an object beats its background, highest where it beats all."""
+    result = {}
+    for n, found in enumerate(tracks):
+        if found.masks is not None and len(found.ids):
+            background = 1 - (found.masks.sum(0, keepdim=True) if found.exclusive else found.masks)
+            result[n] = (found.masks - background) * TRACKER_LOGIT
+    return result
 
 
-class _Layer(NamedTuple):
-    """Logits (h, w) that cover ``padded``, of which ``resized`` is ``crop``; see :mod:`vidseg.masks.paste`."""
-
-    logits: Tensor
-    padded: Size
-    resized: Size
-    crop: Crop
-
-
-def _window(layers: Sequence[_Layer]) -> LogitWindow:
-    """Mean of the upsampled logits in the smallest window that surely holds every positive pixel of each layer.
-
-    Of several layers none may outvote the others by sheer certainty: their logits are clipped. Outside its crop a layer
-    is as sure as that of the background.
-    """
-    bounds = [b for layer in layers if (b := _bounds(layer)) is not None]
-    if not bounds:
-        return LogitWindow(np.zeros((0, 0), np.float32), 0, 0)
-    x1, y1, x2, y2 = (f(b[k] for b in bounds) for k, f in enumerate((min, min, max, max)))
-    if len(layers) == 1:
-        return LogitWindow(_upsampled(layers[0], (x1, y1, x2, y2)), y1, x1)
-    total = np.zeros((y2 - y1, x2 - x1), np.float32)
-    for layer in layers:
-        crop = layer.crop
-        part = max(x1, crop.x1), max(y1, crop.y1), min(x2, crop.x2), min(y2, crop.y2)
-        values = np.full_like(total, -TRACKER_LOGIT)
-        if part[0] < part[2] and part[1] < part[3]:
-            clipped = layer._replace(logits=layer.logits.clamp(-TRACKER_LOGIT, TRACKER_LOGIT))
-            values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
-        total += values
-    total /= len(layers)
-    return LogitWindow(total, y1, x1)
+def _agreement(drawn: _Drawn, own: Float[Tensor, "N h w"]) -> Int[Tensor, "n 4"]:
+    """Cells of the tracker's and the redrawn mask in common, of either; rows and columns of the redrawn one."""
+    rows, columns = drawn.view.features.geometry.low_res_frame
+    a = drawn.view.low_res(own, -1.0)[:, :rows, :columns] > 0
+    b = drawn.logits[:, :rows, :columns] > 0
+    numbers = [(a & b).sum((1, 2)), (a | b).sum((1, 2)), b.any(2).sum(1), b.any(1).sum(1)]
+    return torch.stack(numbers, 1).int()
 
 
-def _upsampled(layer: _Layer, window: tuple[int, int, int, int]) -> npt.NDArray[np.float32]:
-    """Logits of a layer in a window (x1, y1, x2, y2) of the frame that lies in its crop."""
-    x1, y1, x2, y2 = window
-    left, top = layer.crop.x1, layer.crop.y1
-    part = (x1 - left, y1 - top, x2 - left, y2 - top)
-    return upsample_window(layer.logits[None], layer.padded, layer.resized, layer.crop.size, part)[0].cpu().numpy()
+def _results(
+    frames: Sequence[Frame],
+    tracks: Sequence[Tracks],
+    layers: Sequence[Mapping[int, Sequence[Layer]]],
+    given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
+) -> list[FrameMasks]:
+    """Masks of all frames, whose label maps come from the device together."""
+    windows = []
+    for objects in layers:
+        if not all(objects.values()):
+            raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
+        means = {i: mean_window(of_one) for i, of_one in objects.items()}
+        windows.append({i: window for i, window in means.items() if window is not None})
+    highest = max((int(found.ids.max()) for found in tracks if len(found.ids)), default=0)
+    dtype = torch.uint8 if highest <= np.iinfo(np.uint8).max else torch.int32
+    maps = to_host([resolve_overlaps(w, f.size, dtype) for f, w in zip(frames, windows, strict=True) if w])
+    results = []
+    for frame, found, drawn, masks in zip(frames, tracks, windows, given, strict=True):
+        labels = maps.pop(0) if drawn else np.zeros(frame.size, np.uint8 if dtype == torch.uint8 else np.int32)
+        places = {i: window.place for i, window in drawn.items()}
+        for i in reversed([i for i in found.ids.tolist() if i in masks]):  # of equals the first is in front
+            labels[masks[i]] = i
+            places[i] = (slice(None), slice(None))
+        results.append(_result(frame, found, labels, places))
+    return results
 
 
-def _bounds(layer: _Layer) -> tuple[int, int, int, int] | None:
-    """Pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None when there is none."""
-    positive = layer.logits > 0
-    spans = []
-    for axis, (start, length) in enumerate(zip((layer.crop.y1, layer.crop.x1), layer.crop.size, strict=True)):
-        hits = positive.any(1 - axis).nonzero()[:, 0]
-        if not len(hits):
-            return None
-        # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
-        cell = layer.padded[axis] / positive.shape[axis] * length / layer.resized[axis]
-        first = max(0, math.floor((int(hits[0]) - 2) * cell))
-        last = min(length, math.ceil((int(hits[-1]) + 3) * cell))
-        if last <= first:  # positive only in the padding
-            return None
-        spans.append((start + first, start + last))
-    (y1, y2), (x1, x2) = spans
-    return x1, y1, x2, y2
+def _result(frame: Frame, tracks: Tracks, labels: Array, places: Mapping[int, tuple[slice, slice]]) -> FrameMasks:
+    """The objects that own pixels; ``places`` says where they can be."""
+    kept, boxes, rles = [], [], []
+    for row, object_id in enumerate(tracks.ids.tolist()):
+        if object_id not in places:
+            continue
+        rows, columns = places[object_id]
+        mask = labels[rows, columns] == object_id
+        x1, y1, x2, y2 = mask_box(mask)
+        if x2 > x1:
+            x0, y0 = columns.start or 0, rows.start or 0
+            kept.append(row)
+            boxes.append((x1 + x0, y1 + y0, x2 + x0, y2 + y0))
+            rles.append(encode_window(mask, y0, x0, *frame.size))
+    return FrameMasks(
+        frame.index,
+        frame.pts,
+        frame.time_s,
+        tuple(int(tracks.ids[i]) for i in kept),
+        np.array(boxes, np.float32).reshape(-1, 4),
+        tracks.scores[kept],
+        tuple(tracks.labels[i] if tracks.labels else None for i in kept),
+        tuple(rles),
+        frame.gap,
+        frame.name,
+    )

@@ -42,7 +42,7 @@ def prompt(t: int, object_id: int, y: int, x: int, size: int = 30) -> Prompt:
 def masks_of(tracks: Sequence[Tracks]) -> np.ndarray:
     (one,) = tracks
     assert one.masks is not None
-    return one.masks
+    return one.masks.numpy()
 
 
 def test_objects_come_go_and_come_again() -> None:

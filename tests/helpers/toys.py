@@ -114,7 +114,11 @@ class KeepMasks(BoxesEverywhere):
         for row, mask in enumerate(maps):
             ys, xs = np.nonzero(mask)
             boxes[row] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
-        return [Tracks(frame.index, np.array(ids, np.int64), boxes, np.ones(n, np.float32), masks=0.9 * maps)]
+        return [
+            Tracks(
+                frame.index, np.array(ids, np.int64), boxes, np.ones(n, np.float32), masks=torch.from_numpy(0.9 * maps)
+            )
+        ]
 
     def state_dict(self) -> State:
         return {"steps": self.steps, **{f"mask.{i}": torch.from_numpy(m) for i, m in self.masks.items()}}

@@ -320,7 +320,7 @@ def test_masks_cover_the_frame_without_padding() -> None:
     network = GivenQueries(lambda t: [Seen(0, (80, 48, 128, 96))])
     frame = Frame(0, 0, 0.0, np.zeros((68, 100, 3), np.uint8))
     (tracks,) = tracker(network, size=68).step(frame)
-    assert tracks.masks is not None and tracks.masks.shape == (1, 17, 25) and tracks.masks.dtype == np.float32
+    assert tracks.masks is not None and tracks.masks.shape == (1, 17, 25) and tracks.masks.dtype == torch.float32
     assert not tracks.exclusive  # every mask has its own background
     assert tracks.boxes.tolist() == [[80, 48, 100, 68]]
     inside = np.zeros((17, 25), bool)

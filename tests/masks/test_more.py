@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vidseg.errors import OutputError
@@ -63,15 +64,15 @@ def test_palettes():
 
 
 def test_overlaps_go_to_the_higher_logit():
-    a = LogitWindow(np.full((4, 4), 1.0, np.float32), 0, 0)
-    b = LogitWindow(np.array([[2, -1, 0.5, 1]] * 4, np.float32), 2, 2)
-    first, second = resolve_overlaps([a, b], 8, 8)
-    assert first[2:, 2:].tolist() == [[False, True], [False, True]]
-    assert first[:2].all()
-    assert second.tolist() == [[True, False, True, True]] * 4  # -1 is under the threshold, 0.5 and 1 are uncontested
-    equal = resolve_overlaps([a, a], 8, 8)
-    assert equal[0].all()
-    assert not equal[1].any()
+    a = LogitWindow(torch.full((4, 4), 1.0), 0, 0)
+    b = LogitWindow(torch.tensor([[2, -1, 0.5, 1]] * 4), 2, 2)
+    labels = resolve_overlaps({7: a, 300: b}, (8, 9))
+    assert labels.shape == (8, 9) and labels.dtype == torch.int32
+    assert labels[:2, :4].eq(7).all() and labels[:4, :2].eq(7).all()
+    assert labels[2:6, 2:6].tolist() == [[300, 7, 300, 300]] * 2 + [[300, 0, 300, 300]] * 2  # -1: nobody's
+    assert int((labels > 0).sum()) == 16 + 12 - 2
+    equal = resolve_overlaps({9: a, 2: a}, (8, 8), torch.uint8)
+    assert equal.unique().tolist() == [0, 9]
 
 
 def test_label_map_paints_ids():

@@ -43,7 +43,7 @@ class Draws:
 
 def columns(sam: Draws, left: float, right: float, mode: Mode) -> tuple[int, int]:
     """First and end column of the refined mask of a tracker that says ``left`` to ``right``."""
-    near = np.clip(ramp(left, right, (36, 64), WIDTH) / 16 + 0.5, 0, 1)
+    near = torch.from_numpy(np.clip(ramp(left, right, (36, 64), WIDTH) / 16 + 0.5, 0, 1))
     boxes = np.array([[left, 0, right, HEIGHT]], np.float32)
     tracks = Tracks(3, np.array([5]), boxes, np.ones(1, np.float32), masks=near[None])
     refiner = Refiner(sam, RefineOptions(mode))  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_unknown_mode_is_refused() -> None:
 
 @pytest.mark.parametrize(("exclusive", "covered"), [(True, 1.0), (False, 0.0)])
 def test_unsure_masks_with_backgrounds_of_their_own_do_not_add_up_to_an_object(exclusive: bool, covered: float) -> None:
-    masks = np.full((2, 36, 64), 0.4, np.float32)
+    masks = torch.full((2, 36, 64), 0.4)
     ids, boxes = np.array([1, 2]), np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (2, 1))
     tracks = Tracks(3, ids, boxes, np.ones(2, np.float32), masks=masks, exclusive=exclusive)
     (result,) = Refiner(Draws(0, 1), RefineOptions("none")).refine([FRAME], [None], [tracks])  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ def test_unsure_masks_with_backgrounds_of_their_own_do_not_add_up_to_an_object(e
 
 
 def test_of_masks_with_backgrounds_of_their_own_the_surer_one_gets_a_pixel() -> None:
-    masks = np.stack([np.full((36, 64), 0.7), np.full((36, 64), 0.9), np.full((36, 64), 0.2)]).astype(np.float32)
+    masks = torch.stack([torch.full((36, 64), p) for p in (0.7, 0.9, 0.2)])
     boxes = np.tile(np.array([0, 0, WIDTH, HEIGHT], np.float32), (3, 1))
     tracks = Tracks(3, np.array([1, 2, 3]), boxes, np.ones(3, np.float32), masks=masks, exclusive=False)
     (result,) = Refiner(Draws(0, 1), RefineOptions("none")).refine([FRAME], [None], [tracks])  # type: ignore[arg-type]

@@ -284,8 +284,8 @@ P, L = np.zeros((1, 2, 2)), np.ones((1, 2), np.int64)
         ),
         ({"boxes": np.array([[1, 2, np.inf, 4.0]])}, "not finite"),
         ({"boxes": np.array([[5, 2, 3, 4.0]])}, r"box 0 \[5.0, 2.0, 3.0, 4.0\]: x1 <= x2"),
-        ({"boxes": np.zeros((2, 3))}, r"shape \(2, 3\): \(N, 4\) wanted"),
-        ({"boxes": [1, 2, 3, 4]}, "numpy array wanted, got list"),
+        ({"boxes": np.zeros((2, 3))}, r"shape \(2, 3\): \(N, 4\) expected"),
+        ({"boxes": [1, 2, 3, 4]}, "an array or a tensor expected, got list"),
         ({"points": P}, "go together"),
         ({"points": P * np.nan, "labels": L}, "not finite"),
         ({"points": P, "labels": L * 2}, r"labels \[2\]: allowed are 1, 0 and -1"),
@@ -304,7 +304,7 @@ def test_wrong_calls(sam: Sam) -> None:
     features = sam.encode([rule_image(20, 30)])
     with pytest.raises(UsageError, match="1 frames but 2 sets"):
         sam.decode(features, [PromptBatch(boxes=boxes(1))] * 2)
-    with pytest.raises(UsageError, match=r"mask prompts \(1, 32, 32\): \(N, 64, 64\) wanted for an image of 30x20"):
+    with pytest.raises(UsageError, match=r"mask prompts \(1, 32, 32\): \(N, 64, 64\) expected for an image of 30x20"):
         sam.decode(features, [PromptBatch(masks=np.zeros((1, 32, 32), np.float32))])
     with pytest.raises(UsageError, match="max_batch"):
         sam.decode(features, [PromptBatch(boxes=boxes(1))], max_batch=-1)

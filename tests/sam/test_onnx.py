@@ -59,13 +59,13 @@ class Graphs:
         scale, n = np.array(geometry.scale), len(prompt)
         points, labels = np.zeros((n, 0, 2)), np.zeros((n, 0))
         if prompt.points is not None and prompt.labels is not None:
-            points, labels = prompt.points * scale, prompt.labels
+            points, labels = prompt.points.numpy() * scale, prompt.labels.numpy()
         if prompt.boxes is None:
             points, labels = pad_point(points, 0), pad_point(labels, -1)
         else:
-            points = np.concatenate([points, prompt.boxes.reshape(n, 2, 2) * scale], 1)
+            points = np.concatenate([points, prompt.boxes.numpy().reshape(n, 2, 2) * scale], 1)
             labels = np.concatenate([labels, [[2, 3]] * n], 1)
-        masks = prompt.masks if prompt.masks is not None else np.zeros((n, *geometry.low_res))
+        masks = prompt.masks.numpy() if prompt.masks is not None else np.zeros((n, *geometry.low_res))
         names = [output.name for output in self.encoder.get_outputs()]
         return dict(zip(names, outputs, strict=True)) | {
             "points": points.astype(np.float32),

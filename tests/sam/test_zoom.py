@@ -27,7 +27,7 @@ FRAME = (480, 854)
 def resized_boxes(prompts: PromptBatch, geometry: Geometry) -> list[list[int]]:
     """Boxes in cells of the low resolution; none for points."""
     fields = prompts.resized(geometry)
-    return (fields["boxes"] / 4).round().astype(int).tolist() if "boxes" in fields else []
+    return (fields["boxes"] / 4).round().int().tolist() if "boxes" in fields else []
 
 
 class SeesBright:

@@ -64,7 +64,7 @@ def iou(tracks: Tracks, t: int) -> float:
     assert tracks.masks is not None
     if not len(tracks.ids):
         return 0.0
-    mask = cv2.resize(tracks.masks[0], SIZE[::-1]) > 0.5
+    mask = cv2.resize(tracks.masks[0].numpy(), SIZE[::-1]) > 0.5
     return float((mask & disc(t)).sum() / (mask | disc(t)).sum())
 
 

@@ -58,7 +58,7 @@ def test_it_is_a_tracker_and_says_what_it_saw() -> None:
     assert (tracks.scores > 0.99).all()
     assert tracks.masks is not None
     assert tracks.masks.shape == (2, 64, 80)
-    assert tracks.masks.dtype == np.float32
+    assert tracks.masks.dtype == torch.float32
     (after,) = xmem.step(frames[2])
     assert set(after.ids.tolist()) <= {3, 7}
     assert xmem.finish() == []
@@ -177,7 +177,7 @@ def test_tiny_video_with_fewer_positions_than_top_k() -> None:
         image = np.full((20, 33, 3), 10 * t, np.uint8)
         (tracks,) = xmem.step(Frame(t, t, 0.0, image), [Prompt(0, 1, mask=block(2, 3, 20, 33, 9))] if t == 0 else [])
         assert tracks.masks is not None
-        assert np.isfinite(tracks.masks).all()
+        assert tracks.masks.isfinite().all()
         if t == 0:
             assert tracks.boxes.tolist() == [[3, 2, 12, 11]]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from vidseg.errors import OutputError, UsageError
 from vidseg.masks.rle import decode_window
@@ -15,28 +18,36 @@ from vidseg.types import FrameMasks, ShapeRepr
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LogitWindow(ShapeRepr):
-    """Mask logits float (h, w) of one object inside a window whose first pixel is (y0, x0) of the frame."""
+    """Mask logits of one object inside a window whose first pixel is (y0, x0) of the frame."""
 
-    logits: npt.NDArray[np.float32]
+    logits: Float[Tensor, "h w"]
     y0: int
     x0: int
 
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame."""
+        height, width = self.logits.shape
+        return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
+
 
 def resolve_overlaps(
-    windows: Sequence[LogitWindow], height: int, width: int, *, threshold: float = 0.0
-) -> list[npt.NDArray[np.bool_]]:
-    """Disjoint masks, one bool (h, w) per window: a pixel goes to the object with the highest logit over ``threshold``.
+    windows: Mapping[int, LogitWindow], hw: tuple[int, int], dtype: torch.dtype = torch.int32
+) -> Int[Tensor, "H W"]:
+    """Label map of a frame of ``hw`` on the device of the windows, given by object id; there is at least one.
 
-    On equal logits the object that comes first keeps the pixel. Only pixels inside the windows are touched.
+    A pixel goes to the object with the highest positive logit; of equals the object that comes first keeps it. Only
+    pixels inside the windows are touched, and nothing waits for the device.
     """
-    best = np.full((height, width), threshold, np.float32)
-    owner = np.full((height, width), -1, np.int32)
-    for number, window in enumerate(windows):
-        place = _place(window)
-        wins = window.logits > best[place]
-        np.copyto(best[place], window.logits, where=wins)
-        owner[place][wins] = number
-    return [owner[_place(window)] == number for number, window in enumerate(windows)]
+    device = next(iter(windows.values())).logits.device
+    best = torch.zeros(hw, device=device)
+    labels = torch.zeros(hw, dtype=dtype, device=device)
+    for object_id, window in windows.items():
+        highest = best[window.place]
+        wins = window.logits > highest
+        highest.copy_(torch.where(wins, window.logits, highest))
+        labels[window.place].masked_fill_(wins, object_id)
+    return labels
 
 
 def disjoint_masks(masks: Mapping[int, npt.NDArray[np.bool_]], frame_index: int) -> dict[int, npt.NDArray[np.bool_]]:
@@ -72,8 +83,3 @@ def label_map(masks: FrameMasks, height: int, width: int) -> npt.NDArray[np.int3
         window, y0, x0 = decode_window(rle)
         labels[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]][window] = object_id
     return labels
-
-
-def _place(window: LogitWindow) -> tuple[slice, slice]:
-    h, w = window.logits.shape
-    return slice(window.y0, window.y0 + h), slice(window.x0, window.x0 + w)

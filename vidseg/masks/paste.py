@@ -61,15 +61,19 @@ def _interpolation(
     """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out``, corners not aligned.
 
     Only the columns that are needed are kept; the index of the first one is returned too. Positions are float32, as in
-    the interpolation of torch.
+    the interpolation of torch. Does not wait for the device: the ends are computed here as well.
     """
-    position = torch.arange(start, stop, dtype=torch.float32, device=device) + 0.5
-    position = (position * (size_in / size_out) - 0.5).clamp_(min=0)
-    low = position.long().clamp_(max=size_in - 1)
-    high = (low + 1).clamp_(max=size_in - 1)
-    weight = (position - low).clamp_(0, 1)
-    first = int(low[0])
-    matrix = torch.zeros(stop - start, int(high[-1]) - first + 1, device=device)
+
+    def columns(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every output: the two inputs it lies between, and its distance from the first."""
+        position = ((output.float() + 0.5) * (size_in / size_out) - 0.5).clamp_(min=0)
+        low = position.long().clamp_(max=size_in - 1)
+        return low, (low + 1).clamp_(max=size_in - 1), (position - low).clamp_(0, 1)
+
+    ends, after, _ = columns(torch.tensor([start, stop - 1]))
+    first, last = int(ends[0]), int(after[1])
+    low, high, weight = columns(torch.arange(start, stop, device=device))
+    matrix = torch.zeros(stop - start, last - first + 1, device=device)
     row = torch.arange(stop - start, device=device)
     matrix[row, low - first] = 1 - weight
     matrix[row, high - first] += weight

@@ -201,12 +201,11 @@ class Sam(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Frames of one grid size with prompts of one kind, flattened to (frame, prompt) pairs, in bounded chunks."""
         fields = [p.resized(f.geometry) for p, f in zip(prompts, features, strict=True)]
-        inputs = {
-            name: torch.from_numpy(np.concatenate([f[name] for f in fields])).to(self.device) for name in fields[0]
-        }
+        inputs = {name: torch.cat([f[name] for f in fields]).to(self.device) for name in fields[0]}
         if self.config.prompt_map:
             inputs["masks"] = prompt_map(features[0].geometry.low_res, **inputs)
         frames = np.repeat(np.arange(len(prompts)), [len(p) for p in prompts])
+        all_rows = torch.from_numpy(frames).to(self.device)
         grid = features[0].geometry.grid
         step = max_batch or self._chunk(grid)
         if step < 1:
@@ -215,7 +214,7 @@ class Sam(nn.Module):
         for start in range(0, len(frames), step):
             here = frames[start : start + step]
             used = features[here[0] : here[-1] + 1]
-            rows = torch.from_numpy(here - here[0]).to(self.device)
+            rows = all_rows[start : start + step] - int(here[0])
             embedding = torch.stack([f.embedding for f in used]) if len(used) > 1 else used[0].embedding[None]
             details = [f.fused for f in used if f.fused is not None and output != "sam"]
             fused = torch.stack(details) if len(details) > 1 else details[0][None] if details else None

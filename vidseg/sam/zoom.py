@@ -64,12 +64,13 @@ class Crop(NamedTuple):
         """This part of an image (H, W, 3)."""
         return np.ascontiguousarray(image[self.y1 : self.y2, self.x1 : self.x2])
 
-    def shift(self, xy: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def shift(self, xy: npt.NDArray[Any] | Tensor) -> Float[Tensor, "*n k"]:
         """Boxes (..., 4) or points (..., 2) of the frame in pixels of the crop."""
-        return (xy - np.tile([self.x1, self.y1], xy.shape[-1] // 2)).astype(np.float32)
+        corner = torch.tensor([self.x1, self.y1], dtype=torch.float64)
+        return (torch.as_tensor(xy) - corner.tile(xy.shape[-1] // 2)).float()
 
 
-def crop_around(box: npt.NDArray[Any], frame: Size, factor: float = FACTOR) -> Crop:
+def crop_around(box: npt.NDArray[Any] | Tensor, frame: Size, factor: float = FACTOR) -> Crop:
     """The crop around a box XYXY in a frame of (height, width); never empty, wherever the box lies."""
     x1, y1, x2, y2 = (float(v) for v in box)
     side = max(factor * max(x2 - x1, y2 - y1), LEAST_PX)
@@ -187,7 +188,7 @@ def _in_crop(prompts: PromptBatch, row: int, first: Tensor, crop: Crop, geometry
     if prompts.points is None or prompts.labels is None:
         return PromptBatch(boxes=boxes)
     points, labels = crop.shift(prompts.points[row : row + 1]), prompts.labels[row : row + 1]
-    outside = ((points < 0) | (points > np.array(crop.size[::-1]))).any(-1)
+    outside = ((points < 0) | (points > torch.tensor(crop.size[::-1]))).any(-1)
     drawn = (first[None, crop.y1 : crop.y2, crop.x1 : crop.x2] > 0).float()
     masks = logits_of(to_low_res(drawn, geometry, 0.0), LOGIT_LIMIT)
-    return PromptBatch(boxes, points, np.where(outside, -1, labels), masks.cpu().numpy())
+    return PromptBatch(boxes, points, torch.where(outside, -1, labels), masks)

@@ -124,7 +124,7 @@ class Sam2AsSam:
     def _answer(
         self, frame: Sam2FrameFeatures, asked: PromptBatch, output: Output, candidates: Candidates, step: int
     ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
-        fields = {k: torch.from_numpy(v).to(self.device) for k, v in asked.resized(frame.geometry).items()}
+        fields = {k: v.to(self.device) for k, v in asked.resized(frame.geometry).items()}
         count = 3 if candidates == "all" else 1
         empty = torch.zeros(0, count, *frame.geometry.low_res, device=self.device)
         parts = [(empty, empty[:, :, 0, 0])]

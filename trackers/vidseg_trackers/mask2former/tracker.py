@@ -151,7 +151,7 @@ class Mask2FormerTracker:
         for t, index in enumerate(indices):
             boxes = np.array([self._box(one) for one in logits[:, t]], np.float32).reshape(-1, 4)
             seen = np.flatnonzero(boxes[:, 2] > boxes[:, 0])
-            masks = without_padding(logits[:, t], self._sizes).sigmoid().float().cpu().numpy()
+            masks = without_padding(logits[:, t], self._sizes).sigmoid().float()
             results.append(
                 Tracks(
                     index,
@@ -159,7 +159,7 @@ class Mask2FormerTracker:
                     boxes[seen],
                     scores.cpu().numpy()[seen].astype(np.float32),
                     tuple(names[k] for k in seen),
-                    masks[seen],
+                    masks[torch.from_numpy(seen).to(masks.device)],
                     exclusive=False,
                 )
             )

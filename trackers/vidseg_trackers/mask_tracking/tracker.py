@@ -84,14 +84,14 @@ class MaskTracker(ABC):
         """
         geometry = self._check(frame, prompts)
         if not self.ids and not prompts:
-            return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner))]
+            return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner, device=self.device))]
         given: dict[int, npt.NDArray[np.bool_]] = {p.object_id: p.mask for p in prompts if p.mask is not None}
         masks = prepare_masks(given, geometry, self.device)
         image = prepare_frame(frame.rgb, geometry, self._antialias, self.device)
         self._look(image)
         if self._absence and not masks and is_blank(image):
             self._skip()
-            tracks = _tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner))
+            tracks = _tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner, device=self.device))
         else:
             probabilities = self._propagate(image, masks, geometry)
             seen = objects_in_label_map(probabilities, frame.size)
@@ -161,5 +161,5 @@ def _tracks(
         np.array(ids, np.int64),
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(scores, np.float32),
-        masks=masks.cpu().numpy(),
+        masks=masks,
     )

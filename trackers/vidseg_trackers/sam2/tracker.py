@@ -214,7 +214,7 @@ class Sam2Tracker:
     def _tracks(self, frame: Frame, found: Sequence[tuple[int, Record]]) -> Tracks:
         """Objects that own a pixel at the size of the frame; masks at the network's low resolution."""
         side = self.net.config.image_size // 4
-        ids, boxes, scores, masks = [], [], [], [torch.zeros(0, side, side)]
+        ids, boxes, scores, masks = [], [], [], [torch.zeros(0, side, side, device=self.net.device)]
         for i, record in found:
             assert record.low is not None  # of this frame
             low = record.low.float()
@@ -223,13 +223,13 @@ class Sam2Tracker:
                 ids.append(i)
                 boxes.append(mask_box(mask.cpu().numpy()))
                 scores.append(float(torch.sigmoid(record.score)))
-                masks.append(torch.sigmoid(low[0]).cpu())
+                masks.append(torch.sigmoid(low[0]))
         return Tracks(
             frame.index,
             np.array(ids, np.int64),
             np.array(boxes, np.float32).reshape(-1, 4),
             np.array(scores, np.float32),
-            masks=torch.cat(masks).numpy(),
+            masks=torch.cat(masks),
             exclusive=False,
         )
 

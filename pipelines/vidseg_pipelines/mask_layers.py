@@ -1,0 +1,108 @@
+"""Logits of an object from several sources, in pixels of the frame; and how they become label maps.
+
+Everything stays on the device where the logits are. What the computation depends on, which pixels a positive logit can
+reach, comes to the host in one transfer for many objects and frames (:func:`to_host`), and so do the label maps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vidseg.masks.overlap import LogitWindow
+from vidseg.masks.paste import Size, Window, upsample_window
+from vidseg.sam.zoom import Crop
+from vidseg.types import Array
+
+LIMIT = 8.0
+"""Logits of several layers are clipped to this before their mean is taken: none may outvote another by certainty."""
+
+
+class Layer(NamedTuple):
+    """Logits (h, w) of one object that cover ``padded``, of which ``resized`` is ``crop`` of the frame.
+
+    ``bounds``: pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None where there are none.
+    """
+
+    logits: Float[Tensor, "h w"]
+    padded: Size
+    resized: Size
+    crop: Crop
+    bounds: Window | None
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Array]:
+    """Tensors of one device and dtype as arrays of their shapes, all in one transfer."""
+    if not tensors:
+        return []
+    flat = torch.cat([t.flatten() for t in tensors]).cpu().numpy()
+    parts = np.split(flat, np.cumsum([t.numel() for t in tensors[:-1]]))
+    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+
+def reach(maps: Float[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor, "n w"]]:
+    """Which rows and columns of each map hold a positive logit, as 0 and 1."""
+    positive = maps > 0
+    return positive.any(2).int(), positive.any(1).int()
+
+
+def layers_of(
+    maps: Float[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
+) -> list[Layer]:
+    """One layer per map; ``rows`` and ``columns`` are what :func:`reach` says of the maps."""
+    bounds = [_bounds(hits, padded, resized, crop) for hits in zip(rows, columns, strict=True)]
+    return [Layer(one, padded, resized, crop, bound) for one, bound in zip(maps, bounds, strict=True)]
+
+
+def mean_window(layers: Sequence[Layer]) -> LogitWindow | None:
+    """Mean of the upsampled logits in the smallest window that surely holds every positive pixel of each layer.
+
+    None where there are none. Outside its crop a layer is as sure as it can be of the background.
+    """
+    bounds = [layer.bounds for layer in layers if layer.bounds is not None]
+    if not bounds:
+        return None
+    x1, y1, x2, y2 = (f(b[k] for b in bounds) for k, f in enumerate((min, min, max, max)))
+    if len(layers) == 1:
+        return LogitWindow(_upsampled(layers[0], (x1, y1, x2, y2)), y1, x1)
+    total = torch.zeros(y2 - y1, x2 - x1, device=layers[0].logits.device)
+    for layer in layers:
+        crop = layer.crop
+        part = max(x1, crop.x1), max(y1, crop.y1), min(x2, crop.x2), min(y2, crop.y2)
+        values = torch.full_like(total, -LIMIT)
+        if part[0] < part[2] and part[1] < part[3]:
+            clipped = layer._replace(logits=layer.logits.clamp(-LIMIT, LIMIT))
+            values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
+        total += values
+    return LogitWindow(total / len(layers), y1, x1)
+
+
+def _upsampled(layer: Layer, window: Window) -> Float[Tensor, "wh ww"]:
+    """Logits of a layer in a window of the frame that lies in its crop."""
+    x1, y1, x2, y2 = window
+    left, top = layer.crop.x1, layer.crop.y1
+    part = (x1 - left, y1 - top, x2 - left, y2 - top)
+    return upsample_window(layer.logits[None], layer.padded, layer.resized, layer.crop.size, part)[0]
+
+
+def _bounds(hits: tuple[Array, Array], padded: Size, resized: Size, crop: Crop) -> Window | None:
+    spans = []
+    for axis, start in enumerate((crop.y1, crop.x1)):
+        places, length = np.flatnonzero(hits[axis]), crop.size[axis]
+        if not len(places):
+            return None
+        # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
+        cell = padded[axis] / len(hits[axis]) * length / resized[axis]
+        first = max(0, math.floor((int(places[0]) - 2) * cell))
+        last = min(length, math.ceil((int(places[-1]) + 3) * cell))
+        if last <= first:  # positive only in the padding
+            return None
+        spans.append((start + first, start + last))
+    (y1, y2), (x1, x2) = spans
+    return x1, y1, x2, y2
