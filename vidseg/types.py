@@ -7,7 +7,7 @@ in a run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import PurePath
@@ -324,7 +324,7 @@ class Tracker(Protocol):
         """
         ...
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave."""
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,7 +81,7 @@ class BoxesEverywhere:
     def state_dict(self) -> State:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         pass
 
 
@@ -123,7 +123,7 @@ class KeepMasks(BoxesEverywhere):
     def state_dict(self) -> State:
         return {"steps": self.steps, **{f"mask.{i}": torch.from_numpy(m) for i, m in self.masks.items()}}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.steps = int(state["steps"])
         self.masks = {int(k.removeprefix("mask.")): v.numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
 

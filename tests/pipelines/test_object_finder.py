@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -54,7 +54,7 @@ class Leaves(KeepMasks):
     def state_dict(self) -> State:
         return {**super().state_dict(), **{f"left.{i}": left for i, left in self.left.items()}}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         super().load_state_dict({k: v for k, v in state.items() if not k.startswith("left.")})
         self.left = {int(k.removeprefix("left.")): int(v) for k, v in state.items() if k.startswith("left.")}
 

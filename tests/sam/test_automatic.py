@@ -12,7 +12,7 @@ import torch
 from sam_oracle import FIXTURES, MINI_VIT, mini_state, rule_image
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.rle import area, decode
-from vidseg.sam.automatic import AutomaticOptions, Clicks, Upsample, automatic_masks, frame_masks, generate
+from vidseg.sam.automatic import AutomaticOptions, Clicks, Upsample, automatic_masks, generate
 from vidseg.sam.build import from_state
 
 STUB = json.loads((FIXTURES / "amg_stub.json").read_text())
@@ -90,8 +90,5 @@ def test_with_a_network() -> None:
     options = AutomaticOptions(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.2, points_per_batch=5)
     masks = automatic_masks(sam, image, options)
     assert masks
-    assert masks == frame_masks(sam, sam.encode([image])[0], options)
-    with pytest.raises(UsageError, match="crop_n_layers 1"):
-        frame_masks(sam, sam.encode([image])[0], AutomaticOptions(crop_n_layers=1))
     with pytest.raises(InputError, match=r"wanted uint8 RGB"):
         automatic_masks(sam, image[..., 0])

@@ -22,13 +22,16 @@ from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.loading import load_sam
 from vidseg.sam.build import build_sam
 from vidseg.sam.config import SamConfig
+from vidseg.sam.hq import HQ_PARTS
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.training.loop import Loop
 from vidseg.training.recipe import Recipe, SceneData
 from vidseg.training.schedule import BatchRandomness, LoopConfig
-from vidseg.training.trainer import HQ_PARTS, find_items, network_of, start, train
+from vidseg.training.trainer import find_items, network_of, start, train
 from vidseg.weights.read import read_checkpoint, read_weights
 from vidseg_pipelines.commands.train import TrainHqCommand
+
+LEARNED = tuple(f"mask_decoder.{part}" for part in HQ_PARTS)
 
 
 def test_loop_learns_and_logs(tmp_path: Path) -> None:
@@ -116,7 +119,7 @@ def test_hq_run_changes_only_the_hq_parts(tmp_path: Path) -> None:
     assert set(result) == set(build_sam(TOY).state_dict())
     assert all(torch.equal(result[k], v) for k, v in before.items())
     fresh = start(recipe, TOY).state_dict()
-    assert all(not torch.equal(result[k], fresh[k]) for k in result if k.startswith(HQ_PARTS))
+    assert all(not torch.equal(result[k], fresh[k]) for k in result if k.startswith(LEARNED))
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     scores = [r for r in records if "hq_miou" in r]
     assert [r["step"] for r in scores] == [3, 6] and 0 <= scores[-1]["sum_mbiou"] <= 1  # 6 images, 2 a batch, 2 epochs
@@ -131,7 +134,7 @@ def test_a_whole_run_changes_sam_and_the_hq_parts(tmp_path: Path) -> None:
     changed = {k for k in result if not torch.equal(result[k], before[k].to(result[k].dtype))}
     assert not any(k.startswith(frozen) for k in changed)
     assert any(k.startswith("image_encoder.blocks") for k in changed)
-    assert all(k in changed for k in result if k.endswith("weight") and k.startswith(HQ_PARTS))
+    assert all(k in changed for k in result if k.endswith("weight") and k.startswith(LEARNED))
     with pytest.raises(UsageError, match="'whole' trains SAM and the HQ parts together"):
         network_of(replace(recipe, network=replace(TOY, hq=False, output="sam")), hq=False)
 
@@ -169,7 +172,7 @@ def test_ablation_silences_a_feature(tmp_path: Path) -> None:
 def test_the_hq_token_on_sams_own_feature(tmp_path: Path) -> None:
     recipe = hq_recipe(tmp_path, ablate=("fusion",))
     path = train(recipe, tmp_path / "run", True, False, CPU)
-    learned = {k for k in read_weights(path).tensors if k.startswith(HQ_PARTS)}
+    learned = {k for k in read_weights(path).tensors if k.startswith(LEARNED)}
     assert learned and all(k.startswith(("mask_decoder.hf_token", "mask_decoder.hf_mlp")) for k in learned)
     sam = load_sam(path)
     decoder = sam.mask_decoder

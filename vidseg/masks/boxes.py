@@ -35,6 +35,25 @@ def clip_boxes(boxes: Boxes, width: int, height: int) -> Boxes:
     return np.clip(boxes, 0, limits).astype(np.float32)
 
 
+def suppress_boxes(boxes: npt.NDArray[np.float64], scores: npt.NDArray[np.float64], threshold: float) -> list[int]:
+    """Non-maximum suppression: indices that stay, by falling score (ties in the given order).
+
+    A box goes when its IoU with a kept one is above ``threshold``.
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes[order]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = np.ones(len(boxes), np.bool_)
+    for i in range(len(boxes)):
+        if not alive[i]:
+            continue
+        rest = slice(i + 1, None)
+        sides = np.minimum(boxes[i, 2:], boxes[rest, 2:]) - np.maximum(boxes[i, :2], boxes[rest, :2])
+        inter = np.clip(sides, 0, None).prod(axis=1)
+        alive[rest] &= inter <= threshold * (areas[i] + areas[rest] - inter)
+    return [int(i) for i in order[alive]]
+
+
 def _areas(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     areas: npt.NDArray[np.float64] = np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(axis=-1)
     return areas

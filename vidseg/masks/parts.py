@@ -24,3 +24,19 @@ def large_parts(mask: Mask, share: float = 0.1) -> Mask:
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # the background
     return np.asarray((areas >= share * areas.max())[labels] & mask)
+
+
+def without_small_parts(mask: Mask, min_area: int, *, holes: bool) -> tuple[Mask, bool]:
+    """The mask with holes filled (or islands dropped) of fewer than ``min_area`` pixels, and whether there were any.
+
+    When all islands are small, the largest stays.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask != holes).astype(np.uint8), connectivity=8)
+    sizes = stats[1:, cv2.CC_STAT_AREA]
+    small = np.flatnonzero(sizes < min_area) + 1
+    if not len(small):
+        return mask, False
+    if holes:
+        return mask | np.isin(labels, small), True
+    large = np.setdiff1d(np.arange(1, count), small)
+    return np.isin(labels, large if len(large) else [int(sizes.argmax()) + 1]), True

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,10 +18,11 @@ from torch import Tensor
 
 from vidseg.errors import UsageError
 from vidseg.masks import rle as run_lengths
-from vidseg.masks.boxes import mask_box
+from vidseg.masks.boxes import mask_box, suppress_boxes
+from vidseg.masks.parts import without_small_parts
 from vidseg.masks.paste import to_original_size
 from vidseg.sam.config import QUALITY, Output
-from vidseg.sam.geometry import check_image
+from vidseg.sam.geometry import check_image, click_grid
 from vidseg.sam.mask_decoder import Candidates, stability_score
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
@@ -89,8 +89,7 @@ class AutomaticOptions:
             return self.point_grids[layer]
         assert self.points_per_side is not None, "guaranteed above"
         n = int(self.points_per_side / self.crop_n_points_downscale_factor**layer)
-        side = np.linspace(1 / (2 * n), 1 - 1 / (2 * n), n) if n else np.zeros(0)
-        return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+        return click_grid(n)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -145,7 +144,9 @@ class _Found:
 
 def automatic_masks(sam: SegmentAnything, image: Image, options: AutomaticOptions | None = None) -> list[AutoMask]:
     """All masks of an RGB image (uint8, (H, W, 3)); an empty list when nothing is found."""
-    options = _for(sam, options)
+    options = options or AutomaticOptions()
+    if options.pred_iou_thresh is None:
+        options = replace(options, pred_iou_thresh=sam.config.quality)
     check_image(image)
 
     def encode(crop: Image) -> Clicks:
@@ -153,24 +154,6 @@ def automatic_masks(sam: SegmentAnything, image: Image, options: AutomaticOption
         return _clicks(sam, features, options)
 
     return generate(image, encode, options)
-
-
-def frame_masks(
-    sam: SegmentAnything, features: FrameFeatures, options: AutomaticOptions | None = None
-) -> list[AutoMask]:
-    """All masks of a frame that is encoded already (no crops)."""
-    options = _for(sam, options)
-    if options.crop_n_layers:
-        raise UsageError(f"crop_n_layers {options.crop_n_layers}: an encoded frame has no crops, use automatic_masks")
-    blank = np.zeros((*features.geometry.original, 3), np.uint8)
-    return generate(blank, lambda _: _clicks(sam, features, options), options)
-
-
-def _for(sam: SegmentAnything, options: AutomaticOptions | None) -> AutomaticOptions:
-    """The options with what depends on the network."""
-    options = options or AutomaticOptions()
-    own = options.pred_iou_thresh is not None
-    return options if own else replace(options, pred_iou_thresh=sam.config.quality)
 
 
 def generate(image: Image, encode: Encode, options: AutomaticOptions) -> list[AutoMask]:
@@ -181,7 +164,7 @@ def generate(image: Image, encode: Encode, options: AutomaticOptions) -> list[Au
         found.extend(_from_crop(image, crop, options.grid(layer), encode, options))
     if len(crops) > 1 and found.rles:  # prefer masks from smaller crops
         areas = np.array([(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in found.crops], np.float64)
-        found = found.pick(_suppress(np.stack(found.boxes), 1 / areas, options.crop_nms_thresh))
+        found = found.pick(suppress_boxes(np.stack(found.boxes), 1 / areas, options.crop_nms_thresh))
     if options.min_mask_region_area and found.rles:
         found = _clean(found, options)
     return [_auto_mask(found, i) for i in range(len(found.rles))]
@@ -224,7 +207,7 @@ def _from_crop(image: Image, crop: Crop, grid: Floats, encode: Encode, options: 
         found.extend(_filtered(*answer(batch), batch, crop, (image.shape[0], image.shape[1]), options))
     if not found.rles:
         return found
-    return found.pick(_suppress(np.stack(found.boxes), np.array(found.iou), options.box_nms_thresh))
+    return found.pick(suppress_boxes(np.stack(found.boxes), np.array(found.iou), options.box_nms_thresh))
 
 
 def _filtered(
@@ -266,56 +249,19 @@ def _inclusive_box(mask: npt.NDArray[np.bool_]) -> Floats:
     return np.array([x1, y1, max(x2 - 1, 0), max(y2 - 1, 0)])
 
 
-def _suppress(boxes: Floats, scores: Floats, threshold: float) -> list[int]:
-    """Non-maximum suppression: indices that stay, by falling score (ties in the given order).
-
-    A box goes when its IoU with a kept one is above ``threshold``.
-    """
-    order = np.argsort(-scores, kind="stable")
-    boxes = boxes[order]
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    alive = np.ones(len(boxes), np.bool_)
-    for i in range(len(boxes)):
-        if not alive[i]:
-            continue
-        rest = slice(i + 1, None)
-        sides = np.minimum(boxes[i, 2:], boxes[rest, 2:]) - np.maximum(boxes[i, :2], boxes[rest, :2])
-        inter = np.clip(sides, 0, None).prod(axis=1)
-        alive[rest] &= inter <= threshold * (areas[i] + areas[rest] - inter)
-    return [int(i) for i in order[alive]]
-
-
 def _clean(found: _Found, options: AutomaticOptions) -> _Found:
     """Fill small holes and drop small islands, then suppress again; untouched masks win over changed ones."""
     cleaned = found.pick(list(range(len(found.rles))))
     untouched = np.ones(len(found.rles))
     for i, rle in enumerate(found.rles):
-        mask, filled = _without_small_regions(run_lengths.decode(rle), options.min_mask_region_area, holes=True)
-        mask, dropped = _without_small_regions(mask, options.min_mask_region_area, holes=False)
+        mask, filled = without_small_parts(run_lengths.decode(rle), options.min_mask_region_area, holes=True)
+        mask, dropped = without_small_parts(mask, options.min_mask_region_area, holes=False)
         if filled or dropped:
             untouched[i] = 0
             cleaned.rles[i] = run_lengths.encode(mask)
             cleaned.boxes[i] = _inclusive_box(mask)
     threshold = max(options.box_nms_thresh, options.crop_nms_thresh)
-    return cleaned.pick(_suppress(np.stack(cleaned.boxes), untouched, threshold))
-
-
-def _without_small_regions(
-    mask: npt.NDArray[np.bool_], min_area: int, *, holes: bool
-) -> tuple[npt.NDArray[np.bool_], bool]:
-    """The mask with holes filled (or islands dropped) of fewer than ``min_area`` pixels, and whether there were any.
-
-    Regions are 8-connected. When all islands are small, the largest stays.
-    """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask != holes).astype(np.uint8), connectivity=8)
-    sizes = stats[1:, cv2.CC_STAT_AREA]
-    small = np.flatnonzero(sizes < min_area) + 1
-    if not len(small):
-        return mask, False
-    if holes:
-        return mask | np.isin(labels, small), True
-    large = np.setdiff1d(np.arange(1, count), small)
-    return np.isin(labels, large if len(large) else [int(sizes.argmax()) + 1]), True
+    return cleaned.pick(suppress_boxes(np.stack(cleaned.boxes), untouched, threshold))
 
 
 def _auto_mask(found: _Found, i: int) -> AutoMask:

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+from vidseg.backbones.imagenet import BYTE_MEAN, BYTE_STD
 from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.options import load_yaml
@@ -80,8 +81,8 @@ class SamConfig:
     mask_in_channels: int = 16
     prompt_map: bool = False
     objectness: bool = False
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_mean: tuple[float, float, float] = BYTE_MEAN
+    pixel_std: tuple[float, float, float] = BYTE_STD
     output: Output = "sum"
 
     @property

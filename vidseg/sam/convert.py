@@ -12,12 +12,10 @@ from torch import Tensor
 from vidseg.backbones.tiny_vit import TinyVitConfig
 from vidseg.errors import WeightsError
 from vidseg.sam.config import SamConfig, VitConfig
+from vidseg.sam.hq import HQ_PARTS
 from vidseg.weights.fit import check_state, config_from_metadata
 from vidseg.weights.read import WeightFile
 from vidseg.weights.unwrap import ExpectedNetwork, some
-
-HQ_PARTS = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
-"""The modules of the mask decoder that HQ-SAM adds to SAM."""
 
 SAM = ExpectedNetwork("a SAM", lambda names: _is_sam(names))
 """What a SAM file is expected to hold, for the reader of weights."""

@@ -104,3 +104,9 @@ def preprocess(
         pixels = torch.from_numpy(np.array(image, order="C")).to(device)
         row[:h, :w] = (pixels - mean) / std
     return batch.permute(0, 3, 1, 2)
+
+
+def click_grid(per_side: int) -> npt.NDArray[np.float64]:
+    """Clicks (K, 2), (x, y) in 0..1, at the centres of a grid of ``per_side`` * ``per_side`` cells, row by row."""
+    steps = (np.arange(per_side) + 0.5) / max(per_side, 1)
+    return np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)

@@ -1,7 +1,7 @@
 """What HQ-SAM adds to the decoder of SAM: an output token, and a fused feature of early and final encoder layers.
 
 Segment Anything in High Quality (Ke et al. 2023), section 3.2. The modules hang in the mask decoder under their
-official names (``hf_token``, ``hf_mlp``, ``compress_vit_feat``, ``embedding_encoder``, ``embedding_maskfeature``).
+official names, :data:`HQ_PARTS`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from torch.nn import functional as F
 
 from vidseg.backbones.layers import LayerNorm2d, Upscaler, cells_to_image
 from vidseg.sam.config import SamConfig
+
+HQ_PARTS = ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
+"""The modules of the mask decoder that HQ-SAM adds to SAM."""
 
 
 class EarlyStack(nn.Sequential):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg.masks.parts import parts_at
+from vidseg.sam.geometry import click_grid
 from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.prompt_batch import PromptBatch
 
@@ -93,7 +93,7 @@ class ClickMasks(NamedTuple):
 @torch.no_grad()
 def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: int) -> ClickMasks:
     """All three candidates of every click that hit what they show; on the CPU."""
-    clicks = _grid(points_per_side, features)
+    clicks = click_grid(points_per_side) * features.geometry.original[::-1]
     prompts = PromptBatch(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
     (answer,) = sam.decode([features], [prompts], candidates="all")
     rows, columns = features.geometry.low_res_frame
@@ -105,10 +105,3 @@ def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: 
     hit = torch.from_numpy(parts.any((1, 2)))
     logits = torch.where(torch.from_numpy(parts), logits, logits.clamp(max=NOTHING))
     return ClickMasks(logits[hit], iou[hit], stability[hit])
-
-
-def _grid(points_per_side: int, features: FrameFeatures) -> npt.NDArray[np.float64]:
-    """Clicks (K, 2) at the centres of a grid of cells over the frame, in original pixels (x, y)."""
-    height, width = features.geometry.original
-    steps = (np.arange(points_per_side) + 0.5) / points_per_side
-    return np.stack(np.meshgrid(steps * width, steps * height), axis=-1).reshape(-1, 2)

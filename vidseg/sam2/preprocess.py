@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+
 MASK_LOGIT = 10.0
 """Logit of a pixel inside a mask that was given; outside it is the negative."""
 
@@ -67,5 +67,5 @@ def scaled(xy: npt.ArrayLike, width: int, height: int, size: int) -> Float[Tenso
 
 
 def _normalised(x: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (x - mean) / std

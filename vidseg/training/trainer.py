@@ -20,6 +20,7 @@ from vidseg.names import printable
 from vidseg.sam.build import build_sam, save_sam
 from vidseg.sam.config import Output, SamConfig, named_config
 from vidseg.sam.convert import SAM, official_sam_state
+from vidseg.sam.hq import HQ_PARTS
 from vidseg.sam.image_encoder import CompactEncoder
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch, make_batch
@@ -37,11 +38,8 @@ from vidseg.training.splits import dev_clips, held_out, shows_clip
 from vidseg.weights.fetch import file_digest
 from vidseg.weights.read import read_weights
 
-#: Parameters that HQ-SAM adds to the mask decoder, and the only ones that `train hq` changes.
-HQ_PARTS = tuple(
-    f"mask_decoder.{part}"
-    for part in ("hf_token", "hf_mlp", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
-)
+_LEARNED = tuple(f"mask_decoder.{part}" for part in HQ_PARTS)
+"""Prefixes of the parameters that HQ-SAM adds, the only ones that `train hq` changes unless 'whole' is set."""
 _FEATURES = {"decoder": "embedding_maskfeature", "final": "embedding_encoder", "early": "compress_vit_feat"}
 
 BatchMaker = Callable[[BatchRandomness], Batch]
@@ -124,7 +122,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
                 shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"
                 raise WeightsError(f"{recipe.start}: made for another network ({name} is {shapes})")
         result = sam.load_state_dict(tensors, strict=False)
-        lacking = [k for k in result.missing_keys if not (config.hq and k.startswith(HQ_PARTS))]
+        lacking = [k for k in result.missing_keys if not (config.hq and k.startswith(_LEARNED))]
         if wrong := result.unexpected_keys + lacking:
             raise WeightsError(f"{recipe.start}: made for another network (first difference: {wrong[0]})")
     elif config.hq:
@@ -132,7 +130,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     elif isinstance(sam.image_encoder, CompactEncoder):
         load_imagenet(sam.image_encoder.trunk)
     if config.hq and not recipe.whole:
-        set_trainable(sam, matching(HQ_PARTS))
+        set_trainable(sam, matching(_LEARNED))
         for feature in recipe.ablate:
             if feature in _FEATURES:
                 silence(sam, _FEATURES[feature])

@@ -136,7 +136,7 @@ class BoxesTracker:
         """The ids given so far."""
         return self._matcher.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave."""
         self._matcher.load_state_dict(dict(state))
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.errors import UsageError
+from vidseg.state import nested, prefixed
 from vidseg.types import State
 from vidseg_trackers.cutie.memory import Memory, MemoryFrame
 from vidseg_trackers.cutie.network import Cutie, ImageFeatures
@@ -232,7 +233,7 @@ class InferenceCore:
 
     def state_dict(self) -> State:
         """All state as tensors and scalars."""
-        state: State = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
+        state: State = prefixed("memory.", self.memory.state_dict())
         state |= {f"sensory.{i}": one.clone() for i, one in self.sensory.items()}
         state |= {"time": self._time, "last_memory": self._last_memory}
         state["ids"] = torch.tensor(self.ids, dtype=torch.int64)
@@ -240,7 +241,7 @@ class InferenceCore:
             state["previous"] = self._previous.contiguous()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.reset()
         tensors = {k: v.to(device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
@@ -248,9 +249,7 @@ class InferenceCore:
         self.sensory = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("sensory.")}
         self._previous = tensors.get("previous")
         self._time, self._last_memory = int(state["time"]), int(state["last_memory"])
-        prefix = "memory."
-        inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        self.memory.load_state_dict(inner, device)
+        self.memory.load_state_dict(nested("memory.", state), device)
 
 
 def _stagger(options: CutieOptions) -> frozenset[int]:

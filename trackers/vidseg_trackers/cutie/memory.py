@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vidseg.state import nested
 from vidseg.types import State
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
@@ -241,15 +242,14 @@ class Memory:
             state |= {f"value.{number}.{i}": value.clone() for i, value in bucket.values.items()}
         return state | {"layout": json.dumps(layout), "next_bucket": self._next_bucket}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.clear()
         tensors = {k: v.to(device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
         for number, layout in json.loads(str(state["layout"])).items():
             bucket = self.buckets[int(number)] = Bucket(self.options)
             bucket.long, bucket.permanent = layout["long"], layout["permanent"]
-            prefix = f"table.{number}."
-            bucket.table = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            bucket.table = nested(f"table.{number}.", tensors)
             bucket.values = {i: tensors[f"value.{number}.{i}"] for i in layout["ids"]}
         self.object_memory = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("object.")}
         self._next_bucket = int(state["next_bucket"])

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from vidseg.backbones.resnet import BasicBlock, Bottleneck, FrozenBatchNorm2d, stage
 from vidseg_trackers.cutie.config import CutieConfig
 from vidseg_trackers.cutie.modules import FusionBlock
 from vidseg_trackers.cutie.object_transformer import ObjectSummarizer, ObjectTransformer
-from vidseg_trackers.mask_tracking.preprocess import MEAN, STD
 from vidseg_trackers.xmem.modules import (
     GroupResBlock,
     HiddenReinforcer,
@@ -187,7 +187,7 @@ class Cutie(nn.Module):
 
     def encode_image(self, image: Float[Tensor, "B 3 H W"]) -> ImageFeatures:
         """Look at images: RGB in 0..1, zero-padded to multiples of 16 (the padding is normalised with the rest)."""
-        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (MEAN, STD))
+        mean, std = (torch.tensor(v, device=image.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         image = ((image - mean) / std).to(self.pix_feat_proj.weight.dtype)
         f16, f8, f4 = self.pixel_encoder(image)
         return ImageFeatures(image, f16, f8, f4, self.pix_feat_proj(f16), *self.key_proj(f16))

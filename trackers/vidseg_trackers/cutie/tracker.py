@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from vidseg.state import nested, prefixed
 from vidseg.types import State
 from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.network import Cutie
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.cutie.weights import load_network
-from vidseg_trackers.mask_tracking.preprocess import MEAN, STD, InnerGeometry
-from vidseg_trackers.mask_tracking.tracker import MaskTracker, nested
+from vidseg_trackers.mask_tracking.preprocess import InnerGeometry
+from vidseg_trackers.mask_tracking.tracker import MaskTracker
 
 
 def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> CutieTracker:
@@ -54,7 +56,7 @@ class CutieTracker(MaskTracker):
         self.core.reset()
 
     def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, STD))
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         corrected = any(i in self.core.ids for i in masks)
         given = {i: geometry.unpad(mask) for i, mask in masks.items()}
         return self.core.step((image * std + mean)[0], given or None, permanent=corrected)
@@ -67,9 +69,9 @@ class CutieTracker(MaskTracker):
 
     def state_dict(self) -> State:
         """All state; a tracker of the same options and video that loads it continues bit-identically."""
-        return super().state_dict() | {f"core.{name}": value for name, value in self.core.state_dict().items()}
+        return super().state_dict() | prefixed("core.", self.core.state_dict())
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
         super().load_state_dict(state)
-        self.core.load_state_dict(nested(state, "core."), self.device)
+        self.core.load_state_dict(nested("core.", state), self.device)

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from vidseg.backbones.imagenet import BYTE_MEAN, BYTE_STD
 from vidseg.masks.paste import to_original_size
 from vidseg_trackers.mask2former.network import STRIDE
 
@@ -21,8 +22,6 @@ Rgb = npt.NDArray[np.uint8]
 
 MASK_STRIDE = 4
 """Pixels of the network's input per cell of the mask logits."""
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def shrink(rgb: Rgb, sizes: FrameSizes) -> Rgb:
 def to_input(frames: Sequence[Rgb], sizes: FrameSizes, device: torch.device) -> Float[Tensor, "T 3 H W"]:
     """Resized frames, normalised, then zero-padded."""
     x = torch.from_numpy(np.stack(frames)).to(device).permute(0, 3, 1, 2).float()
-    mean, std = torch.tensor(_MEAN, device=device), torch.tensor(_STD, device=device)
+    mean, std = torch.tensor(BYTE_MEAN, device=device), torch.tensor(BYTE_STD, device=device)
     x = (x - mean[:, None, None]) / std[:, None, None]
     (height, width), (high, wide) = sizes.resized, sizes.padded
     return F.pad(x, (0, wide - width, 0, high - height))

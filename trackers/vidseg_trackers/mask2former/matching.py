@@ -104,7 +104,7 @@ class OnlineMatcher:
             "memory": torch.cat([t.memory for t in tracks]) if tracks else torch.zeros(0, 0),
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave."""
         tensors = {k: v.cpu() for k, v in state.items() if isinstance(v, Tensor)}
         self._next_id = int(state["next_id"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from vidseg.backbones.swin import SwinConfig
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.boxes import mask_box
+from vidseg.state import nested, prefixed
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.mask2former.classes import class_set
 from vidseg_trackers.mask2former.clip import best_objects, once_per_query, query_masks, run_clip
@@ -94,19 +95,17 @@ class Mask2FormerTracker:
 
     def state_dict(self) -> State:
         """The tracks and the frames that wait for their clip to fill."""
-        state = {f"matcher.{name}": value for name, value in self._matcher.state_dict().items()}
+        state = prefixed("matcher.", self._matcher.state_dict())
         if self._frames:
             state["frames"] = torch.from_numpy(np.stack(self._frames))
             state["indices"] = torch.tensor(self._indices)
             state["height"], state["width"] = self._sizes.original
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave."""
         self._forget()
-        self._matcher.load_state_dict(
-            {k.removeprefix("matcher."): v for k, v in state.items() if k.startswith("matcher.")}
-        )
+        self._matcher.load_state_dict(nested("matcher.", state))
         if "frames" in state:
             original = int(state["height"]), int(state["width"])
             self._sizes = fit_frame(original, self.options.size or trained_size(self.network), self.options.max_size)

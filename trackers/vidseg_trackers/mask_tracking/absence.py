@@ -8,7 +8,7 @@ segmented. As long as a video changes gradually, nothing is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ class Presence:
         state: State = {f"distance.{i}": d for i, d in self.distances.items()}
         return state if self.thumbnail is None else state | {"thumbnail": self.thumbnail}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         thumbnail = state.get("thumbnail")
         self.thumbnail = thumbnail.to(device, copy=True) if isinstance(thumbnail, Tensor) else None

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+
 _STRIDE = 16
 _LONGEST = 4  # longest ordinary aspect: cinema has 2.4:1, two screens side by side 3.6:1
 
@@ -81,7 +81,7 @@ def prepare_frame(
         if not antialias or device.type != "cpu":
             image = image.float()
         image = F.interpolate(image, geometry.inner, mode="bilinear", align_corners=False, antialias=antialias)
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return image.float().sub_(mean * 255).mul_(1 / (std * 255)).contiguous(memory_format=torch.channels_last)
 
 

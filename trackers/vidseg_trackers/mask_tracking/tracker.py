@@ -118,7 +118,7 @@ class MaskTracker(ABC):
         """All state; a tracker of the same options and video that loads it continues bit-identically."""
         return {"absent": torch.tensor(list(self._absent.items()), dtype=torch.int64).reshape(-1, 2)}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
         absent = state["absent"]
         self._absent = dict(absent.tolist()) if isinstance(absent, Tensor) else {}
@@ -146,11 +146,6 @@ class MaskTracker(ABC):
         for i in self.ids:
             self._absent[i] = 0 if i in present else self._absent.get(i, 0) + 1
         self.remove([i for i in self.ids if self._absent[i] >= self._forget_after])
-
-
-def nested(state: Mapping[str, Tensor | int | float | str], prefix: str) -> State:
-    """The part of a state whose names begin with ``prefix``, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _tracks(

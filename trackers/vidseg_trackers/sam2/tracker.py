@@ -267,7 +267,7 @@ class Sam2Tracker:
                     state |= {f"{name}.{i}.{t}.{k}": v.clone() for k, v in tensors.items() if v is not None}
         return state | {"layout": json.dumps(layout)}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
         tensors = {k: v.to(self.net.device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
 

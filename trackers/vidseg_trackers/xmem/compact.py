@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidseg.backbones.efficientnet_lite import PIXEL_MEAN, PIXEL_STD, TRUNK_CHANNELS, EfficientNetLite0
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from vidseg.errors import WeightsError
 from vidseg_trackers.xmem.config import XMemConfig
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class CompactKeyEncoder(nn.Module):
@@ -35,7 +33,7 @@ class CompactKeyEncoder(nn.Module):
         self.shift: Tensor
         self.trunk = EfficientNetLite0(stages=4)
         self.reduce = nn.Conv2d(s32, config.f16_dim - s16, 1)
-        std, mean = torch.tensor(_IMAGENET_STD), torch.tensor(_IMAGENET_MEAN)
+        std, mean = torch.tensor(IMAGENET_STD), torch.tensor(IMAGENET_MEAN)
         self.register_buffer("scale", (std * 255 / PIXEL_STD)[:, None, None], persistent=False)
         self.register_buffer("shift", ((mean * 255 - PIXEL_MEAN) / PIXEL_STD)[:, None, None], persistent=False)
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidseg.state import nested, prefixed
 from vidseg.types import State
 from vidseg_trackers.xmem.memory import Memory
 from vidseg_trackers.xmem.network import KeyFeatures, XMem, aggregate_probabilities, upsample_x4
@@ -155,14 +156,14 @@ class InferenceCore:
 
     def state_dict(self) -> State:
         """All state as tensors and scalars."""
-        state: State = {f"memory.{name}": value for name, value in self.memory.state_dict().items()}
+        state: State = prefixed("memory.", self.memory.state_dict())
         state |= {"time": self.time, "last_memory": self.last_memory, "last_deep": self.last_deep}
         state["ids"] = torch.tensor(self.ids, dtype=torch.int64)
         if self.hidden is not None:
             state["hidden"] = self.hidden
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.clear()
         ids, hidden = state["ids"], state.get("hidden")
@@ -170,9 +171,7 @@ class InferenceCore:
         self.hidden = hidden.to(device, copy=True) if isinstance(hidden, Tensor) else None
         self.time, self.last_memory = int(state["time"]), int(state["last_memory"])
         self.last_deep = int(state["last_deep"])
-        prefix = "memory."
-        inner = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-        self.memory.load_state_dict(inner, device)
+        self.memory.load_state_dict(nested("memory.", state), device)
 
 
 def _rows(x: Float[Tensor, "1 C h w"]) -> Float[Tensor, "h*w C"]:

@@ -225,7 +225,7 @@ class Memory:
         state |= {f"reference.{i}": t for i, t in self.reference.items()}
         return state | {"now": self.now}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.clear()
         for name, item in state.items():

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.errors import UsageError
+from vidseg.state import nested
 from vidseg.types import State
 from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.options import XMemOptions
@@ -170,14 +171,13 @@ class OfficialMemory:
             state |= {f"{name}.group.{g}": v.clone() for g, v in enumerate(store.groups)}
         return state
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str], device: torch.device) -> None:
+    def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.clear()
         groups = str(state["members"])
         self.members = [[int(i) for i in group.split(",")] for group in groups.split(";")] if groups else []
         for name, store in (("work", self.work), ("long", self.long)):
             tensors = {k: v.to(device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
-            prefix = f"{name}.column."
-            store.columns = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            store.columns = nested(f"{name}.column.", tensors)
             count = sum(k.startswith(f"{name}.group.") for k in tensors)
             store.groups = [tensors[f"{name}.group.{g}"] for g in range(count)]

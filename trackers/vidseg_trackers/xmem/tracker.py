@@ -8,10 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vidseg.state import nested, prefixed
 from vidseg.types import State
 from vidseg_trackers.mask_tracking.absence import Presence
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry
-from vidseg_trackers.mask_tracking.tracker import MaskTracker, nested
+from vidseg_trackers.mask_tracking.tracker import MaskTracker
 from vidseg_trackers.xmem.inference_core import InferenceCore
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.options import XMemOptions
@@ -89,16 +90,15 @@ class XMemTracker(MaskTracker):
 
     def state_dict(self) -> State:
         """All state; a tracker of the same options and video that loads it continues bit-identically."""
-        state = super().state_dict()
-        state |= {f"online.{name}": value for name, value in self.online.state_dict().items()}
-        state |= {f"presence.{name}": value for name, value in self._presence.state_dict().items()}
+        state = super().state_dict() | prefixed("online.", self.online.state_dict())
+        state |= prefixed("presence.", self._presence.state_dict())
         return state if self._thumbnail is None else state | {"thumbnail": self._thumbnail}
 
-    def load_state_dict(self, state: Mapping[str, Tensor | int | float | str]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Restore what :meth:`state_dict` gave; call :meth:`start` before."""
         super().load_state_dict(state)
-        self.online.load_state_dict(nested(state, "online."), self.device)
-        self._presence.load_state_dict(nested(state, "presence."), self.device)
+        self.online.load_state_dict(nested("online.", state), self.device)
+        self._presence.load_state_dict(nested("presence.", state), self.device)
         thumbnail = state.get("thumbnail")
         self._thumbnail = thumbnail.to(self.device, copy=True) if isinstance(thumbnail, Tensor) else None
 

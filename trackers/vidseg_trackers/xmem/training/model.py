@@ -12,15 +12,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidseg.atomic_files import atomic_file
+from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from vidseg.options import from_mapping
 from vidseg.training.pretrained import load_imagenet
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.sequences import Bank, SequenceOptions, make_sequence
-
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 def compact_config(dimensions: Mapping[str, Any]) -> XMemConfig:
@@ -30,7 +28,7 @@ def compact_config(dimensions: Mapping[str, Any]) -> XMemConfig:
 
 def normalise(frames: Tensor) -> Tensor:
     """uint8 (..., H, W, 3) -> float (..., 3, H, W), normalised with ImageNet's mean and std."""
-    mean, std = (torch.tensor(v, device=frames.device) for v in (_MEAN, _STD))
+    mean, std = (torch.tensor(v, device=frames.device) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return ((frames.float() / 255 - mean) / std).movedim(-1, -3)
 
 
