@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+from torch import Tensor
 
 from vidseg.errors import UsageError
 
@@ -48,6 +49,13 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in _DTYPES:
         raise UsageError(f"--dtype {name}: allowed are auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on ``device``, without waiting for what the device is doing; do not change it afterwards."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # from other memory the driver waits
+    return tensor.to(device, non_blocking=True)
 
 
 def loses_device(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vidseg.errors import InputError
+from vidseg.runtime import send
 from vidseg.sam.config import STRIDE, InputConfig, SamConfig
 
 Size = tuple[int, int]
@@ -94,14 +95,13 @@ def preprocess(
     The result is float32 and lies channels-last in memory.
     """
     height, width = geometries[0].padded
-    mean = torch.tensor(config.pixel_mean, device=device)
-    std = torch.tensor(config.pixel_std, device=device)
+    mean, std = send(torch.tensor([config.pixel_mean, config.pixel_std]), device)
     batch = torch.zeros(len(images), height, width, 3, device=device)
     for row, image, geometry in zip(batch, images, geometries, strict=True):
         h, w = geometry.resized
         if (h, w) != image.shape[:2]:
             image = np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
-        pixels = torch.from_numpy(np.array(image, order="C")).to(device)
+        pixels = send(torch.from_numpy(np.array(image, order="C")), device)
         row[:h, :w] = (pixels - mean) / std
     return batch.permute(0, 3, 1, 2)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vidseg.errors import UsageError
 from vidseg.masks.paste import to_original_size
+from vidseg.runtime import send
 from vidseg.sam.config import InputConfig, Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select_masks, wanted_masks
@@ -201,11 +202,11 @@ class Sam(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Frames of one grid size with prompts of one kind, flattened to (frame, prompt) pairs, in bounded chunks."""
         fields = [p.resized(f.geometry) for p, f in zip(prompts, features, strict=True)]
-        inputs = {name: torch.cat([f[name] for f in fields]).to(self.device) for name in fields[0]}
+        inputs = {name: send(torch.cat([f[name] for f in fields]), self.device) for name in fields[0]}
         if self.config.prompt_map:
             inputs["masks"] = prompt_map(features[0].geometry.low_res, **inputs)
         frames = np.repeat(np.arange(len(prompts)), [len(p) for p in prompts])
-        all_rows = torch.from_numpy(frames).to(self.device)
+        all_rows = send(torch.from_numpy(frames), self.device)
         grid = features[0].geometry.grid
         step = max_batch or self._chunk(grid)
         if step < 1:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.errors import UsageError
+from vidseg.runtime import send
 from vidseg.sam.config import Output
 from vidseg.sam.geometry import check_image, frame_geometry
 from vidseg.sam.mask_decoder import Candidates
@@ -124,7 +125,7 @@ class Sam2AsSam:
     def _answer(
         self, frame: Sam2FrameFeatures, asked: PromptBatch, output: Output, candidates: Candidates, step: int
     ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
-        fields = {k: v.to(self.device) for k, v in asked.resized(frame.geometry).items()}
+        fields = {k: send(v, self.device) for k, v in asked.resized(frame.geometry).items()}
         count = 3 if candidates == "all" else 1
         empty = torch.zeros(0, count, *frame.geometry.low_res, device=self.device)
         parts = [(empty, empty[:, :, 0, 0])]
