@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # MODULE:CLASS in vidseg_pipelines.com
         "weights:ConvertCommand",
         "official or Hugging Face files to safetensors",
     ),
+    "ui": ("ui:UiCommand", "click, see, run and correct in the browser"),
     "doctor": ("doctor:DoctorCommand", "versions, devices, codecs, weights"),
 }
 

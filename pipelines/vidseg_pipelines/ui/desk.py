@@ -1,0 +1,277 @@
+"""Who looks at what: the windows of the page, the videos that are open in them, and their runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from starlette.websockets import WebSocket
+
+from vidseg.config import RunConfig
+from vidseg.errors import UsageError, VidsegError
+from vidseg.names import printable
+from vidseg_pipelines.ui.engine import Engine
+from vidseg_pipelines.ui.library import Library
+from vidseg_pipelines.ui.pictures import Pictures
+from vidseg_pipelines.ui.project import Project
+from vidseg_pipelines.ui.propagation import Direction, Propagation
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+_EVERY_S = 0.1  # seconds between two reports of a run
+_SETTLE_S = 3.0  # seconds after the last change
+
+
+@dataclass
+class Window:
+    """One browser window."""
+
+    socket: WebSocket
+    key: str | None = None
+    """The clip that it shows."""
+    seen: set[int] = field(default_factory=set)
+
+    async def send(self, event: Event) -> None:
+        """Tell it something; one that is gone misses it."""
+        with contextlib.suppress(Exception):
+            await self.socket.send_json(event)
+
+
+@dataclass
+class Open:
+    """A clip that is open: the one window that may change it, and its run."""
+
+    project: Project
+    pictures: Pictures
+    holder: Window | None = None
+    run: Propagation | None = None
+    task: asyncio.Task[None] | None = None
+    going: asyncio.Event = field(default_factory=asyncio.Event)
+    settling: asyncio.TimerHandle | None = None
+
+
+class Desk:
+    """All that happens between the windows and the projects. What computes runs in one thread, one thing at a time."""
+
+    def __init__(self, library: Library, engine: Engine, config: RunConfig) -> None:
+        self.library, self.engine, self.config = library, engine, config
+        self.windows: list[Window] = []
+        self.open: dict[str, Open] = {}
+        self._work = ThreadPoolExecutor(1, "vidseg-ui-work")
+        self._opening = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def work(self, call: Callable[[], T]) -> T:
+        """The result of what computes or writes."""
+        return await asyncio.get_running_loop().run_in_executor(self._work, call)
+
+    def later(self, job: Any) -> None:
+        """Run a coroutine beside everything else."""
+        task = asyncio.ensure_future(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def show(self, window: Window, key: str) -> None:
+        """Open a clip in a window."""
+        clip = self.library.find(key)
+        async with self._opening:
+            if clip.key not in self.open:
+                pictures = await asyncio.to_thread(Pictures, clip.path)
+                try:
+                    project = await self.work(lambda: Project(clip, self.engine, self.config))
+                except BaseException:
+                    await pictures.close()
+                    raise
+                self.open[clip.key] = Open(project, pictures)
+        await self.leave(window)
+        window.key, window.seen = clip.key, set()
+        opened = self.open[clip.key]
+        if opened.holder is None:
+            opened.holder = window
+        await self.tell_state(window)
+        if opened.holder is window:
+            self.later(self._prepare(opened, 0))
+
+    async def take_over(self, window: Window) -> None:
+        """Let a window change what another one did until now."""
+        opened = self.of(window)
+        opened.holder = window
+        for other in self.windows:
+            if other.key == window.key:
+                await other.send({"type": "holder", "mine": other is window})
+
+    async def leave(self, window: Window) -> None:
+        """A window does not show its clip any more; its run goes on."""
+        opened = self.open.get(window.key or "")
+        window.key = None
+        if opened is None:
+            return
+        key = opened.project.clip.key
+        others = [other for other in self.windows if other.key == key]
+        if opened.holder is window:
+            opened.holder = others[0] if others else None
+            if others:
+                await others[0].send({"type": "holder", "mine": True})
+        if not others and opened.task is None:
+            await self.work(opened.project.settle)
+
+    def of(self, window: Window) -> Open:
+        """What a window shows.
+
+        Raises:
+            UsageError: nothing.
+        """
+        if window.key is None or window.key not in self.open:
+            raise UsageError("open a video first")
+        return self.open[window.key]
+
+    def held(self, window: Window) -> Open:
+        """What a window shows and may change.
+
+        Raises:
+            UsageError: another window does.
+        """
+        opened = self.of(window)
+        if opened.holder is not window:
+            raise UsageError("this video is open in another window, which may change it: take over first")
+        return opened
+
+    async def tell(self, opened: Open, event: Event) -> None:
+        """Tell all windows that show a clip."""
+        for window in [w for w in self.windows if w.key == opened.project.clip.key]:
+            await window.send(event)
+
+    async def tell_state(self, window: Window) -> None:
+        """Everything about a clip, to a window that just opened it."""
+        opened = self.of(window)
+        project = opened.project
+        marks = await self.work(lambda: project.marks(project.results.frames))
+        info = project.info
+        await window.send(
+            {
+                "type": "clip",
+                "key": project.clip.key,
+                "frames": project.video.count,
+                "width": info.width,
+                "height": info.height,
+                "fps": float(info.fps),
+                "folder": str(project.folder),
+                "warnings": [printable(text) for text in project.video.warnings[:5]],
+                "mine": opened.holder is window,
+                "marks": marks,
+                **self._document(project),
+                "run": self._progress(opened),
+            }
+        )
+
+    async def tell_changes(self, opened: Open) -> None:
+        """What changed since the last time; the journal is brought in order when it is quiet."""
+        project = opened.project
+        frames = sorted(project.changed)
+        project.changed.clear()
+        around = sorted({*frames, *(f + 1 for f in frames if f + 1 in project.results.facts)})
+        marks = await self.work(lambda: project.marks(around))
+        await self.tell(opened, {"type": "changed", "frames": frames, "marks": marks, **self._document(project)})
+        if opened.settling is not None:
+            opened.settling.cancel()
+        if opened.task is None:
+            opened.settling = asyncio.get_running_loop().call_later(_SETTLE_S, lambda: self.later(self._settle(opened)))
+
+    async def start(self, opened: Open, frame: int, direction: Direction, only: int | None) -> None:
+        """Run from a frame; a run that is paused ends where it is."""
+        await self.stop(opened)
+        opened.run = await self.work(lambda: Propagation(opened.project, frame, direction, only))
+        opened.going.set()
+        opened.task = asyncio.ensure_future(self._run(opened, opened.run))
+
+    async def stop(self, opened: Open) -> None:
+        """End a run; what it computed stays."""
+        if opened.task is not None:
+            opened.going.set()
+            opened.task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await opened.task
+
+    async def close(self) -> None:
+        """Save and close everything."""
+        for opened in self.open.values():
+            await self.stop(opened)
+        for task in list(self._tasks):
+            task.cancel()
+        for opened in self.open.values():
+            try:
+                await self.work(opened.project.close)
+            except VidsegError as error:
+                logging.getLogger(__name__).error("%s", error)
+            await opened.pictures.close()
+        self.open.clear()
+        self._work.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, opened: Open, run: Propagation) -> None:
+        loop = asyncio.get_running_loop()
+        event: Event = {"type": "run", "state": "done"}
+        told = 0.0
+        try:
+            while await self.work(run.step):
+                if loop.time() - told > _EVERY_S or not opened.going.is_set():
+                    told = loop.time()
+                    await self.tell(opened, {"type": "run", **(self._progress(opened) or {})})
+                    await self.tell_changes(opened)
+                if not opened.going.is_set():
+                    await self.work(opened.project.settle)
+                    await opened.going.wait()
+        except asyncio.CancelledError:
+            event["state"] = "cancelled"
+        except VidsegError as error:
+            event |= {"state": "failed", "text": printable(str(error))}
+        except Exception as error:
+            logging.getLogger(__name__).exception("a run failed")
+            event |= {"state": "failed", "text": printable(f"{type(error).__name__}: {error}")}
+        try:
+            await self.work(run.close)
+        except VidsegError as error:
+            event |= {"state": "failed", "text": printable(str(error))}
+        opened.task = opened.run = None
+        event |= {"done": run.done, "total": run.total, "skipped": len(run.skipped), "frame": run.frame}
+        await self.tell(opened, event)
+        await self.tell_changes(opened)
+
+    async def _prepare(self, opened: Open, frame: int) -> None:
+        """Encode a frame that is looked at, so that the first click on it is quick."""
+        project = opened.project
+        with contextlib.suppress(VidsegError):
+            await self.work(lambda: self.engine.prepare(project.clip.key, project.video.read(frame)))
+
+    async def prepare(self, opened: Open, frame: int) -> None:
+        """The same, where no run keeps the networks busy."""
+        if opened.task is None or not opened.going.is_set():
+            await self._prepare(opened, frame)
+
+    async def _settle(self, opened: Open) -> None:
+        try:
+            await self.work(opened.project.settle)
+            await self.tell(opened, {"type": "saved"})
+        except VidsegError as error:
+            await self.tell(opened, {"type": "error", "text": printable(str(error))})
+
+    def _document(self, project: Project) -> Event:
+        document, history = project.document, project.history
+        return {
+            "objects": [asdict(item) for item in document.items.values()],
+            "keys": {frame: row for frame, row in document.keys.items() if row},
+            "undo": history.done[-1].what if history.done else None,
+            "redo": history.undone[-1].what if history.undone else None,
+        }
+
+    def _progress(self, opened: Open) -> Event | None:
+        run = opened.run
+        if run is None or opened.task is None:
+            return None
+        state = "running" if opened.going.is_set() else "paused"
+        return {"state": state, "done": run.done, "total": run.total, "frame": run.frame}

@@ -1,0 +1,188 @@
+"""The journal of a run while frames are computed and corrected in any order.
+
+``masks.jsonl`` stays what it is: one line per frame, in order. A frame behind its end is appended to it. Any other goes
+to ``changes.jsonl`` beside it, whose last line for a frame counts, and :meth:`Results.settle` brings both together by
+writing the journal anew. So nothing is lost by a kill: what was not settled is settled when the folder is opened again.
+
+Only places of lines are kept in memory, and area and score of every object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from threading import RLock
+from typing import IO, Any
+
+from vidseg.atomic_files import atomic_file
+from vidseg.errors import InputError, output_error
+from vidseg.limits import HIGHEST_LIMIT
+from vidseg.masks.rle import area, from_coco
+from vidseg.outputs.layout import JOURNAL
+
+CHANGES = "changes.jsonl"
+
+Objects = list[dict[str, Any]]
+Facts = dict[int, tuple[int, float]]
+"""Of one frame: id to area in pixels and score."""
+
+
+class Results:
+    """Lines of a journal by frame. May be read from several threads; one thread writes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is in the folder, which is held.
+
+        Raises:
+            InputError: a line that is no result. OutputError: the folder cannot be written.
+        """
+        self._lock = RLock()
+        self._journal, self._changes = folder / JOURNAL, folder / CHANGES
+        self._files: dict[Path, IO[bytes]] = {}
+        self._places: dict[int, tuple[Path, int, int]] = {}
+        self.facts: dict[int, Facts] = {}
+        self._last = -1
+        for path in (self._journal, self._changes):
+            self._open(path)
+            self._load(path)
+        if self._size(self._changes):
+            self.settle()
+
+    @property
+    def frames(self) -> list[int]:
+        """Frames that have a result, in order."""
+        with self._lock:
+            return sorted(self._places)
+
+    def line(self, frame: int) -> bytes | None:
+        """The line of a frame, with its end."""
+        with self._lock:
+            if frame not in self._places:
+                return None
+            path, start, length = self._places[frame]
+            file = self._files[path]
+            return os.pread(file.fileno(), length, start)
+
+    def objects(self, frame: int) -> Objects:
+        """The objects of a frame as the journal has them; none where it has no result."""
+        line = self.line(frame)
+        return [] if line is None else list(json.loads(line)["objects"])
+
+    def put(self, frame: int, line: bytes | None) -> None:
+        """Replace the line of a frame; None: it has no result any more.
+
+        Raises:
+            OutputError: the disk is full or the like; what was there stays.
+        """
+        with self._lock:
+            behind = line is not None and frame > self._last and not self._size(self._changes)
+            path = self._journal if behind else self._changes
+            text = (json.dumps({"frame": frame, "gone": True}) + "\n").encode() if line is None else line
+            start = self._append(path, text)
+            if line is None:
+                self._places.pop(frame, None)
+                self.facts.pop(frame, None)
+            else:
+                self._places[frame] = path, start, len(line)
+                self.facts[frame] = _facts(json.loads(line))
+            if behind:
+                self._last = frame
+
+    def settle(self, names: Mapping[int, str] | None = None) -> None:
+        """Write the journal anew, in order, where there are changes. ``names`` replace the labels of all objects.
+
+        Raises:
+            OutputError: it cannot be written; nothing is lost.
+        """
+        with self._lock:
+            if names is None and not self._size(self._changes):
+                return
+            places: dict[int, tuple[Path, int, int]] = {}
+            with atomic_file(self._journal) as file:
+                for frame in self.frames:
+                    line = self.line(frame) or b""
+                    if names is not None:
+                        line = _named(line, names)
+                    places[frame] = self._journal, file.tell(), len(line)
+                    file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            self._open(self._journal)
+            self._places = places
+            self._last = max(places, default=-1)
+            try:
+                self._files[self._changes].truncate(0)
+            except OSError as error:
+                raise output_error(self._changes, error) from error
+
+    def close(self) -> None:
+        """Close the files; the one of changes goes when it is empty."""
+        with self._lock:
+            empty = not self._size(self._changes)
+            for file in self._files.values():
+                file.close()
+            if empty:
+                self._changes.unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> None:
+        if path in self._files:
+            self._files[path].close()
+        try:
+            self._files[path] = path.open("a+b", buffering=0)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def _size(self, path: Path) -> int:
+        return os.fstat(self._files[path].fileno()).st_size
+
+    def _append(self, path: Path, text: bytes) -> int:
+        file, start = self._files[path], self._size(path)
+        try:
+            rest = memoryview(text)
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            file.truncate(start)
+            raise output_error(path, error) from error
+        return start
+
+    def _load(self, path: Path) -> None:
+        for number, (line, start) in enumerate(_lines(path), 1):
+            try:
+                record = json.loads(line)
+                frame = int(record["frame"])
+                if record.get("gone"):
+                    self._places.pop(frame, None)
+                    self.facts.pop(frame, None)
+                    continue
+                self.facts[frame] = _facts(record)
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error
+            self._places[frame] = path, start, len(line)
+            if path == self._journal:
+                self._last = max(self._last, frame)
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Whole lines and where they begin; a half-written last one is cut off."""
+    start = 0
+    with path.open("r+b") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(start)
+                return
+            yield line, start
+            start += len(line)
+
+
+def _facts(record: Mapping[str, Any]) -> Facts:
+    return {int(o["id"]): (area(from_coco(o["rle"], HIGHEST_LIMIT)), float(o["score"])) for o in record["objects"]}
+
+
+def _named(line: bytes, names: Mapping[int, str]) -> bytes:
+    record = json.loads(line)
+    for item in record["objects"]:
+        item["label"] = names.get(item["id"]) or None
+    return (json.dumps(record, separators=(",", ":")) + "\n").encode()

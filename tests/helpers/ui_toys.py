@@ -1,0 +1,72 @@
+"""A page with a tiny network and a tracker that keeps masks; ``python ui_toys.py PATH OUTPUT`` serves it.
+
+The tracker may be slowed down, so that a test can look at the page, or kill it, in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from media import write_video
+from toys import KeepMasks, tiny_sam
+from vidseg.config import RunConfig
+from vidseg.sam.model import SegmentAnything
+from vidseg.types import Frame, Prompt, Tracker, Tracks
+from vidseg_pipelines.ui.desk import Desk
+from vidseg_pipelines.ui.engine import Engine
+from vidseg_pipelines.ui.library import Library
+from vidseg_pipelines.ui.serve import serve
+
+WIDTH, HEIGHT = 160, 96
+
+
+class SlowKeeper(KeepMasks):
+    """Keeps masks, and takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        time.sleep(self.seconds)
+        return super().step(frame, prompts)
+
+
+def toy_engine(seconds: float = 0.0) -> Engine:
+    def load() -> tuple[SegmentAnything, Tracker]:
+        torch.set_num_threads(1)
+        return tiny_sam(), SlowKeeper(seconds)
+
+    return Engine(load)
+
+
+def toy_video(path: Path, count: int = 24) -> Path:
+    """A bright square that moves over a dark ground."""
+    frames = np.full((count, HEIGHT, WIDTH, 3), 30, np.uint8)
+    for n, frame in enumerate(frames):
+        frame[30:66, 40 + n : 80 + n] = (220, 180, 60)
+    return write_video(path, list(frames))
+
+
+def toy_desk(path: Path | None, output: Path, seconds: float = 0.0) -> Desk:
+    return Desk(Library(path, output), toy_engine(seconds), toy_config())
+
+
+def toy_config() -> RunConfig:
+    return RunConfig(save="none", tracker="xmem", model="compact", offline=True)
+
+
+if __name__ == "__main__":
+    serve(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        toy_engine(float(sys.argv[3]) if len(sys.argv) > 3 else 0.0),
+        toy_config(),
+        ready=lambda url: print(url, flush=True),
+    )
