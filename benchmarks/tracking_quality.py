@@ -27,8 +27,7 @@ from vidseg.evaluation.contours import region_and_contour
 from vidseg.registry import build_tracker
 from vidseg.training.splits import dev_clips
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
-from vidseg_trackers.xmem.training.bank import read_clip
-from vidseg_trackers.xmem.training.sequences import Clip
+from vidseg_trackers.xmem.training.bank import Clip, read_clip
 
 U8 = npt.NDArray[np.uint8]
 VOID = 255

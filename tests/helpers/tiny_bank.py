@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidseg_trackers.xmem.training.sequences import Bank, Clip, Still
+from vidseg_trackers.xmem.training.bank import Bank, Clip, Still
 
 
 def disc(height: int, width: int, y: float, x: float, radius: float) -> np.ndarray:

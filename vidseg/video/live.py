@@ -14,7 +14,8 @@ import numpy as np
 
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, Gap
-from vidseg.video.reader import VideoSource, frame_bounds
+from vidseg.video.info import frame_bounds
+from vidseg.video.reader import VideoSource
 from vidseg.video.watchdog import READ_TIMEOUT_S, StoppedError, Watchdog
 
 WAITING_FRAMES = 8

@@ -15,13 +15,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vidseg.address import Address
-from vidseg.errors import InputError, UsageError
+from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Frame
 from vidseg.video.container import open_container, other_streams, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.deinterlace import FILTER, deinterlaced
-from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_rate, nominal_rate, video_info
+from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_bounds, frame_rate, nominal_rate, video_info
 from vidseg.video.levels import Levels
 from vidseg.video.orientation import display_orientation
 from vidseg.video.rgb import SAMPLES, RgbConverter, is_deep, levels_of, sample
@@ -300,15 +300,3 @@ class VideoSource:
         seen = float(pts * self._time_base) - start + step
         if seen < promised - max(0.5, 3 * step):
             self.warnings.append(f"truncated: the container names {promised:.2f} s, only {seen:.2f} s were found")
-
-
-def frame_bounds(frames: slice | None) -> tuple[int, float]:
-    """First index and end (exclusive, may be infinite) of a ``--frames A:B`` slice.
-
-    Raises:
-        UsageError: negative or empty range, or a step.
-    """
-    start, stop = (frames.start or 0, frames.stop) if frames is not None else (0, None)
-    if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
-        raise UsageError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
-    return start, float("inf") if stop is None else stop

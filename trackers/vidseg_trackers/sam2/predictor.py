@@ -3,6 +3,7 @@
 "official" is the current predictor, in which objects never see each other; "official-legacy" is the batched one that
 HQ-SAM 2 uses: a frame prompted for some objects is a conditioning frame for all, and corrections of tracked frames
 last. The causal tracker with bounded memory is :mod:`vidseg_trackers.sam2.tracker`; networks and rules are the same.
+One class holds all of their state, so this module is longer than others.
 """
 
 from __future__ import annotations

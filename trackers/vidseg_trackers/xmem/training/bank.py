@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from vidseg.datasets.pairs import Item, check_size, find_pairs, load, load_cutout
 from vidseg.errors import InputError
@@ -18,13 +20,41 @@ from vidseg.names import printable
 from vidseg.training.check import check_items
 from vidseg.training.splits import dev_clips, shows_clip
 from vidseg.video.images import read_image
-from vidseg_trackers.xmem.training.sequences import U8, Bank, Clip, Still
+
+U8 = npt.NDArray[np.uint8]
 
 CLIP_SIDE = 288
 STILL_SIDE = 400
 SPRITE_SIDE = 256
 MIN_AREA = 64
 """Pixels that a mask of a still needs, once it is scaled down."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """An image (H, W, 3) with K object masks (K, H, W) of 0/1."""
+
+    rgb: U8
+    masks: U8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Consecutive frames (T, H, W, 3) with label maps (T, H, W), 0 = background."""
+
+    name: str
+    frames: U8
+    labels: U8
+
+
+@dataclass(frozen=True)
+class Bank:
+    """All decoded material. ``weights`` are the sampling weights of ``stills``; ``sprites`` are RGBA images."""
+
+    stills: tuple[Still, ...]
+    weights: npt.NDArray[np.float64]
+    sprites: tuple[U8, ...]
+    clips: tuple[Clip, ...]
 
 
 def load_bank(root: Path, *, source_weights: Mapping[str, float], held_out: tuple[str, ...]) -> Bank:

@@ -21,11 +21,11 @@ from vidseg.training.resume import flatten
 from vidseg.training.schedule import BatchRandomness
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.network import XMem
-from vidseg_trackers.xmem.training.bank import load_bank
+from vidseg_trackers.xmem.training.bank import Bank, load_bank
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.losses import sequence_loss
 from vidseg_trackers.xmem.training.model import compact_config, export, normalise, start_network
-from vidseg_trackers.xmem.training.sequences import Bank, SequenceOptions, make_sequence
+from vidseg_trackers.xmem.training.sequences import SequenceOptions, make_sequence
 from vidseg_trackers.xmem.training.unroll import unroll
 
 WEIGHTS = "compact-xmem.safetensors"

@@ -18,7 +18,8 @@ from vidseg.training.pretrained import load_imagenet
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
-from vidseg_trackers.xmem.training.sequences import Bank, SequenceOptions, make_sequence
+from vidseg_trackers.xmem.training.bank import Bank
+from vidseg_trackers.xmem.training.sequences import SequenceOptions, make_sequence
 
 
 def compact_config(dimensions: Mapping[str, Any]) -> XMemConfig:

@@ -15,36 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.errors import UsageError
+from vidseg_trackers.xmem.training.bank import U8, Bank
 
-U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Still:
-    """An image (H, W, 3) with K object masks (K, H, W) of 0/1."""
-
-    rgb: U8
-    masks: U8
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Consecutive frames (T, H, W, 3) with label maps (T, H, W), 0 = background."""
-
-    name: str
-    frames: U8
-    labels: U8
-
-
-@dataclass(frozen=True)
-class Bank:
-    """All decoded material. ``weights`` are the sampling weights of ``stills``; ``sprites`` are RGBA images."""
-
-    stills: tuple[Still, ...]
-    weights: npt.NDArray[np.float64]
-    sprites: tuple[U8, ...]
-    clips: tuple[Clip, ...]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,178 @@
+"""`vidseg eval davis`, `vos`, `ytvis` and `hq-ytvis`: scores of videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vidseg.evaluation.davis import DavisReport, evaluate_davis
+from vidseg.evaluation.tube_ap import evaluate_tubes
+from vidseg.evaluation.vos import evaluate_vos
+from vidseg_pipelines.commands.eval_report import (
+    WORST,
+    Outputs,
+    finish,
+    finish_ap,
+    number,
+    plot_shares,
+    rows_table,
+    say,
+)
+
+
+@dataclass(frozen=True)
+class DavisCommand(Outputs):
+    """J, F and J&F of DAVIS 2017.
+
+    --gt is a DAVIS root (Annotations/480p and ImageSets/2017), or a plain folder of sequences: SEQUENCE/masks/*.png or
+    SEQUENCE/*.png. --pred has SEQUENCE/*.png with the same names. Pixel values are object ids: palette or grey PNG.
+
+    Example: vidseg eval davis --gt DAVIS --pred results --json scores.json
+    """
+
+    task: Literal["semi-supervised", "unsupervised"] = "semi-supervised"
+    """Objects given in the first frame, or found by the method (any ids)."""
+    split: str = "val"
+    """File in ImageSets that names the sequences; not used for plain folders."""
+
+    def run(self) -> int:
+        """Evaluate and report; returns the exit code."""
+        report = evaluate_davis(self.gt, self.pred, self.task, self.split, self.workers)
+        objects = _davis_objects(report)
+        worst = sorted(objects, key=lambda row: number(row["J&F"]))[:WORST]
+        finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
+        say(
+            rows_table(
+                "worst objects", worst, ("sequence", "object", "J&F", "J", "F", "worst_frame", "worst_frame_J&F")
+            )
+        )
+        if self.plot:
+            plot_shares(
+                self.plot,
+                f"DAVIS {self.task}: share of frames above a score",
+                "J or F",
+                {
+                    "J": np.concatenate([s.j.ravel() for s in report.sequences]),
+                    "F": np.concatenate([s.f.ravel() for s in report.sequences]),
+                },
+            )
+        return 0
+
+
+def _davis_objects(report: DavisReport) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for sequence, k, j, f in report.objects():
+        both = (sequence.j[k] + sequence.f[k]) / 2
+        worst = int(np.argmin(both))
+        rows.append(
+            {
+                "sequence": sequence.name,
+                "object": sequence.objects[k],
+                "prediction": sequence.proposals[k],
+                "J&F": (j.mean + f.mean) / 2,
+                "J": j.mean,
+                "J-Recall": j.recall,
+                "J-Decay": j.decay,
+                "F": f.mean,
+                "F-Recall": f.recall,
+                "F-Decay": f.decay,
+                "worst_frame": sequence.frames[worst],
+                "worst_frame_J&F": float(both[worst]),
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class VosCommand(Outputs):
+    """J&F (0..100) of folders of label maps like those of YouTube-VOS and MOSE, as vos-benchmark computes it.
+
+    --gt has SEQUENCE/*.png (or SEQUENCE/masks/*.png, or is the root of DAVIS, YouTube-VOS, MOSE or LVOS), --pred has
+    SEQUENCE/*.png; frames without ground truth are not needed.
+
+    Example: vidseg eval vos --gt MOSE/Annotations --pred results
+    """
+
+    all_frames: bool = False
+    """Evaluate the first and the last annotated frame too."""
+    split: str = "val"
+    """File in ImageSets that names the sequences of a DAVIS root."""
+
+    def run(self) -> int:
+        """Evaluate and report; returns the exit code."""
+        report = evaluate_vos(self.gt, self.pred, skip_ends=not self.all_frames, split=self.split, workers=self.workers)
+        objects: list[dict[str, object]] = []
+        for one in report.objects:
+            j, f = one.means()
+            row = {"sequence": one.sequence, "object": one.id, "J&F": (j + f) / 2, "J": j, "F": f}
+            objects.append({**row, "frames": len(one.frames)})
+        worst = sorted(objects, key=lambda row: number(row["J&F"]))[:WORST]
+        finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
+        say(rows_table("worst objects", worst, ("sequence", "object", "J&F", "J", "F", "frames")))
+        if self.plot:
+            plot_shares(
+                self.plot,
+                "VOS: share of frames above a score",
+                "J or F",
+                {
+                    "J": np.concatenate([one.j for one in report.objects]),
+                    "F": np.concatenate([one.f for one in report.objects]),
+                },
+            )
+        return 0
+
+
+@dataclass(frozen=True)
+class _TubeCommand(Outputs):
+    class_agnostic: bool = False
+    """Take all objects as one class."""
+    max_dets: tuple[int, ...] = (1, 10, 100)
+    """Detections per video and class, ascending; AP uses the last one."""
+
+
+@dataclass(frozen=True)
+class YtvisCommand(_TubeCommand):
+    """Tube AP of YouTube-VIS 2019, 2021 and 2022.
+
+    --gt is the annotation file, --pred a results.json: a list of {video_id, category_id, score, segmentations} with
+    compressed run-lengths or null per frame. The area classes s, m, l are those of the tubes, not lengths of videos.
+
+    Example: vidseg eval ytvis --gt valid.json --pred results.json
+    """
+
+    def run(self) -> int:
+        """Evaluate and report; returns the exit code."""
+        _finish_tubes(self, None)
+        return 0
+
+
+@dataclass(frozen=True)
+class HqYtvisCommand(_TubeCommand):
+    """Tube mask AP (AP^M) and tube boundary AP (AP^B) of HQ-YTVIS; files as for `vidseg eval ytvis`.
+
+    Example: vidseg eval hq-ytvis --gt ytvis_hq-test.json --pred results.json
+    """
+
+    ratio: float = 0.02
+    """Width of the boundary bands as a share of the diagonal; 0.01 is the strict variant."""
+
+    def run(self) -> int:
+        """Evaluate and report; returns the exit code."""
+        _finish_tubes(self, self.ratio)
+        return 0
+
+
+def _finish_tubes(command: _TubeCommand, ratio: float | None) -> None:
+    report = evaluate_tubes(
+        command.gt,
+        command.pred,
+        ratio=ratio,
+        class_agnostic=command.class_agnostic,
+        max_dets=command.max_dets,
+        workers=command.workers,
+    )
+    parts = {"mask": report.mask, "boundary": report.boundary}
+    tables = {name: (part, part.curves.stats()) for name, part in parts.items() if part}
+    finish_ap(command, "video_id", report.protocol, tables)
