@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import random
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from jaxtyping import TypeCheckError
 
 import paths
 import vidseg
+from vidseg.masks.paste import to_original_size
 from vidseg_pipelines.cli import ALIASES, COMMANDS, find_command
 
 ROOT = paths.ROOT
@@ -73,3 +78,24 @@ def test_every_name_of_a_module_in_a_text_is_one() -> None:
     for target in [*points, *project["scripts"].values()]:
         module, name = target.split(":")
         assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_tests_that_may_be_skipped_exist() -> None:
+    lines = (ROOT / "tests" / "allowed_skips.txt").read_text().splitlines()
+    for line in lines:
+        if not line.startswith("#"):
+            name, _, reason = line.partition(": ")
+            file, _, test = name.partition("::")
+            assert f"def {test}" in (ROOT / file).read_text() and reason, line
+
+
+@pytest.mark.parametrize("before", ["first", "second"])
+def test_every_test_begins_with_the_same_random_numbers(before: str) -> None:
+    drawn = [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
+    new = [random.Random(0).random(), float(np.random.RandomState(0).rand())]
+    assert drawn == [*new, float(torch.rand((), generator=torch.Generator().manual_seed(0)))]
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(TypeCheckError, match="logits"):
+        to_original_size(torch.zeros(3, 4), (2, 2), (2, 2), (4, 4))

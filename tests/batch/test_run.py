@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import weakref
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,15 +34,6 @@ from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands import batch as batch_command
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import run_video
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Workers divide this process's threads; more than one only make tiny networks wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

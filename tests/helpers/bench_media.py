@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from eval_media import rle, save_labels, square, write
@@ -22,15 +20,6 @@ from vidseg_pipelines.reproduce.run import ReproduceResult, run_benchmark
 from vidseg_pipelines.run import Loaders
 
 SIZE = (48, 64)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Toy networks are slower with several threads, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def picture(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import pytest
-import torch
 
 import paths
 from vidseg.backbones.resnet import ResNetConfig
@@ -24,15 +21,6 @@ TOY = Mask2FormerConfig(
     ResNetConfig((1, 1, 1, 1), 8), classes=5, queries=6, dim=32, encoder_layers=1, encoder_ffn=32, decoder_ffn=32
 )
 TOY_SWIN = replace(TOY, backbone=SwinConfig(16, (2, 2, 2, 1), (1, 2, 2, 4), 4))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors need no more: threads that wait for each other cost ten times the work on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fill(network: Mask2Former, overrides: list[tuple[str, float]]) -> None:

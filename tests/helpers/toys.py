@@ -38,8 +38,9 @@ TINY = replace(
 
 def tiny_sam(seed: int = 0, output: Output = TINY.output) -> Sam:
     """The shipped network in toy width, with random but fixed weights."""
-    torch.manual_seed(seed)
-    return build_sam(replace(TINY, output=output)).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_sam(replace(TINY, output=output)).eval()
 
 
 class EncoderCounter:

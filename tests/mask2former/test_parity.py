@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, one_thread, oracle_network, toy_network, vectors  # noqa: F401
+from mask2former_oracle import FIXTURES, TOY, TOY_SWIN, moving_waves, oracle_network, toy_network, vectors
 from vidseg_trackers.mask2former.clip import best_objects, query_masks, run_clip
 from vidseg_trackers.mask2former.config import ARCHITECTURES, config_from_state_dict
 from vidseg_trackers.mask2former.deformable import sample_levels

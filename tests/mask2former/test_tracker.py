@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former_oracle import TOY, moving_waves, one_thread, toy_network  # noqa: F401
+from mask2former_oracle import TOY, moving_waves, toy_network
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.registry import build_tracker
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo

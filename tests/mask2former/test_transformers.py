@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mask2former_oracle import TOY, TOY_SWIN, moving_waves, one_thread, toy_network  # noqa: F401
+from mask2former_oracle import TOY, TOY_SWIN, moving_waves, toy_network
 from vidseg.backbones.resnet import ResNetConfig
 from vidseg_trackers.mask2former.clip import query_masks, run_clip
 from vidseg_trackers.mask2former.config import Mask2FormerConfig

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mask2former_oracle import TOY, TOY_SWIN, one_thread, toy_network  # noqa: F401
+from mask2former_oracle import TOY, TOY_SWIN, toy_network
 from vidseg.errors import UsageError, WeightsError
 from vidseg_trackers.mask2former.classes import class_set
 from vidseg_trackers.mask2former.config import ARCHITECTURES, Mask2FormerConfig

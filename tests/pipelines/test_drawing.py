@@ -32,7 +32,7 @@ class SeesBright:
     def encode(self, images: Sequence[np.ndarray], side: int | None = None) -> list[FrameFeatures]:
         pictures = [torch.from_numpy(image).permute(2, 0, 1).float() for image in images]
         sizes = [frame_geometry(image.shape[:2], self.config, side) for image in images]
-        return [FrameFeatures(p, None, torch.zeros(1, 1, 1), g) for p, g in zip(pictures, sizes, strict=True)]
+        return [FrameFeatures(p, None, torch.zeros(1, 1, 3), g) for p, g in zip(pictures, sizes, strict=True)]
 
     def decode(
         self,

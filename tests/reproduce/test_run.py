@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench_media import SIZE, Counting, Stop, coco, davis, hq44k, one_thread, read, save_image, save_mask, tubes
+from bench_media import SIZE, Counting, Stop, coco, davis, hq44k, read, save_image, save_mask, tubes
 from eval_media import square, write
 from toys import BoxesEverywhere
 from vidseg.config import RunConfig
@@ -30,12 +29,6 @@ from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.run import run_benchmark
 from vidseg_pipelines.reproduce.store import folder_lock
 from vidseg_pipelines.reproduce.task import unpack
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

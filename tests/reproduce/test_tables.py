@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 from PIL import Image
 
 import paths
-from bench_media import Counting, coco, hq44k, one_thread, read
+from bench_media import Counting, coco, hq44k, read
 from vidseg.config import from_mapping
 from vidseg.datasets.layouts import HQSEG_VAL
 from vidseg.errors import InputError, UsageError
@@ -32,12 +31,6 @@ from vidseg_pipelines.reproduce.tables import (
 )
 
 TABLES = ("2", "3", "5", "6", "7", "8", "10", "11", "12", "13", "16")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads() -> Iterator[None]:
-    with one_thread():
-        yield
 
 
 def test_every_table_is_there() -> None:

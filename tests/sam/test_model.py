@@ -60,7 +60,8 @@ def test_encode_and_decode_equal_the_official_numbers(sam: Sam, kind: str, outpu
     (answer,) = sam.decode(features, [PromptBatch(**fields)], output, candidates)  # type: ignore[arg-type]
     want = vectors("mini_vit")
     name = f"mm{int(candidates == 'best')}"
-    assert np.abs(answer.logits.numpy() - want[f"{kind}__mask_{name}_hq{int(output == 'hq')}"]).max() < 2e-5
+    # The order of sums differs between CPUs and numbers of threads: seen are 3e-5 with one thread, below 2e-5 with two.
+    assert np.abs(answer.logits.numpy() - want[f"{kind}__mask_{name}_hq{int(output == 'hq')}"]).max() < 5e-5
     assert np.abs(answer.iou.numpy() - want[f"{kind}__iou_{name}"]).max() < 2e-5
 
 

@@ -40,7 +40,7 @@ class SeesBright:
         geometries = [frame_geometry(image.shape[:2], self.config, side) for image in images]
         self.pixels += [g.padded[0] * g.padded[1] for g in geometries]
         pictures = [torch.from_numpy(image).permute(2, 0, 1).float() for image in images]
-        return [FrameFeatures(p, None, torch.zeros(1, 1, 1), g) for p, g in zip(pictures, geometries, strict=True)]
+        return [FrameFeatures(p, None, torch.zeros(1, 1, 3), g) for p, g in zip(pictures, geometries, strict=True)]
 
     def decode(
         self,

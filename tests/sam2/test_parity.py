@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,6 @@ VIDEOS = sorted(path.stem for path in FIXTURES.glob("video_*.npz"))
 # seen on fp32 memory: low 4e-4, pointers 6e-4, scores 8e-5; a stored bfloat16 that rounds the other way moves more
 FLOAT = {"low": 1e-2, "video": 1e-2, "ptr": 5e-2, "score": 2e-3, "trace": 3e-3, "input": 1e-5}
 BFLOAT = {"low": 0.15, "video": 0.15, "ptr": 0.4, "score": 2e-2, "trace": 0.07, "input": 1e-5, "mem": 0.07}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One order of summation everywhere, and no waiting for a second thread in networks as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -20,15 +19,6 @@ from vidseg_trackers.sam2.tracker import Sam2Tracker
 SEED, HEIGHT, WIDTH = 3, 96, 144
 INFO = VideoInfo(WIDTH, HEIGHT, 24)
 OFFICIAL = Sam2Options(memory="official", memory_dtype="float32")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One order of summation everywhere, and no waiting for a second thread in networks as small as these."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -77,15 +76,6 @@ def test_features_are_the_official_ones() -> None:
     names |= {"f16": got.f16.mean(1), "f8": got.f8.mean(1), "f4": got.f4.mean(1)}
     for name, value in names.items():
         np.testing.assert_allclose(value.numpy(), expected[name], rtol=1e-4, atol=1e-4 * np.abs(expected[name]).max())
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One order of summation everywhere: pixels whose two best objects tie may fall either way with another one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,6 @@ def test_unrolled_probabilities_and_gradients() -> None:
 
 
 def test_a_short_run_learns_and_resumes_identically(tmp_path) -> None:
-    torch.set_num_threads(1)
     loop = training_loop(recipe(log_every=10, checkpoint_every=50), tiny_bank(), tmp_path, CPU)
     frozen = loop.model.key_encoder.trunk.stem.weight.clone()
     kept = {}

@@ -116,7 +116,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
         self.norm = nn.LayerNorm(4 * dim)
 
-    def forward(self, x: Float[Tensor, "B h w C"]) -> Float[Tensor, "B h/2 w/2 2C"]:
+    def forward(self, x: Float[Tensor, "B h w C"]) -> Float[Tensor, "B (h+1)//2 (w+1)//2 2*C"]:
         """Odd sizes are zero-padded."""
         x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2))
         corners = [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from vidseg.errors import OutputError, UsageError
@@ -33,7 +33,7 @@ class LogitWindow(ShapeRepr):
 
 def resolve_overlaps(
     windows: Mapping[int, LogitWindow], hw: tuple[int, int], dtype: torch.dtype = torch.int32
-) -> Int[Tensor, "H W"]:
+) -> Integer[Tensor, "H W"]:
     """Label map of a frame of ``hw`` on the device of the windows, given by object id; there is at least one.
 
     A pixel goes to the object with the highest positive logit; of equals the object that comes first keeps it. Only

@@ -72,7 +72,7 @@ class MaskDecoder(nn.Module):
         embedding: Float[Tensor, "f d h w"],
         image_pe: Float[Tensor, "1 hw d"],
         sparse: Float[Tensor, "n t d"],
-        dense: Float[Tensor, "m d h w"],
+        dense: Float[Tensor, "m d hm wm"],
         rows: Int[Tensor, " n"],
         fused: Float[Tensor, "f d8 h4 w4"] | None,
         masks: Sequence[int] = (0,),

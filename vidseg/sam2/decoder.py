@@ -59,7 +59,7 @@ class Selection(ShapeRepr):
 
     masks: Float[Tensor, "N M h w"]
     iou: Float[Tensor, "N K"]
-    tokens: Float[Tensor, "N M D"]
+    tokens: Float[Tensor, "N K D"]
 
 
 class Sam2MaskDecoder(nn.Module):
@@ -98,7 +98,7 @@ class Sam2MaskDecoder(nn.Module):
     def forward(
         self,
         embedding: Float[Tensor, "B D g g"],
-        dense_pe: Float[Tensor, "1 g*g D"],
+        dense_pe: Float[Tensor, "1 gg D"],
         tokens: Float[Tensor, "N T D"],
         dense: Float[Tensor, "K D h w"],
         high_res: tuple[Tensor, Tensor],

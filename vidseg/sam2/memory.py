@@ -134,14 +134,14 @@ def attend(
     return out
 
 
-def rotate(x: Float[Tensor, "*N L D"], rotation: Float[Tensor, "L D/2 2"]) -> Float[Tensor, "*N L D"]:
+def rotate(x: Float[Tensor, "*N L D"], rotation: Float[Tensor, "L half 2"]) -> Float[Tensor, "*N L D"]:
     """Rotate the pairs of channels (2i, 2i + 1) by the angles whose cosine and sine are given."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rotation.unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
 
 
-def rotations(grid: int, dim: int, device: torch.device) -> Float[Tensor, "L D/2 2"]:
+def rotations(grid: int, dim: int, device: torch.device) -> Float[Tensor, "L half 2"]:
     """Cosine and sine for every cell of the grid, row by row: half of the pairs turn with x, the others with y."""
     frequency = 1 / ROPE_THETA ** (torch.arange(0, dim, 4, device=device, dtype=torch.float32)[: dim // 4] / dim)
     place = torch.arange(grid * grid, device=device, dtype=torch.float32)
@@ -185,7 +185,7 @@ class MemoryAttention(nn.Module):
         memory: Float[Tensor, "N T M"],
         memory_positions: Float[Tensor, "N T M"],
         pointers: int,
-        mask: Float[Tensor, "N T"] | None = None,
+        mask: Bool[Tensor, "N T"] | None = None,
     ) -> Float[Tensor, "N D g g"]:
         """Read ``memory``, whose last ``pointers`` tokens are object pointers; B is 1 or N.
 

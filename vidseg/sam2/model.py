@@ -165,7 +165,7 @@ class Sam2(nn.Module):
         dense = encoder.dense(None if mask is None else mask.to(embedding.dtype))
         return cast(DecoderOutput, self.sam_mask_decoder(embedding, self.dense_pe(), tokens, dense, high_res))
 
-    def dense_pe(self) -> Float[Tensor, "1 g*g D"]:
+    def dense_pe(self) -> Float[Tensor, "1 gg D"]:
         """The code of the cells of the embedding."""
         return self.sam_prompt_encoder.dense_pe(self.config.grid, self.config.grid)
 

@@ -55,7 +55,7 @@ class InferenceCore:
         *,
         end: bool = False,
         permanent: bool = False,
-    ) -> Float[Tensor, "N+1 H W"]:
+    ) -> Float[Tensor, "N1 H W"]:
         """One frame: probabilities of the background and of every object of ``ids``.
 
         Args:

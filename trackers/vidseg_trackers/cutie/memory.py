@@ -74,7 +74,7 @@ class Bucket:
             self.permanent += frame.key.shape[1]
         self._bound(frame.key.shape[1])
 
-    def read(self, query: Float[Tensor, "B Q 2C+1"]) -> tuple[Float[Tensor, "B Q k"], Int[Tensor, "B Q k"]]:
+    def read(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q k"], Int[Tensor, "B Q k"]]:
         """Weights and rows of the ``top_k`` most similar elements of every pixel; counts their use."""
         if self._expanded is None:
             self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])

@@ -223,7 +223,7 @@ class Cutie(nn.Module):
         return fused.unflatten(0, readout.shape[:2])
 
     def read_objects(
-        self, fused: Float[Tensor, "B N C h w"], object_memory: Float[Tensor, "B N Q C+1"]
+        self, fused: Float[Tensor, "B N C h w"], object_memory: Float[Tensor, "B N Q C1"]
     ) -> Float[Tensor, "B N C h w"]:
         """The readout steered by the object memory (sums over all memory frames)."""
         return self.object_transformer(fused, object_memory)
@@ -235,7 +235,7 @@ class Cutie(nn.Module):
         sensory: Float[Tensor, "B N C h w"],
         *,
         update_sensory: bool,
-    ) -> tuple[Float[Tensor, "B N 4h 4w"], Float[Tensor, "B N C h w"]]:
+    ) -> tuple[Float[Tensor, "B N 4*h 4*w"], Float[Tensor, "B N C h w"]]:
         """Logits at 1/4 in float32, and the sensory memory (updated when asked)."""
         n = readout.shape[:2]
         logits, new = self.mask_decoder(features, readout.flatten(0, 1), sensory.flatten(0, 1), update_sensory)

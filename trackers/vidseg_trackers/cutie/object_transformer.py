@@ -124,7 +124,7 @@ class ObjectTransformer(nn.Module):
         self.mask_pred = nn.ModuleList(nn.Sequential(nn.ReLU(), nn.Conv2d(dim, 1, 1)) for _ in range(config.blocks + 1))
 
     def forward(
-        self, fused: Float[Tensor, "B N C h w"], object_memory: Float[Tensor, "B N Q C+1"]
+        self, fused: Float[Tensor, "B N C h w"], object_memory: Float[Tensor, "B N Q C1"]
     ) -> Float[Tensor, "B N C h w"]:
         """The readout of every object; the objects given together see each other as background."""
         b, n, c, h, w = fused.shape

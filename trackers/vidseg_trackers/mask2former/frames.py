@@ -67,7 +67,7 @@ def full_logits(logits: Float[Tensor, "N h w"], sizes: FrameSizes) -> Float[Tens
     return to_original_size(logits, sizes.padded, sizes.resized, sizes.original)
 
 
-def without_padding(logits: Float[Tensor, "N h w"], sizes: FrameSizes) -> Float[Tensor, "N h' w'"]:
+def without_padding(logits: Float[Tensor, "N h w"], sizes: FrameSizes) -> Float[Tensor, "N h2 w2"]:
     """The logits of the frame alone, at the same resolution: a plain crop where its sides are multiples of 4."""
     grids = []
     for axis in (0, 1):

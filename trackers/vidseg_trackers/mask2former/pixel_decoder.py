@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.level_embed = nn.Parameter(torch.zeros(LEVELS, config.dim))
         self.encoder = EncoderLayers(config)
 
-    def forward(self, maps: Sequence[Float[Tensor, "B C h w"]]) -> list[Float[Tensor, "B C h w"]]:
+    def forward(self, maps: Sequence[Float[Tensor, "B C _ _"]]) -> list[Float[Tensor, "B C _ _"]]:
         """The same maps, mixed."""
         device, dim = maps[0].device, maps[0].shape[1]
         sizes = [(m.shape[2], m.shape[3]) for m in maps]

@@ -25,7 +25,7 @@ class Queries(NamedTuple):
     which tells objects apart. ``mask_embeddings``: (Q, C); their dot products with mask features are mask logits.
     """
 
-    class_logits: Float[Tensor, "Q K+1"]
+    class_logits: Float[Tensor, "Q K1"]
     embeddings: Float[Tensor, "Q C"]
     mask_embeddings: Float[Tensor, "Q C"]
 
@@ -123,7 +123,7 @@ class TransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(dim, config.classes + 1)
         self.mask_embed = MaskEmbed(dim)
 
-    def forward(self, maps: Sequence[Float[Tensor, "T C h w"]], mask_features: Float[Tensor, "T C H W"]) -> Queries:
+    def forward(self, maps: Sequence[Float[Tensor, "T C _ _"]], mask_features: Float[Tensor, "T C H W"]) -> Queries:
         """A clip of T frames: the maps of the pixel decoder (coarse first) and its mask features.
 
         Intermediate predictions are not kept. Their masks are needed at the size of the next level only; as resizing is

@@ -45,7 +45,7 @@ class Presence:
     def absent(
         self,
         image: Float[Tensor, "1 3 h w"],
-        probabilities: Float[Tensor, "N+1 H W"],
+        probabilities: Float[Tensor, "N1 H W"],
         nearest: Float[Tensor, "N h16 w16"],
         ids: Sequence[int],
     ) -> list[int]:

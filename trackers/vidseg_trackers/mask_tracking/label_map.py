@@ -23,7 +23,7 @@ class Seen(NamedTuple):
     score: float
 
 
-def objects_in_label_map(probabilities: Float[Tensor, "N+1 h w"], size: tuple[int, int]) -> list[Seen]:
+def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int, int]) -> list[Seen]:
     """Objects that own at least one pixel of the label map of ``size`` (height, width).
 
     Args:

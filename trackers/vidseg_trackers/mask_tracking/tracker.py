@@ -54,7 +54,7 @@ class MaskTracker(ABC):
     @abstractmethod
     def _propagate(
         self, image: Float[Tensor, "1 3 h w"], masks: Mapping[int, Float[Tensor, "H W"]], geometry: InnerGeometry
-    ) -> Float[Tensor, "N+1 h w"]:
+    ) -> Float[Tensor, "N1 h w"]:
         """Probabilities of the background and of :attr:`ids` on a normalised frame, given masks at the padded size."""
 
     def _look(self, image: Float[Tensor, "1 3 h w"]) -> None:  # noqa: B027

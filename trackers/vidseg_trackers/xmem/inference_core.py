@@ -18,7 +18,7 @@ from vidseg_trackers.xmem.network import KeyFeatures, XMem, aggregate_probabilit
 from vidseg_trackers.xmem.official_memory import OfficialMemory
 from vidseg_trackers.xmem.options import XMemOptions
 
-Judge = Callable[[Float[Tensor, "N+1 H W"], Float[Tensor, "N h16 w16"], Sequence[int]], list[int]]
+Judge = Callable[[Float[Tensor, "N1 H W"], Float[Tensor, "N h16 w16"], Sequence[int]], list[int]]
 """Probabilities, nearest similarities and ids -> rows of the objects that are not on the frame after all."""
 
 
@@ -41,7 +41,7 @@ class InferenceCore:
 
     def step(
         self, image: Float[Tensor, "1 3 H W"], masks: Mapping[int, Float[Tensor, "H W"]], judge: Judge | None = None
-    ) -> Float[Tensor, "N+1 H W"]:
+    ) -> Float[Tensor, "N1 H W"]:
         """One frame: probabilities of the background and of every object of ``ids``, summing to one.
 
         Args:

@@ -13,20 +13,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def expand_memory(key: Float[Tensor, "*b M C"], shrinkage: Float[Tensor, "*b M 1"]) -> Float[Tensor, "*b M 2C+1"]:
+def expand_memory(key: Float[Tensor, "*b M C"], shrinkage: Float[Tensor, "*b M 1"]) -> Float[Tensor, "*b M 2*C+1"]:
     """The memory side of the similarity; computed once per write, used by every read."""
     expanded = torch.cat([key.square(), key, torch.ones_like(shrinkage)], -1)
     return expanded.mul_(shrinkage * key.shape[-1] ** -0.5)  # in place: a full memory has only one copy of it
 
 
-def expand_query(key: Float[Tensor, "*b Q C"], selection: Float[Tensor, "*b Q C"]) -> Float[Tensor, "*b Q 2C+1"]:
+def expand_query(key: Float[Tensor, "*b Q C"], selection: Float[Tensor, "*b Q C"]) -> Float[Tensor, "*b Q 2*C+1"]:
     """The query side of the similarity."""
     weighted = selection * key
     return torch.cat([-selection, 2 * weighted, -(weighted * key).sum(-1, keepdim=True)], -1)
 
 
 def similarity(
-    query: Float[Tensor, "*b Q 2C+1"], memory: Float[Tensor, "*b M 2C+1"], out: Float[Tensor, "*b Q M"] | None = None
+    query: Float[Tensor, "*b Q C"], memory: Float[Tensor, "*b M C"], out: Float[Tensor, "*b Q M"] | None = None
 ) -> Float[Tensor, "*b Q M"]:
     """Similarities (<= 0 up to rounding) of expanded queries and memory, in float32 also under autocast.
 

@@ -153,7 +153,7 @@ class XMem(nn.Module):
         hidden: Float[Tensor, "B N Ch h w"] | None,
         *,
         update_hidden: bool = True,
-    ) -> tuple[Float[Tensor, "B N 4h 4w"], Float[Tensor, "B N Ch h w"] | None]:
+    ) -> tuple[Float[Tensor, "B N 4*h 4*w"], Float[Tensor, "B N Ch h w"] | None]:
         """Segment the objects from what was read of memory.
 
         Returns:
@@ -173,7 +173,7 @@ class XMem(nn.Module):
         return features.key.new_zeros(b, objects, self.config.hidden_dim, h, w)
 
 
-def upsample_x4(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N 4h 4w"]:
+def upsample_x4(logits: Float[Tensor, "B N h w"]) -> Float[Tensor, "B N 4*h 4*w"]:
     """Bilinear x4, from the decoder's resolution to the image's."""
     return F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
 

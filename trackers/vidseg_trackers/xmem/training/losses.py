@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def bootstrapped_cross_entropy(
-    logits: Float[Tensor, "B N+1 H W"], labels: Int[Tensor, "B H W"], fraction: float
+    logits: Float[Tensor, "B N1 H W"], labels: Int[Tensor, "B H W"], fraction: float
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over the ``fraction`` (0..1] of each image's pixels where it is largest."""
     losses = F.cross_entropy(logits, labels, reduction="none").flatten(1)
@@ -26,7 +26,7 @@ def dice_loss(probabilities: Float[Tensor, "B N H W"], masks: Float[Tensor, "B N
 
 
 def sequence_loss(
-    logits: list[Float[Tensor, "B N+1 H W"]], labels: Int[Tensor, "B T H W"], fraction: float
+    logits: list[Float[Tensor, "B N1 H W"]], labels: Int[Tensor, "B T H W"], fraction: float
 ) -> Float[Tensor, ""]:
     """Mean over the predicted frames (all but the first) of cross-entropy plus dice; logits are aggregated ones."""
     objects = logits[0].shape[1] - 1
