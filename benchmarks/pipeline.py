@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidseg.config import RunConfig
 from vidseg.video import open_source
 from vidseg_pipelines.api import segment_frames
-from vidseg_pipelines.resume import read_manifest
 from vidseg_pipelines.run import run_video
+from vidseg_pipelines.run_folder import RunFolder
 
 NETWORK_STAGES = ("encode", "decode", "track", "find")
 
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = RunConfig(input=options.video, output=Path(folder) / "run", box=tuple(options.prompt_box))
         summary = run_video(config)
-        manifest = read_manifest(Path(folder) / "run") or {}
+        manifest = RunFolder(summary.folder).read_manifest() or {}
     wall, stages = manifest["wall_seconds"], manifest["seconds"]
     networks = sum(stages.get(stage, 0.0) for stage in NETWORK_STAGES)
     print(f"{summary.frames} frames, {len(summary.objects)} objects, {wall:.2f} s, {summary.frames / wall:.2f} fps")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import UsageError
 from vidseg.options import key_values
+from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_trackers.xmem.options import XMemOptions
 
 
@@ -141,3 +143,32 @@ def test_options_of_a_tracker_are_read_the_same_way() -> None:
     options = key_values("--tracker-option", ["scene_cut=1e-2", "antialias=no", "max_long_term_elements=20_000"])
     made = XMemOptions.from_mapping(options)
     assert (made.scene_cut, made.antialias, made.max_long_term_elements) == (0.01, False, 20000)
+
+
+def test_the_hash_covers_every_setting_but_those_that_are_marked() -> None:
+    covered, other = [], []
+    for setting in dataclasses.fields(RunConfig):
+        changed = RunConfig(**{setting.name: f"not {getattr(RunConfig(), setting.name)}"})
+        (covered if changed.digest() != RunConfig().digest() else other).append(setting.name)
+    assert set(covered) == RunConfig().content().keys()
+    assert other == [
+        *(
+            "output",
+            "classes",
+            "max_pixels",
+            "device",
+            "snapshot_every",
+            "resume",
+            "overwrite",
+            "read_timeout",
+            "reconnect",
+        ),
+        *("offline", "json_log", "config"),
+    ]
+
+
+def test_what_a_benchmark_computes_again_for_is_marked_on_its_settings() -> None:
+    assert ReproduceConfig(device="cpu", limit=3).content() == ReproduceConfig(offline=True, workers=2).content()
+    assert ReproduceConfig(seed=1).content() != ReproduceConfig().content()
+    options = ReproduceConfig(tracker="xmem", tracker_option=("mem_every=3",)).content()["tracker_options"]
+    assert options == {"mem_every": 3}

@@ -25,9 +25,18 @@ SAVES = ("davis", "ytvis", "coco", "coco-results", "mots", "labelme", "overlay",
 TEXT = "text"
 """Name of the detector that ``text`` is for."""
 _MAX_SECONDS = 1_000_000
-_NO_MATTER = {
-    "result": False
-}  # settings that do not decide the result: where it goes, where it is made, how it is shown
+NOT_RESULT = {"result": False}
+"""Metadata of a setting that does not decide the result: where it goes, where it is made, how it is shown."""
+
+Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:N or mps.")]
+"""A setting: where networks run."""
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    tyro.conf.arg(help="Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."),
+]
+"""A setting: what networks compute in."""
+Offline = Annotated[bool, tyro.conf.arg(help="Never use the network: missing weights are an error.")]
+"""A setting: whether weights may be fetched."""
 
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
 
@@ -50,7 +59,7 @@ class RunConfig:
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
     """Video file, folder or 'pattern' of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for
     standard input."""
-    output: Path | None = field(default=None, metadata=_NO_MATTER)
+    output: Path | None = field(default=None, metadata=NOT_RESULT)
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"
     """Who follows the objects: xmem, cutie, sam2, boxes, or another installed tracker (see `vidseg doctor`)."""
@@ -66,7 +75,7 @@ class RunConfig:
     """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
     label: _Repeat = ()
     """ID=NAME - name of an object, which all files carry. May be repeated; several objects may have one name."""
-    classes: Path | None = field(default=None, metadata=_NO_MATTER)
+    classes: Path | None = field(default=None, metadata=NOT_RESULT)
     """Names of all classes, which so have the same numbers in the files of every run: a text file with one per line, or
     YAML or JSON (see docs/formats.md)."""
     boxes: Path | None = None
@@ -102,28 +111,26 @@ class RunConfig:
     """Number of the video stream to read, as ffprobe shows it (default: the largest of the default streams)."""
     deinterlace: bool = False
     """Make one picture of the two fields of each frame of an interlaced video."""
-    max_pixels: int = field(default=PIXEL_LIMIT, metadata=_NO_MATTER)
+    max_pixels: int = field(default=PIXEL_LIMIT, metadata=NOT_RESULT)
     """Largest frame in pixels; raise it only for an input that you trust."""
     batch: int = 4
     """Frames per HQ-SAM encoder batch."""
-    device: str = field(default="auto", metadata=_NO_MATTER)
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
+    device: Device = field(default="auto", metadata=NOT_RESULT)
+    dtype: Dtype = "auto"
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the tracker (in YAML)."""
     tracker_option: _Repeat = ()
     """KEY=VALUE - a setting of the tracker. May be repeated."""
-    snapshot_every: int = field(default=50, metadata=_NO_MATTER)
+    snapshot_every: int = field(default=50, metadata=NOT_RESULT)
     """Frames between snapshots of the tracker's state, from which --resume goes on."""
-    resume: bool = field(default=False, metadata=_NO_MATTER)
+    resume: bool = field(default=False, metadata=NOT_RESULT)
     """Go on with an interrupted run in the output folder."""
-    overwrite: bool = field(default=False, metadata=_NO_MATTER)
+    overwrite: bool = field(default=False, metadata=NOT_RESULT)
     """Replace what is in the output folder."""
-    read_timeout: float = field(default=30.0, metadata=_NO_MATTER)
+    read_timeout: float = field(default=30.0, metadata=NOT_RESULT)
     """Seconds that opening the input, or its next frame, may take. Then a file is an error and a stream is connected to
     again."""
-    reconnect: int = field(default=10, metadata=_NO_MATTER)
+    reconnect: int = field(default=10, metadata=NOT_RESULT)
     """How often in a row a lost camera or stream is connected to again, after 1, 2, 4, ... 30 s; 0: never."""
     drop: Literal["auto", "oldest", "none"] = "auto"
     """When the frames of a live source come faster than they are segmented: oldest leaves out those that wait longest
@@ -131,11 +138,11 @@ class RunConfig:
     and streams, none for standard input. Files never lose frames."""
     reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
     """What decodes a video file: PyAV, or another package in a process of its own, checked against PyAV."""
-    offline: bool = field(default=False, metadata=_NO_MATTER)
+    offline: bool = field(default=False, metadata=NOT_RESULT)
     """Never use the network: missing weights and remote inputs are an error."""
-    json_log: bool = field(default=False, metadata=_NO_MATTER)
+    json_log: bool = field(default=False, metadata=NOT_RESULT)
     """Progress as one json object per line on standard error."""
-    config: Path | None = field(default=None, metadata=_NO_MATTER)
+    config: Path | None = field(default=None, metadata=NOT_RESULT)
     """YAML file with any of these settings; flags win over it."""
 
     def check(self) -> None:
@@ -159,8 +166,8 @@ class RunConfig:
         if self.text is not None and self.detector != TEXT:
             raise UsageError(f"--text needs --detect-with {TEXT}; --detect-with {self.detector} takes none")
         self.all_detector_options()
-        self.names  # noqa: B018  (raises on a malformed name)
-        self.frame_range  # noqa: B018  (raises on a malformed range)
+        names_by_id(self.label)
+        parse_frames(self.frames)
 
     @property
     def saves(self) -> tuple[str, ...]:
@@ -175,14 +182,7 @@ class RunConfig:
     @property
     def frame_range(self) -> tuple[int, int | None]:
         """(first, end) of ``frames``; end is exclusive or None."""
-        first, colon, end = self.frames.partition(":")
-        try:
-            result = int(first or 0), int(end) if end else None
-        except ValueError:
-            colon = ""
-        if not colon or result[0] < 0 or (result[1] is not None and result[1] <= result[0]):
-            raise UsageError(f"--frames {self.frames}: A:B with 0 <= A < B wanted, e.g. 0:100, 50: or :200")
-        return result
+        return parse_frames(self.frames)
 
     def all_tracker_options(self) -> dict[str, Any]:
         """``tracker_options`` with ``KEY=VALUE`` flags applied; values are read as YAML scalars."""
@@ -205,10 +205,7 @@ class RunConfig:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide the result, json-ready; not where it goes, where it is made, or how it is shown."""
-        fields = (f for f in dataclasses.fields(self) if f.metadata.get("result", True))
-        data = {f.name: getattr(self, f.name) for f in fields}
-        data["input"] = redact(self.input)
-        return json.loads(json.dumps(data, default=str))
+        return result_settings(self) | {"input": redact(self.input)}
 
     def digest(self) -> str:
         """sha256 of :meth:`content`."""
@@ -230,6 +227,29 @@ def names_by_id(labels: Sequence[str]) -> dict[int, str]:
         if names.setdefault(int(number), name) != name:
             raise UsageError(f"--label: object {int(number)} has two names, '{names[int(number)]}' and '{name}'")
     return names
+
+
+def result_settings(config: Any) -> dict[str, Any]:
+    """The settings of a dataclass that decide the result, json-ready: all but those marked :data:`NOT_RESULT`."""
+    names = [f.name for f in dataclasses.fields(config) if f.metadata.get("result", True)]
+    data: dict[str, Any] = json.loads(json.dumps({name: getattr(config, name) for name in names}, default=str))
+    return data
+
+
+def parse_frames(text: str) -> tuple[int, int | None]:
+    """(first, end) of frames A:B; end is exclusive or None.
+
+    Raises:
+        UsageError: another text, or an empty range.
+    """
+    first, colon, end = text.partition(":")
+    try:
+        result = int(first or 0), int(end) if end else None
+    except ValueError:
+        colon = ""
+    if not colon or result[0] < 0 or (result[1] is not None and result[1] <= result[0]):
+        raise UsageError(f"--frames {text}: A:B with 0 <= A < B expected, e.g. 0:100, 50: or :200")
+    return result
 
 
 def check_seconds(flag: str, seconds: float) -> None:

@@ -6,30 +6,26 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
-from vidseg.names import safe_name
-from vidseg.outputs.folder import claimed, keep_apart
-from vidseg.outputs.layout import JOURNAL, SNAPSHOT
 from vidseg.prompt_text import parse_prompts
 from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
-from vidseg_pipelines import resume
 from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.manifest import new_manifest, record_models, record_resume
 from vidseg_pipelines.refiner import RefineOptions, Refiner
-from vidseg_pipelines.run_folder import check_folder, input_files, new_manifest, output_files, weights_of
-from vidseg_pipelines.run_output import RunOutput, RunSummary, Started
+from vidseg_pipelines.run_folder import FINISHED, RunFolder
+from vidseg_pipelines.run_inputs import input_files
+from vidseg_pipelines.run_output import Run, RunSummary, Started, write_run
 from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.unused import UnusedPrompts
 
 
 def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
@@ -80,14 +76,42 @@ def run_video(
         WeightsError: weights are missing or wrong.
         OutputError: a result cannot be written. What was written before stays valid.
     """
+    _check(config)
+    with contextlib.closing(_open(config)) as source:
+        on_open(source)
+        prompts = _read_prompts(config, source.info)
+        classes = _read_classes(config)
+        folder = RunFolder.of(config, source.info)
+        with folder.claimed(reading=input_files(config), saves=config.saves):
+            manifest = new_manifest(config, source.info)
+            earlier = folder.earlier_run(manifest, config, live=source.live)
+            if earlier is not None and earlier["status"] in FINISHED:
+                folder.remove_snapshot()  # when the kill came right after the end
+                return RunSummary.of(earlier, folder)
+            snapshot = None if earlier is None else folder.load_snapshot(earlier)
+            segmenter = _load(config, source, prompts, loaders or Loaders())
+            record_models(manifest, config, segmenter, classes)
+            if earlier is not None and snapshot is not None:
+                record_resume(manifest, earlier, snapshot.next_frame)
+            run = Run(
+                config, source, segmenter, folder, manifest, UnusedPrompts(prompts), earlier is not None, snapshot
+            )
+            return write_run(run, on_start)
+
+
+def _check(config: RunConfig) -> None:
+    """Refuse settings that cannot be right, before anything is opened."""
     if not config.input:
         raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
     check_name("tracker", config.tracker)
     if config.detector:
         check_name("detector", config.detector)
+
+
+def _open(config: RunConfig) -> Source:
     first, end = config.frame_range
-    source = open_source(
+    return open_source(
         config.input,
         frames=slice(first, end),
         stream=config.stream,
@@ -99,65 +123,19 @@ def run_video(
         backoff=Backoff(config.reconnect),
         offline=config.offline,
     )
-    with contextlib.closing(source):
-        on_open(source)
-        prompts = parse_prompts(
-            boxes=config.box, points=config.point, masks=config.mask, video=source.info, first_frame=first
-        )
-        _check_frames(prompts, config, source.info)
-        classes = None if config.classes is None else _read_classes(config)
-        folder = config.output or Path("runs") / safe_name(source.info.name)
-        keep_apart(input_files(config), output_files(folder, config.saves))
-        with claimed(folder):
-            return _run_in(folder, config, source, prompts, classes, loaders or Loaders(), on_start)
 
 
-def _read_classes(config: RunConfig) -> ClassSet:
-    """The class file of a run (UsageError: it lacks a name of ``--label``)."""
-    assert config.classes is not None
-    classes = read_classes(config.classes)
-    for object_id, name in config.names.items():
-        if name not in classes.ids:
-            near = did_you_mean(name, classes.names)
-            raise UsageError(f"--label {object_id}={name}{near}: {config.classes} has no such class")
-    return classes
-
-
-def _run_in(
-    folder: Path,
-    config: RunConfig,
-    source: Source,
-    prompts: Sequence[Prompt],
-    classes: ClassSet | None,
-    loaders: Loaders,
-    on_start: Started | None,
-) -> RunSummary:
-    """The run in its folder, which nobody else writes to."""
-    manifest = new_manifest(config, source.info)
-    old = check_folder(folder, manifest, config, live=source.live)
-    if old is not None and old["status"] in ("done", "partial"):
-        (folder / SNAPSHOT).unlink(missing_ok=True)  # when the kill came right after the end
-        return RunSummary.of(old, folder)
-    snapshot = None if old is None else resume.load_snapshot(folder, old)
-    if snapshot is not None:
-        resume.check_journal(folder / JOURNAL, snapshot.next_frame)
-
+def _load(config: RunConfig, source: Source, prompts: Sequence[Prompt], loaders: Loaders) -> Segmenter:
+    """The models of a run, put together."""
     clock = StageClock()
     with clock("load"):
         sam, tracker, detector = loaders.sam(config), loaders.tracker(config), loaders.detector(config)
-    numbers = classes.ids if classes else getattr(detector, "classes", None) or getattr(tracker, "classes", None)
-    if numbers:
-        manifest["classes"] = dict(numbers)
     if source.live and tracker.lookahead == sys.maxsize:
         raise UsageError(
             f"--tracker {config.tracker} with these settings holds every frame back until the end, and a live"
             " source has none: use settings that give results on the way (not mode=offline)"
         )
-    if not all(file["sha256"] for file in manifest["weights"].values()):  # fetched just now
-        manifest["weights"] = weights_of(config)
-    dtype = str(resolve_dtype(config.dtype, sam.device)).removeprefix("torch.")
-    manifest["used"] = {"device": str(sam.device), "dtype": dtype, "threads": torch.get_num_threads()}
-    segmenter = Segmenter(
+    return Segmenter(
         tracker,
         sam,
         Refiner(sam, RefineOptions(config.refine, zoom=config.zoom)),
@@ -169,13 +147,24 @@ def _run_in(
         batch=config.batch,
         clock=clock,
     )
-    output = RunOutput(config, source, segmenter, folder, manifest, clock, prompts=prompts, old=old, snapshot=snapshot)
-    return output.write(on_start)
 
 
-def _check_frames(prompts: Sequence[Prompt], config: RunConfig, video: VideoInfo) -> None:
-    """Refuse prompts on frames that cannot come."""
+def _read_classes(config: RunConfig) -> ClassSet | None:
+    """The class file of a run, if it has one (UsageError: it lacks a name of ``--label``)."""
+    if config.classes is None:
+        return None
+    classes = read_classes(config.classes)
+    for object_id, name in config.names.items():
+        if name not in classes.ids:
+            near = did_you_mean(name, classes.names)
+            raise UsageError(f"--label {object_id}={name}{near}: {config.classes} has no such class")
+    return classes
+
+
+def _read_prompts(config: RunConfig, video: VideoInfo) -> list[Prompt]:
+    """The prompts of a run; refuses those on frames that cannot come."""
     first, end = config.frame_range
+    prompts = parse_prompts(boxes=config.box, points=config.point, masks=config.mask, video=video, first_frame=first)
     for prompt in prompts:
         index = prompt.frame_index
         if index < first or (end is not None and index >= end):
@@ -185,3 +174,4 @@ def _check_frames(prompts: Sequence[Prompt], config: RunConfig, video: VideoInfo
                 f"a prompt is on frame {index}, but {video.name} has {video.frame_count} frames, 0 to"
                 f" {video.frame_count - 1}"
             )
+    return prompts

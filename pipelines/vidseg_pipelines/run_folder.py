@@ -1,186 +1,183 @@
-"""The output folder of a run: what it holds, what it was made of, and when a run may begin or go on in it."""
+"""The output folder of a run: its files by name, when a run may begin or go on in it, and what is removed from it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict
-from fractions import Fraction
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidseg import __version__
-from vidseg.address import parse_address, redact
 from vidseg.atomic_files import clear_parts
 from vidseg.config import RunConfig
-from vidseg.errors import InputError, UsageError, output_error
-from vidseg.files import data_files, is_pattern, matches
-from vidseg.names import is_part
-from vidseg.outputs.layout import EXPORTED, FOLDERS, LOCK, MANIFEST, OUTPUTS
-from vidseg.prompt_text import mask_file
-from vidseg.registry import weights_used
-from vidseg.types import VideoInfo
-from vidseg.video.folders import video_of
-from vidseg.weights import weights_identity
-from vidseg_pipelines import resume
+from vidseg.errors import UsageError, output_error
+from vidseg.names import is_part, safe_name
+from vidseg.outputs import JournalSink, read_journal, truncate_journal
+from vidseg.outputs.folder import claimed, keep_apart
+from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, OVERLAY, SNAPSHOT
+from vidseg.types import FrameMasks, VideoInfo
+from vidseg_pipelines.manifest import check_same_run, read_manifest, write_manifest
+from vidseg_pipelines.snapshot import Snapshot, load_snapshot
 
-_BLOCK = 1 << 16
-_BLOCKS_OF_A_FILE = 32
-_BLOCKS_OF_AN_IMAGE = 2  # there may be many
+FINISHED = ("done", "partial")
+"""What the manifest of a run says when there is nothing left to do."""
 
 
-def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
-    """What ``run.json`` holds when a run begins."""
-    info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(video).items()}
-    del info["frame_names"], info["end"]  # the journal and the configuration have them
-    return {
-        "version": __version__,
-        "status": "running",
-        **files_of(config),
-        "video": info,
-        "config": config.content(),
-        "config_sha256": config.digest(),
-        "weights": weights_of(config),
-    }
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes. What changes files is called while the folder is :meth:`claimed`."""
 
+    path: Path
 
-def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
-    prompts = [mask_file(text) for text in config.mask] + _boxes_of(config)
-    folders = [path for path in prompts if path.is_dir()]
-    given = Path(config.input)
-    return {
-        "input": {"path": redact(config.input), **fingerprint((_video_in(given) or [given])[0])},
-        "prompts": {str(path): fingerprint(path)["sha256_of_samples"] for path in folders}
-        | {str(path): _digest(path) for path in prompts if path.is_file()},
-    }
+    @classmethod
+    def of(cls, config: RunConfig, video: VideoInfo) -> RunFolder:
+        """The folder that ``config`` names, or the one called after the video."""
+        return cls(config.output or Path("runs") / safe_name(video.name))
 
+    @property
+    def manifest(self) -> Path:
+        """What the run is made of and how it stands."""
+        return self.path / MANIFEST
 
-def weights_of(config: RunConfig) -> dict[str, Any]:
-    """Name and digest of every file of weights that the run uses."""
-    used = {"tracker": weights_used("tracker", config.tracker, config.all_tracker_options(), config.model)}
-    if config.detector:
-        used["detector"] = weights_used("detector", config.detector, config.all_detector_options(), config.model)
-    named = {"model": config.model} | {part: name for part, name in used.items() if name is not None}
-    return {part: weights_identity(name) for part, name in named.items()}
+    @property
+    def journal(self) -> Path:
+        """The results, frame by frame."""
+        return self.path / JOURNAL
 
+    @property
+    def snapshot(self) -> Path:
+        """The state from which the run can go on."""
+        return self.path / SNAPSHOT
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """Enough to notice that a file, or a folder or pattern of files, changed, without reading all of it; else empty.
+    @property
+    def overlay(self) -> Path:
+        """The video with the masks drawn on it."""
+        return self.path / OVERLAY
 
-    What a run writes into a folder of stills changes nothing.
-    """
-    pattern = is_pattern(str(path))
-    if pattern or path.is_dir():
-        ours = {LOCK, *OUTPUTS}
-        among = map(Path, matches(str(path))) if pattern else data_files(path)
-        files = sorted(f for f in among if f.is_file() and f.name not in ours and not is_part(f))
-        known = [(file.name, file.stat().st_size, _digest(file, _BLOCKS_OF_AN_IMAGE)) for file in files]
-        return {"files": len(files), "sha256_of_samples": hashlib.sha256(repr(known).encode()).hexdigest()}
-    if not path.is_file():
-        return {}
-    return {"bytes": path.stat().st_size, "sha256_of_samples": _digest(path, _BLOCKS_OF_A_FILE)}
+    @property
+    def davis(self) -> Path:
+        """The folder of label maps."""
+        return self.path / DAVIS
 
+    def outputs(self, saves: Iterable[str] = ()) -> list[Path]:
+        """All that a run that saves these formats may write."""
+        return [self.path / name for name in dict.fromkeys([*OUTPUTS, *(EXPORTED[name] for name in saves)])]
 
-def _digest(path: Path, blocks: int | None = None) -> str:
-    """sha256 of a file, or of ``blocks`` blocks of it, evenly from its beginning to its end."""
-    with path.open("rb") as file:
-        last = path.stat().st_size - _BLOCK
-        if blocks is None or last < (blocks - 1) * _BLOCK:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256()
-        for number in range(blocks):
-            file.seek(last * number // (blocks - 1))
-            digest.update(file.read(_BLOCK))
-        return digest.hexdigest()
+    @property
+    def written(self) -> list[Path]:
+        """What the run here has written."""
+        return [path for path in self.outputs(self._saved()) if path.exists()]
 
+    @contextmanager
+    def claimed(self, *, reading: Iterable[str | Path] = (), saves: Iterable[str] = ()) -> Iterator[None]:
+        """Keep every other process out of the folder; see :func:`vidseg.outputs.folder.claimed`.
 
-def input_files(config: RunConfig) -> list[str | Path]:
-    """All that a run reads from this machine: the video, masks, boxes, the configuration; ``-``: standard input."""
-    address = parse_address(config.input)
-    files: list[str | Path] = [*(mask_file(text) for text in config.mask), *_boxes_of(config)]
-    if address.kind in ("file", "stdin"):
-        stills = matches(address.url) if is_pattern(address.url) else []
-        files += [address.url, *stills, *_video_in(Path(address.url))]
-    return [*files, *(path for path in (config.config, config.classes) if path is not None)]
+        Raises:
+            UsageError: another process holds it; one of the files ``reading`` is among what a run that ``saves`` these
+                formats writes.
+            OutputError: it cannot be made.
+        """
+        keep_apart(reading, self.outputs(saves))
+        with claimed(self.path):
+            yield
 
+    def read_manifest(self) -> dict[str, Any] | None:
+        """The manifest of the run here, or None when there is none; a file that is none is a UsageError."""
+        return read_manifest(self.manifest)
 
-def _boxes_of(config: RunConfig) -> list[Path]:
-    """The boxes that a tracker reads, however they are named."""
-    file = config.all_tracker_options().get("file")
-    return [Path(file)] if isinstance(file, (str, Path)) else []
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Replace the manifest; an OutputError when it cannot be written."""
+        write_manifest(self.manifest, manifest)
 
+    def earlier_run(self, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
+        """The manifest of the run here that the one of ``manifest`` goes on with; None: it begins anew.
 
-def _video_in(path: Path) -> list[Path]:
-    """The video that a folder stands for, if it stands for one."""
-    with suppress(InputError):
-        video, _ = video_of(path) if path.is_dir() else (None, None)
-        return [] if video is None else [video]
-    return []
+        Raises:
+            UsageError: the folder holds something, and the settings do not say what to do, or it cannot go on.
+        """
+        if config.overwrite or all(path.name == LOCK or is_part(path) for path in self.path.iterdir()):
+            return None
+        if not config.resume:
+            raise UsageError(f"output folder {self.path} exists: use --resume, --overwrite or another --output")
+        earlier = self.read_manifest()
+        if earlier is None:
+            raise UsageError(f"--resume: {self.path} holds no run (no {MANIFEST}); use --overwrite")
+        if live:
+            raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
+        check_same_run(earlier, manifest)
+        return earlier
 
+    def load_snapshot(self, manifest: Mapping[str, Any]) -> Snapshot | None:
+        """The snapshot of the run of ``manifest``, or None. The journal holds every frame before it.
 
-def output_files(folder: Path, saves: Iterable[str] = ()) -> list[Path]:
-    """All that a run that saves these formats may write into its folder."""
-    return [folder / name for name in dict.fromkeys([*OUTPUTS, *(EXPORTED[name] for name in saves)])]
+        Raises:
+            UsageError: it cannot be used, or the journal lacks a frame. InputError: the journal is damaged.
+        """
+        snapshot = load_snapshot(self.snapshot, manifest)
+        if snapshot is not None:
+            last = None
+            for masks in read_journal(self.journal) if self.journal.exists() else ():
+                if masks.frame_index >= snapshot.next_frame:
+                    break
+                last = masks.frame_index
+            if last != snapshot.next_frame - 1:
+                raise self.lacking(snapshot.next_frame - 1)
+        return snapshot
 
+    def lacking(self, frame_index: int) -> UsageError:
+        """The error of a journal without a frame that the snapshot builds on."""
+        return UsageError(f"--resume: {self.journal} lacks frame {frame_index}; use --overwrite to start again")
 
-def check_folder(folder: Path, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
-    """Refuse or accept what is in the output folder, which is held; the old manifest when the run there goes on.
+    def remove_snapshot(self) -> None:
+        """Nobody goes on from here."""
+        self.snapshot.unlink(missing_ok=True)
 
-    Raises:
-        UsageError: it holds something, and the settings do not say what to do, or it cannot go on.
-    """
-    if config.overwrite or all(path.name == LOCK or is_part(path) for path in folder.iterdir()):
-        return None
-    if not config.resume:
-        raise UsageError(f"output folder {folder} exists: use --resume, --overwrite or another --output")
-    old = resume.read_manifest(folder)
-    if old is None:
-        raise UsageError(f"--resume: {folder} holds no run (no {MANIFEST}); use --overwrite")
-    if live:
-        raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
-    resume.check_same_run(old, manifest)
-    return old
+    def results(self) -> Iterator[FrameMasks]:
+        """What the journal holds, in order."""
+        return read_journal(self.journal)
 
+    def open_journal(self, *, resuming: bool, next_frame: int) -> JournalSink:
+        """A new journal, or the one of the run that goes on, cut back to the frames before ``next_frame``."""
+        append = resuming and self.journal.exists()
+        if append:
+            truncate_journal(self.journal, next_frame)
+        return JournalSink(self.journal, append=append)
 
-def clear_folder(folder: Path) -> None:
-    """Remove what runs write into an output folder, which is held; other files stay.
+    def clear(self) -> None:
+        """Remove what runs write; other files stay.
 
-    Raises:
-        OutputError: something cannot be removed.
-    """
-    try:
-        for path in output_files(folder, saved_before(folder)):
-            if path.name in FOLDERS and path.is_dir() and not path.is_symlink():
-                _clear_made(path)
-            elif path.is_symlink() or not path.is_dir():
-                path.unlink(missing_ok=True)
-        clear_parts(folder)
-    except OSError as error:
-        raise output_error(folder, error) from error
+        Raises:
+            OutputError: something cannot be removed.
+        """
+        try:
+            for path in self.outputs(self._saved()):
+                if path.name in FOLDERS and path.is_dir() and not path.is_symlink():
+                    _clear_made(path)
+                elif path.is_symlink() or not path.is_dir():
+                    path.unlink(missing_ok=True)
+            clear_parts(self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
+    def clear_unfinished(self) -> None:
+        """Remove the files that a kill cut off.
 
-def clear_unfinished(folder: Path) -> None:
-    """Remove the files that a kill cut off.
+        Raises:
+            OutputError: they cannot be removed.
+        """
+        try:
+            for place in (self.path, *(self.path / name for name in FOLDERS)):
+                clear_parts(place)
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
-    Raises:
-        OutputError: they cannot be removed.
-    """
-    try:
-        for place in (folder, *(folder / name for name in FOLDERS)):
-            clear_parts(place)
-    except OSError as error:
-        raise output_error(folder, error) from error
-
-
-def saved_before(folder: Path) -> list[str]:
-    """Formats that the run in a folder saved, as its manifest says."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        names = json.loads((folder / MANIFEST).read_bytes())["config"]["save"].split(",")
-        return [name.strip() for name in names if name.strip() in EXPORTED]
-    return []
+    def _saved(self) -> list[str]:
+        """Formats that the run here saved, as its manifest says."""
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            names = json.loads(self.manifest.read_bytes())["config"]["save"].split(",")
+            return [name.strip() for name in names if name.strip() in EXPORTED]
+        return []
 
 
 def _clear_made(folder: Path) -> None:

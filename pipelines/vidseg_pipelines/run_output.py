@@ -13,23 +13,12 @@ from typing import Any
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, OutputError
-from vidseg.outputs import (
-    WRITERS,
-    DavisSink,
-    JournalSink,
-    OverlaySink,
-    ThumbnailSink,
-    export,
-    open_recording,
-    read_journal,
-    truncate_journal,
-)
-from vidseg.outputs.layout import DAVIS, JOURNAL, OVERLAY, SNAPSHOT
-from vidseg.types import Frame, FrameMasks, Gap, Prompt, Sink, Source, VideoInfo
-from vidseg_pipelines import resume
-from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.run_folder import clear_folder, clear_unfinished, output_files, saved_before
+from vidseg.outputs import WRITERS, DavisSink, OverlaySink, ThumbnailSink, export, open_recording
+from vidseg.types import Frame, FrameMasks, Gap, Sink, Source, VideoInfo
+from vidseg_pipelines.manifest import moves_of
+from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.snapshot import Snapshot, Snapshots, unusable
 from vidseg_pipelines.streaming import Advance, stream
 from vidseg_pipelines.unused import UnusedPrompts
 
@@ -59,19 +48,111 @@ class RunSummary:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any], folder: Path) -> RunSummary:
+    def of(cls, manifest: Mapping[str, Any], folder: RunFolder) -> RunSummary:
         """The summary of the run that ``manifest`` describes."""
         return cls(
-            folder,
+            folder.path,
             manifest["status"],
             manifest["frames"],
             tuple(manifest["objects"]),
             manifest["fps"],
             tuple(manifest["warnings"]),
-            tuple(path for path in output_files(folder, saved_before(folder)) if path.exists()),
+            tuple(folder.written),
             Gap(**manifest.get("gap", {})),
             tuple(manifest.get("notes", ())),
         )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose models are loaded: what it reads, what it computes with, where it writes, where it begins."""
+
+    config: RunConfig
+    source: Source
+    segmenter: Segmenter
+    folder: RunFolder
+    manifest: dict[str, Any]
+    unused: UnusedPrompts
+    resuming: bool = False
+    """It goes on with what is in the folder."""
+    snapshot: Snapshot | None = None
+    """Where it goes on; None: from its first frame."""
+
+    @property
+    def next_frame(self) -> int:
+        """The first frame that is still to do."""
+        return self.config.frame_range[0] if self.snapshot is None else self.snapshot.next_frame
+
+    @property
+    def frames_to_do(self) -> int | None:
+        """How many frames are still to do, when the container knows its length."""
+        end, count = self.config.frame_range[1], self.source.info.frame_count
+        last = end if count is None else min(count, end or count)
+        return None if last is None else max(0, last - self.next_frame)
+
+    @property
+    def losses(self) -> list[str]:
+        """What of the input came to nothing."""
+        return [*self.source.warnings, *self.segmenter.warnings]
+
+
+def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
+    """Segment the video into its folder. Nothing changes there before the first frame has been read.
+
+    Raises:
+        UsageError: the snapshot cannot be used. InputError: the source has no frame. OutputError: a result cannot be
+            written.
+    """
+    begun = time.perf_counter()
+    frames = _begin_reading(run)
+    with _recorded(run, begun) as outputs:
+        stream(
+            _frames_to_do(run, frames, outputs.replayed),
+            run.segmenter,
+            outputs.sinks,
+            batch=run.config.batch,
+            advance=on_start(run.source.info, run.frames_to_do) if on_start else _advance_silently,
+            snapshots=Snapshots(
+                run.folder.snapshot, run.manifest, every=run.config.snapshot_every, next_frame=run.next_frame
+            ),
+            cancel=run.source.stop,
+        )
+    run.folder.remove_snapshot()
+    return RunSummary.of(run.manifest, run.folder)
+
+
+def _begin_reading(run: Run) -> Iterator[Frame]:
+    """The frames of the source; refuses a source without any."""
+    run.segmenter.start(replace(run.source.info, end=run.config.frame_range[1]))
+    if run.snapshot is not None:
+        try:
+            run.segmenter.load_state_dict(run.snapshot.state, run.next_frame)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise unusable(run.folder.snapshot) from error
+    frames = iter(run.source)
+    first = next(frames, None)
+    if first is None:
+        reasons = "; ".join(bounded(run.source.warnings)[:3])
+        raise InputError(f"{run.source.info.name}: not one frame could be read{': ' if reasons else ''}{reasons}")
+    return chain([first], frames)
+
+
+def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -> Iterator[Frame]:
+    """Frames that are still to do; those that the journal holds only pass by the ``replayed`` sinks."""
+    done = iter(()) if run.snapshot is None else run.folder.results()
+    for frame in run.unused.watch(frames):
+        if frame.index >= run.next_frame:
+            yield frame
+            continue
+        masks = next(done, None)
+        if masks is None or masks.frame_index != frame.index:
+            raise run.folder.lacking(frame.index)
+        for sink in replayed:
+            sink.write(frame, masks)
+
+
+def _advance_silently(frames: int, objects: int) -> None:
+    """No progress is shown."""
 
 
 @dataclass
@@ -91,183 +172,94 @@ class _CountingSink:
         pass
 
 
-class RunOutput:
-    """The part of a run that writes. Nothing in its folder changes before the first frame has been read."""
+class _RunOutputs:
+    """The sinks of a run, and what is exported when they are closed."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        source: Source,
-        segmenter: Segmenter,
-        folder: Path,
-        manifest: dict[str, Any],
-        clock: StageClock,
-        *,
-        prompts: Sequence[Prompt] = (),
-        old: Mapping[str, Any] | None = None,
-        snapshot: resume.Snapshot | None = None,
-    ) -> None:
-        """Name all parts. ``old`` is the manifest of the run that goes on, ``snapshot`` where; None: a new run."""
-        self.config, self.source, self.segmenter = config, source, segmenter
-        self.folder, self.manifest, self.clock = folder, manifest, clock
-        self.journal = folder / JOURNAL
-        self.resuming, self.snapshot = old is not None, snapshot
-        self.first = self.next_frame = config.frame_range[0]
-        if snapshot is not None:
-            self.next_frame = snapshot.next_frame
-        self.last_snapshot = self.next_frame
+    def __init__(self) -> None:
         self.counts = _CountingSink()
-        self.pictures: ThumbnailSink | None = None
-        self.davis: DavisSink | None = None
-        self.left_out: list[str] = []
-        self.unused = UnusedPrompts(prompts)
-        if old is not None and self.next_frame > self.first:
-            here = {"frame": self.next_frame, "used_before": old.get("used")}
-            self.manifest["resumed"] = [*old.get("resumed", ()), here]
+        self.pictures = ThumbnailSink()
+        self.sinks: list[Sink] = []
+        self.replayed: list[Sink] = []
+        """Sinks that see all frames again in a resumed run, because they cannot be appended to."""
+        self.losses: list[str] = []
+        """What the outputs could not hold."""
 
-    def write(self, on_start: Started | None) -> RunSummary:
-        """Stream the video; finish the files however it ends."""
-        begun = time.perf_counter()
-        frames = self._begin_reading()
-        status, losses = "failed", list[str]()
-        try:
-            sinks, replayed = self._begin_writing()
-            with contextlib.ExitStack() as stack:
-                for sink in sinks:
-                    stack.callback(sink.close)
-                advance = on_start(self.source.info, self._total()) if on_start else lambda frames, objects: None
-                stream(
-                    self._remaining(frames, replayed),
-                    self.segmenter,
-                    sinks,
-                    batch=self.config.batch,
-                    clock=self.clock,
-                    advance=advance,
-                    snapshot=self._snapshot,
-                    cancel=self.source.stop,
-                )
-            self._export()
-            losses = [*self._losses(), *self.unused.warnings()]
-            status = "partial" if losses else "done"
-        except KeyboardInterrupt:
-            status = "interrupted"
-            if self.counts.frames:
-                self._export()
-            raise
-        finally:
-            with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
-                if self.counts.frames or self.resuming or status in ("done", "partial"):
-                    self._manifest(status, time.perf_counter() - begun, losses or self._losses())
-                else:
-                    clear_folder(self.folder)  # nothing to go on from
-        (self.folder / SNAPSHOT).unlink(missing_ok=True)
-        return RunSummary.of(self.manifest, self.folder)
-
-    def _begin_reading(self) -> Iterator[Frame]:
-        """The frames of the source; refuses a source without any."""
-        self.segmenter.start(replace(self.source.info, end=self.config.frame_range[1]))
-        if self.snapshot is not None:
-            try:
-                self.segmenter.load_state_dict(self.snapshot.state, self.next_frame)
-            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-                raise resume.unusable(self.folder) from error
-        frames = iter(self.source)
-        first = next(frames, None)
-        if first is None:
-            reasons = "; ".join(bounded(self.source.warnings)[:3])
-            raise InputError(f"{self.source.info.name}: not one frame could be read{': ' if reasons else ''}{reasons}")
-        return chain([first], frames)
-
-    def _begin_writing(self) -> tuple[list[Sink], list[Sink]]:
-        """All sinks, and those that see all frames again in a resumed run because they cannot be appended to."""
-        if self.resuming:
-            clear_unfinished(self.folder)
-        else:
-            clear_folder(self.folder)
-        self._manifest("running")  # before any other file: without it a killed run could not be resumed
-        append = self.resuming and self.journal.exists()
-        if append:
-            truncate_journal(self.journal, self.next_frame)
-        saves = self.config.saves
-        self.pictures = ThumbnailSink() if "report" in saves else None
-        overlay = OverlaySink(self.folder / OVERLAY, self.source.info) if "overlay" in saves else None
-        replayed: list[Sink] = [sink for sink in (self.counts, overlay, self.pictures) if sink is not None]
-        self.davis = DavisSink(self.folder / DAVIS) if "davis" in saves else None
+    @contextlib.contextmanager
+    def opened(self, run: Run) -> Iterator[None]:
+        """Open the sinks; they are closed at the end."""
+        saves = run.config.saves
+        self.replayed.append(self.counts)
+        if "overlay" in saves:
+            self.replayed.append(OverlaySink(run.folder.overlay, run.source.info))
+        if "report" in saves:
+            self.replayed.append(self.pictures)
+        davis = DavisSink(run.folder.davis) if "davis" in saves else None
         # The journal is last: a frame in it was given to all other outputs.
-        appended = [sink for sink in (self.davis, JournalSink(self.journal, append=append)) if sink is not None]
-        return [*replayed, *appended], replayed
+        journal = run.folder.open_journal(resuming=run.resuming, next_frame=run.next_frame)
+        self.sinks += [*self.replayed, *([] if davis is None else [davis]), journal]
+        try:
+            with contextlib.ExitStack() as stack:
+                for sink in self.sinks:
+                    stack.callback(sink.close)
+                yield
+        finally:
+            self.losses += [] if davis is None else davis.warnings
 
-    def _total(self) -> int | None:
-        """Frames still to do, when the container knows its length."""
-        end, count = self.config.frame_range[1], self.source.info.frame_count
-        last = end if count is None else min(count, end or count)
-        return None if last is None else max(0, last - self.next_frame)
-
-    def _remaining(self, frames: Iterable[Frame], replayed: Iterable[Sink]) -> Iterator[Frame]:
-        """Frames still to do; those that the journal holds only pass by the ``replayed`` sinks."""
-        done = read_journal(self.journal) if self.next_frame > self.first else iter(())
-        for frame in self.unused.watch(frames):
-            if frame.index < self.next_frame:
-                masks = next(done, None)
-                if masks is None or masks.frame_index != frame.index:
-                    raise resume.lacking(self.journal, frame.index)
-                for sink in replayed:
-                    sink.write(frame, masks)
-            else:
-                yield frame
-
-    def _snapshot(self, next_frame: int) -> Callable[[], None] | None:
-        if next_frame - self.last_snapshot < self.config.snapshot_every:
-            return None
-        state = self.segmenter.state_dict()
-        if state is None:
-            return None
-        self.last_snapshot = next_frame
-        return lambda: resume.save_snapshot(self.folder, resume.Snapshot(next_frame, state), self.manifest)
-
-    def _export(self) -> None:
-        with self.clock("export"):
-            names = [name for name in self.config.saves if name in WRITERS and name != "davis"]
+    def export(self, run: Run) -> None:
+        """Make the files that are written in one piece."""
+        with run.segmenter.clock("export"):
+            names = [name for name in run.config.saves if name in WRITERS and name != "davis"]
             if names:
-                recording = open_recording(self.journal)
-                if self.pictures is not None:
-                    recording = replace(recording, pictures=self.pictures.pictures)
-                self.left_out += export(recording, self.folder, names)
-
-    def _losses(self) -> list[str]:
-        """What of the input came to nothing."""
-        davis = self.davis.warnings if self.davis else []
-        return [*self.source.warnings, *self.segmenter.warnings, *davis, *self.left_out]
-
-    def _moves(self) -> list[str]:
-        """Where the run went on with another kind of device or number: its masks may differ in a few pixels."""
-        now, moves = self.manifest["used"], []
-        for place in self.manifest.get("resumed", ()):
-            before = place["used_before"]
-            if before and kind(before) != kind(now):
-                moves.append(f"frames before {place['frame']} were made on {kind(before)}, later ones on {kind(now)}")
-        return moves
-
-    def _manifest(self, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
-        frames = self.counts.frames
-        self.manifest |= {
-            "status": status,
-            "frames": frames,
-            "objects": sorted(self.counts.objects),
-            "wall_seconds": round(seconds, 3),
-            "fps": round(frames / seconds, 3) if seconds else 0.0,
-            "seconds": self.clock.seconds(),
-            "warnings": bounded([*self._moves(), *(self.segmenter.doubts if status != "running" else ()), *losses]),
-            "notes": bounded([*self.source.notes, *self.segmenter.notes]),
-        }
-        if self.source.live:
-            self.manifest["gap"] = asdict(self.counts.gap)
-        resume.write_manifest(self.folder, self.manifest)
+                recording = replace(open_recording(run.folder.journal), pictures=self.pictures.pictures)
+                self.losses += export(recording, run.folder.path, names)
 
 
-def kind(used: Mapping[str, Any]) -> str:
-    """Kind of device and number that a run used: "cuda in bfloat16"."""
-    return f"{str(used['device']).partition(':')[0]} in {used['dtype']}"
+@contextlib.contextmanager
+def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
+    """The open sinks of a run. Exports and manifest are written however the block ends."""
+    outputs, status, losses = _RunOutputs(), "failed", list[str]()
+    counts = outputs.counts
+    try:
+        if run.resuming:
+            run.folder.clear_unfinished()
+        else:
+            run.folder.clear()
+        _describe(run, counts, "running")  # before any other file: without it a killed run could not be resumed
+        with outputs.opened(run):
+            yield outputs
+        outputs.export(run)
+        losses = [*run.losses, *outputs.losses, *run.unused.warnings()]
+        status = "partial" if losses else "done"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        if counts.frames:
+            outputs.export(run)
+        raise
+    finally:
+        with contextlib.suppress(OutputError) if status == "failed" else contextlib.nullcontext():
+            if counts.frames or run.resuming or status in FINISHED:
+                seconds = time.perf_counter() - begun
+                _describe(run, counts, status, seconds, losses or [*run.losses, *outputs.losses])
+            else:
+                run.folder.clear()  # nothing to go on from
+
+
+def _describe(run: Run, counts: _CountingSink, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
+    """Bring the manifest to what is known now."""
+    segmenter = run.segmenter
+    run.manifest.update(
+        status=status,
+        frames=counts.frames,
+        objects=sorted(counts.objects),
+        wall_seconds=round(seconds, 3),
+        fps=round(counts.frames / seconds, 3) if seconds else 0.0,
+        seconds=segmenter.clock.seconds(),
+        warnings=bounded([*moves_of(run.manifest), *(segmenter.doubts if status != "running" else ()), *losses]),
+        notes=bounded([*run.source.notes, *segmenter.notes]),
+    )
+    if run.source.live:
+        run.manifest["gap"] = asdict(counts.gap)
+    run.folder.write_manifest(run.manifest)
 
 
 def bounded(lines: Sequence[str]) -> list[str]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 from vidseg.heap import share_one_heap, trim_heap
 from vidseg.types import Frame, FrameMasks, Sink
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.snapshot import Snapshot, Snapshots
 from vidseg_pipelines.threads import Prefetch, WriteBehind
 
-Snapshot = Callable[[int], Callable[[], None] | None]
 Advance = Callable[[int, int], None]
+Result: TypeAlias = tuple[Frame, FrameMasks]
 
 TRIM_EVERY = 100
 """Frames after which the heap gives back what is free in it."""
@@ -28,32 +30,20 @@ def stream(
     sinks: Sequence[Sink],
     *,
     batch: int,
-    clock: StageClock,
     advance: Advance = lambda frames, objects: None,
-    snapshot: Snapshot = lambda next_frame: None,
+    snapshots: Snapshots | None = None,
     cancel: Callable[[], None] = lambda: None,
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
-    ``advance(frames, objects)`` is told of progress. ``snapshot(next_frame)`` is asked after each micro-batch; the task
-    that it returns, if any, runs when every frame before ``next_frame`` has been written. ``cancel()`` makes ``frames``
-    end, also while it waits for the next one.
+    ``advance(frames, objects)`` is called with what was done since the last call. ``snapshots`` are taken between two
+    micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
+    waits for the next one.
     """
     share_one_heap()
+    clock = segmenter.clock
     reader = Prefetch(frames, size=2 * batch, cancel=cancel)
-    writer = WriteBehind(size=4 * batch)
-
-    def write(frame: Frame, masks: FrameMasks) -> None:
-        with clock("write"):
-            for sink in sinks:
-                sink.write(frame, masks)
-
-    def deliver(results: Sequence[tuple[Frame, FrameMasks]]) -> None:
-        for frame, masks in results:
-            writer(lambda frame=frame, masks=masks: write(frame, masks))  # type: ignore[misc]
-        if results:
-            advance(len(results), len(results[-1][1].ids))
-
+    writer = WriteBehind(_Writing(sinks, snapshots, clock), size=4 * batch)
     done, read = False, 0
     try:
         iterator = iter(reader)
@@ -62,16 +52,39 @@ def stream(
                 group = list(islice(iterator, batch))
             if not group:
                 break
-            deliver(segmenter.step(group))
+            _deliver(segmenter.step(group), writer, advance)
             if read // TRIM_EVERY < (read + len(group)) // TRIM_EVERY:
                 trim_heap()
             read += len(group)
-            task = snapshot(group[-1].index + 1)
-            if task is not None:
-                writer(task)
-        deliver(segmenter.finish())
+            if snapshots is not None:
+                snapshot = snapshots.take(segmenter, group[-1].index + 1)
+                if snapshot is not None:
+                    writer.put(snapshot)
+        _deliver(segmenter.finish(), writer, advance)
         done = True
     finally:
         reader.close()
         with clock("wait for output"):
             writer.close(check=done)
+
+
+class _Writing:
+    """What the writing thread does: results go to all sinks, snapshots to their file."""
+
+    def __init__(self, sinks: Sequence[Sink], snapshots: Snapshots | None, clock: StageClock) -> None:
+        self._sinks, self._snapshots, self._clock = sinks, snapshots, clock
+
+    def __call__(self, item: Result | Snapshot) -> None:
+        if not isinstance(item, Snapshot):
+            with self._clock("write"):
+                for sink in self._sinks:
+                    sink.write(*item)
+        elif self._snapshots is not None:
+            self._snapshots.save(item)
+
+
+def _deliver(results: Sequence[Result], writer: WriteBehind[Result | Snapshot], advance: Advance) -> None:
+    for result in results:
+        writer.put(result)
+    if results:
+        advance(len(results), len(results[-1][1].ids))

@@ -1,14 +1,22 @@
-"""Two bounded hand-overs: a source read ahead in a thread, and sinks written behind in a thread."""
+"""Two bounded hand-overs: a source read ahead in a thread, and results written behind in a thread."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 _POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more items; ``error`` is why, where it was none of the source's own will."""
+
+    error: BaseException | None = None
 
 
 class Prefetch(Generic[T]):
@@ -19,15 +27,15 @@ class Prefetch(Generic[T]):
 
     def __init__(self, items: Iterable[T], size: int, cancel: Callable[[], None] = lambda: None) -> None:
         self._cancel = cancel
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=size)
+        self._queue: queue.Queue[T | _End] = queue.Queue(maxsize=size)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(items,), name="vidseg-read", daemon=True)
         self._thread.start()
 
-    def _put(self, kind: str, value: T | BaseException | None = None) -> None:
+    def _put(self, item: T | _End) -> None:
         while not self._stop.is_set():
             try:
-                self._queue.put((kind, value), timeout=_POLL_S)
+                self._queue.put(item, timeout=_POLL_S)
                 return
             except queue.Full:
                 continue
@@ -35,23 +43,19 @@ class Prefetch(Generic[T]):
     def _read(self, items: Iterable[T]) -> None:
         try:
             for item in items:
-                self._put("item", item)
+                self._put(item)
                 if self._stop.is_set():
                     return
         except BaseException as error:
-            self._put("error", error)
+            self._put(_End(error))
         else:
-            self._put("end")
+            self._put(_End())
 
     def __iter__(self) -> Iterator[T]:
-        while True:
-            kind, value = self._queue.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
+        while not isinstance(item := self._queue.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
 
     def close(self) -> None:
         """Stop reading; returns when the thread has ended."""
@@ -60,33 +64,37 @@ class Prefetch(Generic[T]):
         self._thread.join()
 
 
-class WriteBehind:
-    """Runs tasks in order in a thread, at most ``size`` waiting. The first error stops it and reaches the caller."""
+class WriteBehind(Generic[T]):
+    """Calls ``write`` with every item, in order, in a thread; at most ``size`` items wait.
 
-    def __init__(self, size: int) -> None:
-        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=size)
+    The first error stops it and reaches the caller.
+    """
+
+    def __init__(self, write: Callable[[T], None], size: int) -> None:
+        self._write = write
+        self._queue: queue.Queue[T | _End] = queue.Queue(maxsize=size)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="vidseg-write", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
+        while not isinstance(item := self._queue.get(), _End):
             if self._error is not None:
                 continue  # keep taking, so that nobody waits on a full queue
             try:
-                task()
+                self._write(item)
             except BaseException as error:
                 self._error = error
 
-    def __call__(self, task: Callable[[], None]) -> None:
-        """Queue ``task``; waits while the queue is full (back-pressure)."""
+    def put(self, item: T) -> None:
+        """Queue ``item``; waits while the queue is full (back-pressure)."""
         if self._error is not None:
             raise self._error
-        self._queue.put(task)
+        self._queue.put(item)
 
     def close(self, *, check: bool = True) -> None:
-        """Finish all queued tasks; with ``check`` raise the error that stopped them, if any."""
-        self._queue.put(None)
+        """Write all queued items; with ``check`` raise the error that stopped the writing, if any."""
+        self._queue.put(_End())
         self._thread.join()
         if check and self._error is not None:
             raise self._error

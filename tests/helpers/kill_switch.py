@@ -26,7 +26,7 @@ from safetensors.torch import save, save_file
 from toys import KeepMasks, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.errors import VidsegError
-from vidseg_pipelines import resume
+from vidseg_pipelines import snapshot
 from vidseg_pipelines.run import Loaders, run_video
 
 
@@ -116,7 +116,7 @@ def tap(switch: KillSwitch) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         save_file(tensors, name, metadata)
 
-    resume.save_file = save_tapped
+    snapshot.save_file = save_tapped
     Path.open, Path.replace, Path.unlink = open_tapped, replace_tapped, unlink_tapped  # type: ignore[assignment,method-assign]
     os.truncate, KeepMasks.step = truncate_tapped, step_tapped  # type: ignore[assignment,method-assign]
 

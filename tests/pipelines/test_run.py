@@ -21,7 +21,7 @@ from vidseg.sam.model import Sam
 from vidseg.types import Frame, FrameMasks, Prompt, Tracks
 from vidseg.video import VideoWriter, open_source
 from vidseg_pipelines import run as run_module
-from vidseg_pipelines import run_folder
+from vidseg_pipelines import run_inputs
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import run_video
 
@@ -252,15 +252,15 @@ def test_files_of_the_same_size_are_told_apart(tmp_path: Path, size: int) -> Non
     files = [tmp_path / "frames" / f"{number}.bmp" for number in range(2)]
     for file in files:
         file.write_bytes(bytes(size))
-    before, folder = [run_folder.fingerprint(path) for path in (files[0], tmp_path / "frames")]
-    assert before == run_folder.fingerprint(files[1])
+    before, folder = [run_inputs.fingerprint(path) for path in (files[0], tmp_path / "frames")]
+    assert before == run_inputs.fingerprint(files[1])
     for place in (0, size // 2, size - 1):
         # Of a large file only blocks are read; a change as large as a thirtieth of it cannot fall between them.
         changed = bytearray(size)
         changed[place : place + size // 30 + 1] = b"x" * len(changed[place : place + size // 30 + 1])
         files[0].write_bytes(changed)
-        assert run_folder.fingerprint(files[0]) != before
-    assert run_folder.fingerprint(tmp_path / "frames") != folder
+        assert run_inputs.fingerprint(files[0]) != before
+    assert run_inputs.fingerprint(tmp_path / "frames") != folder
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"status": "done", "config": 3}', "[" * 100_000])
@@ -281,14 +281,14 @@ def test_weights_fetched_by_the_stopped_run_are_no_difference(
         return tiny_sam()
 
     monkeypatch.setattr(run_module, "load_sam", fetch)
-    monkeypatch.setattr(run_folder, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
+    monkeypatch.setattr(run_inputs, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
     stop_at(monkeypatch, 9, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         run_video(config)
     monkeypatch.undo()
     monkeypatch.setattr(run_module, "load_sam", fetch)
     monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
-    monkeypatch.setattr(run_folder, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
+    monkeypatch.setattr(run_inputs, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
     assert run_video(_with(config, resume=True)).status == "done"
 
 
@@ -410,7 +410,6 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
 import resource, sys
 from toys import BoxesEverywhere, frames, tiny_sam
 from vidseg_pipelines.refiner import RefineOptions, Refiner
-from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import stream
 from vidseg.outputs import JournalSink
@@ -424,7 +423,7 @@ def run(count):
     segmenter.start(VideoInfo(320, 240, Fraction(24)))
     source = (Frame(i, i, i / 24, base[i % 8].rgb.copy()) for i in range(count))
     journal = JournalSink(Path(sys.argv[1]) / f"{count}.jsonl")
-    stream(source, segmenter, [journal], batch=4, clock=StageClock())
+    stream(source, segmenter, [journal], batch=4)
     journal.close()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 short, long = run(40), run(300)

@@ -46,15 +46,19 @@ def test_prefetch_can_be_closed_while_its_queue_is_full() -> None:
     assert not [t for t in threading.enumerate() if t.name == "vidseg-read"]
 
 
-def test_write_behind_runs_in_order_and_waits_when_full() -> None:
+def test_write_behind_writes_in_order_and_waits_when_full() -> None:
     done: list[int] = []
     gate = threading.Event()
-    writer = WriteBehind(size=2)
-    writer(lambda: bool(gate.wait(5)) and None)
-    fed = threading.Thread(target=lambda: [writer(lambda i=i: done.append(i)) for i in range(6)])  # type: ignore[misc]
+
+    def write(item: int) -> None:
+        assert gate.wait(5)
+        done.append(item)
+
+    writer = WriteBehind(write, size=2)
+    fed = threading.Thread(target=lambda: [writer.put(i) for i in range(6)])
     fed.start()
     time.sleep(0.05)
-    assert fed.is_alive()  # back-pressure: two wait, the third does not fit
+    assert fed.is_alive()  # back-pressure: one is being written, two wait, the next does not fit
     gate.set()
     fed.join()
     writer.close()
@@ -64,15 +68,17 @@ def test_write_behind_runs_in_order_and_waits_when_full() -> None:
 def test_write_behind_stops_at_the_first_error_and_reports_it_once() -> None:
     done: list[str] = []
 
-    def fail() -> None:
-        raise OSError("disk full")
+    def write(item: str) -> None:
+        if item == "broken":
+            raise OSError("disk full")
+        done.append(item)
 
-    writer = WriteBehind(size=8)
-    writer(lambda: done.append("a"))
-    writer(fail)
+    writer = WriteBehind(write, size=8)
+    writer.put("a")
+    writer.put("broken")
     time.sleep(0.05)
     with pytest.raises(OSError, match="disk full"):
         for _ in range(3):
-            writer(lambda: done.append("never"))
+            writer.put("never")
     writer.close(check=False)
     assert done == ["a"]

@@ -20,7 +20,7 @@ from vidseg.video import open_source
 from vidseg.video.images import image_size, read_image
 from vidseg.video.levels import find_levels, to_uint8
 from vidseg_pipelines.cli import main
-from vidseg_pipelines.run_folder import fingerprint
+from vidseg_pipelines.run_inputs import fingerprint
 
 GREY = [barcode_frame(n)[..., 0] for n in range(5)]
 RGB = [barcode_frame(n) for n in range(5)]

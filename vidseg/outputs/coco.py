@@ -11,6 +11,7 @@ from typing import Any
 
 from vidseg.atomic_files import atomic_file
 from vidseg.masks.rle import area
+from vidseg.outputs.layout import COCO, COCO_RESULTS
 from vidseg.outputs.recording import Recording
 from vidseg.types import FrameMasks
 
@@ -36,7 +37,7 @@ def write_coco(recording: Recording, folder: Path) -> Generator[None, FrameMasks
         "videos": [{"id": recording.video_id, "name": recording.video, "width": width, "height": height}],
         "categories": [{"id": i, "name": n, "supercategory": ""} for n, i in recording.classes.ids.items()],
     }
-    with atomic_file(folder / "coco.json") as file, tempfile.TemporaryFile(dir=folder) as annotations:
+    with atomic_file(folder / COCO) as file, tempfile.TemporaryFile(dir=folder) as annotations:
         file.write(json.dumps(head)[:-1].encode() + b',\n"images": [')
         separator = image_separator = b""
         while (masks := (yield)) is not None:
@@ -71,7 +72,7 @@ def write_coco_results(recording: Recording, folder: Path) -> Generator[None, Fr
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_file(folder / "coco_results.json") as file:
+    with atomic_file(folder / COCO_RESULTS) as file:
         separator = b"["
         while (masks := (yield)) is not None:
             for entry, _ in _entries(recording, masks):

@@ -11,6 +11,7 @@ from PIL import Image
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.masks.overlap import label_map
 from vidseg.masks.palette import davis_palette
+from vidseg.outputs.layout import DAVIS
 from vidseg.outputs.recording import Recording
 from vidseg.types import Frame, FrameMasks
 
@@ -69,7 +70,7 @@ def write_davis(recording: Recording, folder: Path) -> Generator[None, FrameMask
         OutputError: see :meth:`DavisSink.write`.
     """
     size = recording.hw
-    sink = DavisSink(folder / "davis")
+    sink = DavisSink(folder / DAVIS)
     while (masks := (yield)) is not None:
         sink.write_masks(masks, *size)
     return sink.warnings[:3]

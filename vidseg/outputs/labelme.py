@@ -12,6 +12,7 @@ import numpy as np
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.masks.rle import decode_window
+from vidseg.outputs.layout import LABELME
 from vidseg.outputs.recording import Recording
 from vidseg.types import FrameMasks, Rle
 
@@ -28,7 +29,7 @@ def write_labelme(recording: Recording, folder: Path) -> Generator[None, FrameMa
         OutputError: a file cannot be written.
     """
     height, width = recording.hw
-    target = make_folder(folder / "labelme")
+    target = make_folder(folder / LABELME)
     while (masks := (yield)) is not None:
         picture = recording.picture(masks)
         shapes: list[dict[str, Any]] = [

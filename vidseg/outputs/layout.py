@@ -8,17 +8,22 @@ MANIFEST = "run.json"
 JOURNAL = "masks.jsonl"
 OVERLAY = "overlay.mp4"
 DAVIS = "davis"
+LABELME = "labelme"
+YTVIS = "ytvis.json"
+COCO = "coco.json"
+COCO_RESULTS = "coco_results.json"
+MOTS = "mots.txt"
 REPORT = "report.html"
 SNAPSHOT = "snapshot.safetensors"
 LOCK = "run.lock"
 
 EXPORTED: Mapping[str, str] = {
-    "ytvis": "ytvis.json",
-    "coco": "coco.json",
-    "coco-results": "coco_results.json",
-    "mots": "mots.txt",
+    "ytvis": YTVIS,
+    "coco": COCO,
+    "coco-results": COCO_RESULTS,
+    "mots": MOTS,
     "davis": DAVIS,
-    "labelme": "labelme",
+    "labelme": LABELME,
     "report": REPORT,
     "overlay": OVERLAY,
 }
@@ -26,7 +31,7 @@ EXPORTED: Mapping[str, str] = {
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     DAVIS: ("*.png",),
-    "labelme": ("*.json", "*.jpg"),
+    LABELME: ("*.json", "*.jpg"),
 }
 """Folder to the files in it that a format writes, as patterns."""
 
@@ -34,10 +39,10 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     MANIFEST,
     OVERLAY,
     DAVIS,
-    "ytvis.json",
-    "coco.json",
-    "coco_results.json",
-    "mots.txt",
+    YTVIS,
+    COCO,
+    COCO_RESULTS,
+    MOTS,
     REPORT,
     JOURNAL,
     SNAPSHOT,

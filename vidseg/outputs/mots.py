@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import PartialError
+from vidseg.outputs.layout import MOTS
 from vidseg.outputs.recording import Recording
 from vidseg.types import FrameMasks
 
@@ -21,7 +22,7 @@ def write_mots(recording: Recording, folder: Path) -> Generator[None, FrameMasks
         OutputError: the file cannot be written.
         PartialError: an object id over 999, which the format cannot hold; nothing is written.
     """
-    with atomic_file(folder / "mots.txt") as file:
+    with atomic_file(folder / MOTS) as file:
         while (masks := (yield)) is not None:
             for object_id, label, rle in zip(masks.ids, masks.labels, masks.rles, strict=True):
                 if object_id >= PER_CLASS:

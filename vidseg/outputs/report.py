@@ -14,6 +14,7 @@ import numpy as np
 from vidseg.atomic_files import atomic_file
 from vidseg.masks.palette import color_of
 from vidseg.masks.rle import area
+from vidseg.outputs.layout import REPORT
 from vidseg.outputs.overlay import draw_masks
 from vidseg.outputs.recording import Recording
 from vidseg.types import Frame, FrameMasks, Gap
@@ -95,7 +96,7 @@ def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMas
         "<table><tr><th>object<th>label<th>frames<th>first<th>last<th>mean score<th>mean area"
         f'<th style="width:45%">area over time</tr>{rows}</table></html>\n'
     )
-    with atomic_file(folder / "report.html") as file:
+    with atomic_file(folder / REPORT) as file:
         file.write(page.encode())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from vidseg.atomic_files import atomic_file
+from vidseg.outputs.layout import YTVIS
 from vidseg.outputs.recording import Recording
 from vidseg.types import FrameMasks
 
@@ -38,7 +39,7 @@ def write_ytvis(recording: Recording, folder: Path) -> Generator[None, FrameMask
     """
     tubes: dict[int, _Tube] = {}
     names: list[str | None] = []
-    with atomic_file(folder / "ytvis.json") as file, tempfile.TemporaryFile(dir=folder) as spool:
+    with atomic_file(folder / YTVIS) as file, tempfile.TemporaryFile(dir=folder) as spool:
         position = 0
         while (masks := (yield)) is not None:
             names.extend([None] * (masks.frame_index - len(names)))

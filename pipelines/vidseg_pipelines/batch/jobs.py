@@ -12,12 +12,13 @@ from pathlib import Path
 from vidseg.errors import UsageError, output_error
 from vidseg.locks import file_lock
 from vidseg.names import safe_name
-from vidseg.outputs.folder import claimed, keep_apart
+from vidseg.outputs.folder import keep_apart
 from vidseg_pipelines.batch.inputs import Request
 from vidseg_pipelines.batch.leases import PLANNING, Leases, Owner, end_attempts
 from vidseg_pipelines.batch.store import BatchRecords, Job
-from vidseg_pipelines.resume import differences, read_manifest
-from vidseg_pipelines.run_folder import clear_folder, files_of, input_files, output_files
+from vidseg_pipelines.manifest import differences
+from vidseg_pipelines.run_folder import RunFolder
+from vidseg_pipelines.run_inputs import files_of, input_files
 
 
 def plan_jobs(
@@ -70,7 +71,7 @@ class _Plan:
         cleared = [*replaced.values(), *(known.values() if self.overwrite else ())]
         keep_apart(
             (file for request in wanted.values() for file in input_files(request.config)),
-            (file for job in cleared for file in output_files(self.store.folder / job.name)),
+            (file for job in cleared for file in self._folder(job).outputs(job.config.saves)),
         )
         for job in known.values():
             self._reuse(job)
@@ -99,15 +100,14 @@ class _Plan:
 
     def _reuse(self, job: Job) -> None:
         """The same job again: forget its result if it is to be made again."""
-        result = self.store.result(job.key)
-        folder = self.store.folder / job.name
+        result, folder = self.store.result(job.key), self._folder(job)
         if self.overwrite:
             self._reset(job, clear=True)
         elif result is not None and result.status == "failed":
             if self.retry_failed:
                 self._reset(job)
         elif result is not None:
-            manifest = read_manifest(folder)
+            manifest = folder.read_manifest()
             if manifest is None:
                 self._reset(job)
                 return
@@ -115,33 +115,37 @@ class _Plan:
             # Files that are gone are no difference: what is done is done.
             then = {part: {name: manifest[part].get(name) for name in now[part]} for part in now}
             if found := differences(then, now):
-                raise UsageError(
-                    f"{folder} was made of another file of that name ({found}): use --overwrite or another --output"
-                )
+                what = f"was made of another file of that name ({found})"
+                raise UsageError(f"{folder.path} {what}: use --overwrite or another --output")
 
     def _replace(self, old: Job, request: Request) -> None:
         """The same input with other settings."""
-        folder = self.store.folder / old.name
-        if not self.overwrite and (self.store.result(old.key) or read_manifest(folder)):
+        folder = self._folder(old)
+        if not self.overwrite and (self.store.result(old.key) or folder.read_manifest()):
             found = differences({"config": old.config.content()}, {"config": request.config.content()})
-            raise UsageError(f"{folder} was made with other settings ({found}): use --overwrite or another --output")
+            raise UsageError(
+                f"{folder.path} was made with other settings ({found}): use --overwrite or another --output"
+            )
         self._reset(old, clear=True)
         self.store.remove(old.key)
 
     def _reset(self, job: Job, *, clear: bool = False) -> None:
         """Forget the result of a job and its earlier attempts, and ``clear`` its folder; no worker begins meanwhile."""
-        folder = self.store.folder / job.name
+        folder = self._folder(job)
         attempts = self.attempts.get(job.key, [])
         last = attempts[-1].number if attempts else 0
         busy = bool(attempts) and self.leases.is_live(attempts[-1])
         lease = None if busy else self.leases.take(job.key, last, Owner.this_process(PLANNING, 0))
         if lease is None:
-            raise UsageError(f"{folder} is being made by another vidseg batch: stop that first")
-        with lease, claimed(folder) if clear else nullcontext():
+            raise UsageError(f"{folder.path} is being made by another vidseg batch: stop that first")
+        with lease, folder.claimed() if clear else nullcontext():
             end_attempts(attempt.path for attempt in attempts if not attempt.ended)
             self.store.forget_result(job.key)
             if clear:
-                clear_folder(folder)
+                folder.clear()
+
+    def _folder(self, job: Job) -> RunFolder:
+        return RunFolder(self.store.folder / job.name)
 
     def _new_folder(self, base: str) -> str:
         """Create ``base`` or ``base-2``, ``base-3``...

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vidseg.atomic_files import atomic_file
+from vidseg.outputs.layout import OVERLAY, REPORT, YTVIS
 from vidseg_pipelines.batch.leases import Leases, since_planned
 from vidseg_pipelines.batch.store import BatchRecords
 
@@ -22,7 +23,7 @@ _STYLE = (
     "border-bottom:1px solid #ddd}td:nth-child(n+3):nth-child(-n+7){text-align:right}.failed{color:#b00}"
     ".partial{color:#a60}.done{color:#070}.running{color:#06c}"
 )
-_LINKS = ("overlay.mp4", "report.html", "ytvis.json")
+_LINKS = (OVERLAY, REPORT, YTVIS)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidseg.config import Offline
 from vidseg.errors import UsageError
 from vidseg.loading import load_sam
 from vidseg.names import printable
@@ -27,8 +28,7 @@ class ExportOnnxCommand:
     """Folder to write to."""
     model: str = "compact"
     """Catalogue name (see `vidseg weights list`), checkpoint file, or NAME=FILE."""
-    offline: bool = False
-    """Never use the network: missing weights are an error."""
+    offline: Offline = False
 
     def run(self) -> int:
         """Export; returns 0."""

@@ -14,6 +14,7 @@ import tyro
 from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.config import Device, Dtype, Offline
 from vidseg.errors import InputError, PartialError, UsageError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.loading import load_sam
@@ -83,12 +84,9 @@ class ImageCommand:
     zoom: Literal["auto", "always", "never"] = "auto"
     """Look at every object a second time, on a crop around it, and take the mean of both. auto: with the compact model;
     not where all three candidates are asked for."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision; auto is bfloat16 on CUDA devices that compute in it, else float32."""
-    offline: bool = False
-    """Never use the network: missing weights are an error."""
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    offline: Offline = False
     overwrite: bool = False
     """Replace files of earlier calls in the output folder."""
     max_pixels: int = PIXEL_LIMIT

@@ -6,12 +6,13 @@ import signal
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
-from typing import ClassVar
+from types import FrameType, TracebackType
+from typing import Any, ClassVar, Self
 
 from vidseg.config import RunConfig
 from vidseg.names import printable
 from vidseg.outputs.layout import OVERLAY
+from vidseg.sam.model import SegmentAnything
 from vidseg.types import Source, VideoInfo
 from vidseg.video import LiveSource
 from vidseg.weights.catalog import CATALOG
@@ -34,37 +35,61 @@ class RunCommand(RunConfig):  # noqa: D101
         A live input has no other end than Ctrl-C: the first one ends it in order, with code 0. Of a file, and the
         second time, it interrupts the run.
         """
-        live: list[Source] = []
+        with _Signals() as signals, ExitStack() as stack:
 
-        def on_open(source: Source) -> None:
-            if source.live:
-                live.append(source)
-            if isinstance(source, LiveSource):
-                source.notice = lambda text: sys.stderr.write(f"{printable(text)}\n")
+            def on_start(info: VideoInfo, total: int | None) -> Advance:
+                if self.model in CATALOG and CATALOG[self.model].embedded:
+                    sys.stderr.write(f"model: {self.model}, small and embedded; `vidseg weights list` has better\n")
+                return stack.enter_context(RunProgress(info.name, total, json_log=self.json_log)).advance
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            if not live:
-                raise KeyboardInterrupt
-            live.pop().stop()
-            sys.stderr.write("stopping; what was read is finished first (once more: at once)\n")
-
-        # A job scheduler's SIGTERM closes the outputs as Ctrl-C does.
-        previous = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
-        try:
-            with ExitStack() as stack:
-
-                def on_start(info: VideoInfo, total: int | None) -> Advance:
-                    if self.model in CATALOG and CATALOG[self.model].embedded:
-                        sys.stderr.write(f"model: {self.model}, small and embedded; `vidseg weights list` has better\n")
-                    return stack.enter_context(RunProgress(info.name, total, json_log=self.json_log)).advance
-
-                loaders = Loaders(sam=lambda config: load_run_sam(config, DownloadBar(config.model)))
-                summary = run_video(self, on_start=on_start, loaders=loaders, on_open=on_open)
-        finally:
-            for number, handler in previous:
-                signal.signal(number, handler)
+            loaders = Loaders(sam=_load_sam)
+            summary = run_video(self, on_start=on_start, loaders=loaders, on_open=signals.watch)
         _report(summary)
         return 5 if summary.status == "partial" else 0
+
+
+class _Signals:
+    """Ctrl-C and a job scheduler's SIGTERM, which close the outputs: a live source ends, anything else is interrupted.
+
+    The second one interrupts a live source too.
+    """
+
+    def __init__(self) -> None:
+        self._live: Source | None = None
+        self._before: list[tuple[int, Any]] = []
+
+    def watch(self, source: Source) -> None:
+        """The source of the run is open."""
+        if source.live:
+            self._live = source
+        if isinstance(source, LiveSource):
+            source.notice = _notice
+
+    def __enter__(self) -> Self:
+        self._before = [(number, signal.signal(number, self._stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before:
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        source, self._live = self._live, None
+        if source is None:
+            raise KeyboardInterrupt
+        source.stop()
+        sys.stderr.write("stopping; what was read is finished first (once more: at once)\n")
+
+
+def _notice(text: str) -> None:
+    """Tell what happens to a live source, from the thread that reads it."""
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def _load_sam(config: RunConfig) -> SegmentAnything:
+    return load_run_sam(config, DownloadBar(config.model))
 
 
 def _report(summary: RunSummary) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from vidseg.config import RunConfig, key_values
+from vidseg.config import NOT_RESULT, Device, Dtype, Offline, RunConfig, key_values, result_settings
 from vidseg.errors import UsageError, did_you_mean
 
 PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker"]
@@ -27,7 +25,7 @@ class ReproduceConfig:
 
     benchmark: Annotated[str, tyro.conf.Positional] = ""
     """davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val or big."""
-    data: Path | None = None
+    data: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder that holds the data sets in their official layouts (see docs/evaluation.md)."""
     model: str = ""
     """SAM or HQ-SAM weights: a name of `vidseg weights list` or a file (default: compact)."""
@@ -36,9 +34,9 @@ class ReproduceConfig:
     that the paper scores, side by side from one pass of the encoder."""
     prompt: PromptKind = "auto"
     """What the network is asked with. auto: the paper's choice."""
-    boxes: Path | None = None
+    boxes: Path | None = field(default=None, metadata=NOT_RESULT)
     """Boxes of a detector: COCO results with bbox, YTVIS results for videos; for sginw a folder of NAME.json."""
-    coarse: Path | None = None
+    coarse: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder of coarse masks NAME.png for --prompt coarse-masks (default: those of BIG, else made with noise)."""
     noise: float = 0.4
     """Scale of the box noise (0..1) for --prompt noisy-boxes; the paper has 0.2 and 0.4."""
@@ -50,35 +48,32 @@ class ReproduceConfig:
     """Draws to average where the prompt is random (default: 3)."""
     seed: int = 0
     """Seed of all draws."""
-    sets: str = ""
+    sets: str = field(default="", metadata=NOT_RESULT)
     """hq44k-val and sginw: only these data sets, comma-separated."""
     tracker: str = ""
     """Who follows the objects of videos: xmem (default for davis2017), mask2former, ..."""
-    tracker_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    tracker_option: tyro.conf.UseAppendAction[tuple[str, ...]] = field(default=(), metadata=NOT_RESULT)
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     refine: Literal["box", "auto", "none"] = "box"
     """davis2017: box is the paper's protocol; none scores the tracker alone; see `vidseg run --help`."""
-    annotations: Path | None = None
+    annotations: Path | None = field(default=None, metadata=NOT_RESULT)
     """Annotation file to use instead of the official one."""
-    images: Path | None = None
+    images: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder of images or frames to use instead of the official one."""
     fit: Literal["auto", "squash", "pad"] = "auto"
     """How images enter the network. pad: aspect kept. squash: stretched to its square, as the published evaluator of
     HQ-SAM does. auto: squash on hq44k-val and big for the official networks, else pad."""
-    limit: int = 0
+    limit: int = field(default=0, metadata=NOT_RESULT)
     """Only the first N images or videos of every data set (0: all)."""
-    output: Path | None = None
+    output: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder for masks and scores (default: runs/reproduce-NAME). What it holds already is not computed again."""
-    overwrite: bool = False
+    overwrite: bool = field(default=False, metadata=NOT_RESULT)
     """Start again when the folder was made with other settings."""
-    workers: int = 1
+    workers: int = field(default=1, metadata=NOT_RESULT)
     """Processes that compute the scores."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."""
-    offline: bool = False
-    """Never use the network: missing weights are an error."""
+    device: Device = field(default="auto", metadata=NOT_RESULT)
+    dtype: Dtype = "auto"
+    offline: Offline = field(default=False, metadata=NOT_RESULT)
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the tracker (in YAML)."""
 
@@ -143,13 +138,7 @@ class ReproduceConfig:
 
     def content(self) -> dict[str, Any]:
         """The settings that decide the masks, json-ready (not: where they go, which part of the data is done)."""
-        skip = {
-            *("data", "output", "overwrite", "workers", "limit", "sets", "offline", "device"),
-            *("boxes", "coarse", "annotations", "images", "tracker_option"),
-        }
-        names = [f.name for f in dataclasses.fields(ReproduceConfig) if f.name not in skip]
-        data = {name: getattr(self, name) for name in names} | {"tracker_options": self.all_tracker_options()}
-        return json.loads(json.dumps(data, default=str))
+        return result_settings(self) | {"tracker_options": self.all_tracker_options()}
 
     def run_config(self, **values: Any) -> RunConfig:
         """The same models as settings of `vidseg run`, from which models are loaded."""

@@ -17,7 +17,7 @@ from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.store import SCORE, ReproduceRecords, folder_lock
 from vidseg_pipelines.reproduce.task import Models, Scores, Task
 from vidseg_pipelines.run import Loaders
-from vidseg_pipelines.run_folder import fingerprint
+from vidseg_pipelines.run_inputs import fingerprint
 
 Advance = Callable[[], None]
 Started = Callable[[str, int, str], Advance]

@@ -20,7 +20,7 @@ from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import InputError, UsageError, output_error
 from vidseg.locks import file_lock
 from vidseg.names import is_part
-from vidseg_pipelines.resume import differences
+from vidseg_pipelines.manifest import differences
 
 MANIFEST, JOURNAL, SCORE, LOCK = "bench.json", "results.jsonl", "score.json", "bench.lock"
 _MADE = (MANIFEST, SCORE, "ground-truth*.json", "results-*.json", "predictions", "runs", JOURNAL, "*.part")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,22 +59,32 @@ class Models:
 
     def __init__(self, config: ReproduceConfig, loaders: Loaders, task: Task) -> None:
         self.config, self.loaders, self._task = config, loaders, task
+        self._predictor: MaskPredictor | None = None
+        self._tracker: Tracker | None = None
 
     def load(self) -> None:
         """Load them now: missing weights are found, or fetched, before anything is computed."""
-        self.predictor  # noqa: B018
+        self._predictor = self._predictor or self._load_predictor()
         if self.config.prompt == "tracker":
-            self.tracker  # noqa: B018
+            self._tracker = self._tracker or self._load_tracker()
 
-    @cached_property
+    @property
     def predictor(self) -> MaskPredictor:
-        """SAM, and which masks of it are wanted."""
+        """SAM, and which masks of it are expected."""
+        self._predictor = self._predictor or self._load_predictor()
+        return self._predictor
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker."""
+        self._tracker = self._tracker or self._load_tracker()
+        return self._tracker
+
+    def _load_predictor(self) -> MaskPredictor:
         sam = self.loaders.sam(self.config.run_config())
         return make_predictor(self.config, sam, self._task.hq_output, self._task.squashes)
 
-    @cached_property
-    def tracker(self) -> Tracker:
-        """The tracker."""
+    def _load_tracker(self) -> Tracker:
         return self.loaders.tracker(self.config.run_config())
 
 

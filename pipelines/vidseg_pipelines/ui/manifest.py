@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vidseg.config import RunConfig
-from vidseg.outputs.layout import MANIFEST, SNAPSHOT
 from vidseg.types import VideoInfo
-from vidseg_pipelines.resume import write_manifest
-from vidseg_pipelines.run_folder import new_manifest
+from vidseg_pipelines.manifest import new_manifest
+from vidseg_pipelines.run_folder import RunFolder
 from vidseg_pipelines.ui.results import Results
 
 
@@ -21,9 +20,9 @@ def keep_manifest(folder: Path, config: RunConfig, info: VideoInfo, results: Res
     Raises:
         OutputError: it cannot be written.
     """
-    manifest = None
+    run, manifest = RunFolder(folder), None
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(run.manifest.read_bytes())
     if not isinstance(manifest, dict):
         manifest = new_manifest(config, info)
     facts = results.facts
@@ -34,5 +33,5 @@ def keep_manifest(folder: Path, config: RunConfig, info: VideoInfo, results: Res
         "frames": len(facts),
         "objects": sorted({i for row in facts.values() for i in row}),
     }
-    (folder / SNAPSHOT).unlink(missing_ok=True)
-    write_manifest(folder, manifest)
+    run.remove_snapshot()
+    run.write_manifest(manifest)

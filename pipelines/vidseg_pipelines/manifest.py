@@ -1,0 +1,128 @@
+"""``run.json``: what a run is made of and how it stands; whether another run may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidseg import __version__
+from vidseg.atomic_files import atomic_file
+from vidseg.classes import ClassSet
+from vidseg.config import RunConfig
+from vidseg.errors import UsageError
+from vidseg.runtime import resolve_dtype
+from vidseg.types import VideoInfo
+from vidseg_pipelines.run_inputs import files_of, weights_of
+from vidseg_pipelines.segmenter import Segmenter
+
+_SECTIONS = ("config", "input", "prompts", "weights")  # that decide the result
+
+
+def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
+    """What ``run.json`` holds when a run begins."""
+    info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(video).items()}
+    del info["frame_names"], info["end"]  # the journal and the configuration have them
+    return {
+        "version": __version__,
+        "status": "running",
+        **files_of(config),
+        "video": info,
+        "config": config.content(),
+        "config_sha256": config.digest(),
+        "weights": weights_of(config),
+    }
+
+
+def record_models(manifest: dict[str, Any], config: RunConfig, segmenter: Segmenter, classes: ClassSet | None) -> None:
+    """Add what is known when the models are loaded: where they compute, their classes, and weights fetched just now."""
+    detector, tracker = segmenter.finder.detector, segmenter.tracker
+    numbers = classes.ids if classes else getattr(detector, "classes", None) or getattr(tracker, "classes", None)
+    if numbers:
+        manifest["classes"] = dict(numbers)
+    device = segmenter.sam.device
+    if not all(file["sha256"] for file in manifest["weights"].values()):
+        manifest["weights"] = weights_of(config)
+    dtype = str(resolve_dtype(config.dtype, device)).removeprefix("torch.")
+    manifest["used"] = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads()}
+
+
+def record_resume(manifest: dict[str, Any], earlier: Mapping[str, Any], next_frame: int) -> None:
+    """Add that the run goes on with an ``earlier`` one, at a frame after its first."""
+    here = {"frame": next_frame, "used_before": earlier.get("used")}
+    manifest["resumed"] = [*earlier.get("resumed", ()), here]
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of a run, or None when there is none.
+
+    Raises:
+        UsageError: the file is something else.
+    """
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data["status"], str) or not all(isinstance(data[section], dict) for section in _SECTIONS):
+            raise TypeError
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{path}: not the manifest of a run; use --overwrite to start again") from error
+    return data
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest of a run."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(manifest, indent=2) + "\n").encode())
+
+
+def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to continue ``old`` with other settings, another input or other weights.
+
+    A setting that an earlier revision did not have yet counts as its default.
+
+    Raises:
+        UsageError: names the first differences, old and new.
+    """
+    found = differences({**old, "config": RunConfig().content() | old["config"]}, new)
+    if found:
+        raise UsageError(f"--resume: the run in the output folder was made differently ({found}); use --overwrite")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first three differences of two manifests that decide the result, or an empty text."""
+    found = [
+        f"{section}.{key}: {old_part.get(key)!r} -> {new_part.get(key)!r}"
+        for section in _SECTIONS
+        for old_part, new_part in [(old.get(section, {}), new.get(section, {}))]
+        for key in sorted({*old_part, *new_part})
+        if old_part.get(key) != new_part.get(key)
+    ]
+    return "; ".join(found[:3])
+
+
+def run_id(manifest: Mapping[str, Any]) -> str:
+    """Digest of all that decides the state of a run, but for weights, which may be fetched on the way."""
+    known = {section: manifest[section] for section in _SECTIONS if section != "weights"}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def moves_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Where a run went on with another kind of device or number: its masks may differ in a few pixels."""
+    now, moves = manifest["used"], []
+    for place in manifest.get("resumed", ()):
+        before = place["used_before"]
+        if before and _kind(before) != _kind(now):
+            moves.append(f"frames before {place['frame']} were made on {_kind(before)}, later ones on {_kind(now)}")
+    return moves
+
+
+def _kind(used: Mapping[str, Any]) -> str:
+    """Kind of device and number that a run used: "cuda in bfloat16"."""
+    return f"{str(used['device']).partition(':')[0]} in {used['dtype']}"
