@@ -182,10 +182,10 @@ def test_a_run_that_ends_well_does_not_steer_the_terminal_either(
         path = write_video(tmp_path / "v.mp4", pictures).rename(tmp_path / f"{name}.mp4")
     if kind == "live":
 
-        def noticed(config: RunConfig, *, opened: Callable[[Source], None], **how: object) -> RunSummary:
+        def noticed(config: RunConfig, *, on_open: Callable[[Source], None], **how: object) -> RunSummary:
             source = object.__new__(LiveSource)
             source.live = True
-            opened(source)
+            on_open(source)
             source.notice(f"{name}: connected again")
             return run_video(config, **how)  # type: ignore[arg-type]
 
