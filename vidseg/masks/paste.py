@@ -8,7 +8,7 @@ separable, so that a window of the result is a product of two small matrices wit
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,21 +60,26 @@ def _interpolation(
 ) -> tuple[int, Float[Tensor, "o i"]]:
     """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out``, corners not aligned.
 
-    Only the columns that are needed are kept; the index of the first one is returned too. Positions are float32, as in
-    the interpolation of torch. Does not wait for the device: the ends are computed here as well.
+    Only the columns that are needed are kept; the index of the first one is returned too. Does not wait for the device:
+    the ends are computed here as well.
     """
-
-    def columns(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every output: the two inputs it lies between, and its distance from the first."""
-        position = ((output.float() + 0.5) * (size_in / size_out) - 0.5).clamp_(min=0)
-        low = position.long().clamp_(max=size_in - 1)
-        return low, (low + 1).clamp_(max=size_in - 1), (position - low).clamp_(0, 1)
-
-    ends, after, _ = columns(torch.tensor([start, stop - 1]))
+    ends, after, _ = bilinear_taps(torch.tensor([start, stop - 1]), size_in, size_out)
     first, last = int(ends[0]), int(after[1])
-    low, high, weight = columns(torch.arange(start, stop, device=device))
+    low, high, weight = bilinear_taps(torch.arange(start, stop, device=device), size_in, size_out)
     matrix = torch.zeros(stop - start, last - first + 1, device=device)
     row = torch.arange(stop - start, device=device)
     matrix[row, low - first] = 1 - weight
     matrix[row, high - first] += weight
     return first, matrix
+
+
+def bilinear_taps(
+    outputs: Int[Tensor, " o"], size_in: int, size_out: int
+) -> tuple[Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]:
+    """For outputs of a bilinear resize, corners not aligned: the two inputs they lie between, and the second's weight.
+
+    Positions are float32, as in the interpolation of torch.
+    """
+    position = ((outputs.float() + 0.5) * (size_in / size_out) - 0.5).clamp_(0, size_in - 1)
+    low = position.long()
+    return low, (low + 1).clamp_(max=size_in - 1), position - low

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vidseg.errors import WeightsError
 from vidseg.weights.fetch import locate_model
 from vidseg.weights.fit import check_state
+from vidseg.weights.pickled_arrays import read_arrays
 from vidseg.weights.read import no_such_file, read_weights
-from vidseg.weights.unwrap import ExpectedNetwork, unwrap
+from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.mask2former.config import config_from_state_dict
 from vidseg_trackers.mask2former.network import Mask2Former
 
@@ -27,14 +24,6 @@ _NETWORK = ExpectedNetwork.of_parts("a Mask2Former", "backbone", "sem_seg_head")
 _TORCH_MAGIC = b"\x8a\n"
 """After the protocol bytes: the long number that PyTorch's old format starts with."""
 _IGNORED = re.compile(r"criterion\.|pixel_mean$|pixel_std$|.*\.relative_position_index$|.*\.num_batches_tracked$")
-_NUMPY = ("numpy.core", "numpy._core")
-_ALLOWED = {
-    ("collections", "OrderedDict"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    *((f"{core}.multiarray", name) for core in _NUMPY for name in ("_reconstruct", "scalar")),
-    *((f"{core}.numeric", "_frombuffer") for core in _NUMPY),
-}
 
 
 def load_network(
@@ -66,7 +55,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         head = stream.read(4)
         stream.seek(0)
         plain = head[:1] == b"\x80" and head[2:4] != _TORCH_MAGIC
-        tensors = _read_detectron2(stream, path) if plain else read_weights(path, _NETWORK).tensors
+        tensors = read_arrays(stream, path, _NETWORK) if plain else read_weights(path, _NETWORK).tensors
     return official_names(tensors, where=str(path))
 
 
@@ -103,44 +92,3 @@ def network_from_state_dict(state: Mapping[str, Tensor], *, video: bool | None =
     check_state(state, network.state_dict(), where)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
-
-
-def _read_detectron2(stream: IO[bytes], path: Path) -> dict[str, Tensor]:
-    try:
-        content: Any = _ArraysOnly(stream, encoding="latin1").load()
-    except WeightsError as error:
-        raise WeightsError(f"{path} refused: {error}") from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise WeightsError(f"{path} ({path.stat().st_size:,} bytes) is damaged or truncated: {error}") from error
-    arrays: dict[str, Any] = unwrap(
-        *(content, path, (np.ndarray, np.generic), _NETWORK),
-        named="named arrays",
-        complaint="is not an array of numbers",
-    )
-    tensors = {}
-    for key, value in arrays.items():
-        if value.dtype.kind not in "fiu":
-            raise WeightsError(f"{path}: '{key}' is not an array of numbers")
-        array = np.asarray(value)
-        tensors[key] = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensors
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses every global that numpy arrays and dictionaries do not need."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) == ("_codecs", "encode"):
-            return _latin1
-        if (module_name, global_name) not in _ALLOWED:
-            raise WeightsError(f"it asks for {module_name}.{global_name}, which could run code")
-        if module_name == "collections":
-            return OrderedDict
-        return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 pickles bytes in old protocols."""
-    if encoding != "latin1":
-        raise WeightsError(f"it asks for the codec {encoding!r}")
-    return text.encode("latin1")

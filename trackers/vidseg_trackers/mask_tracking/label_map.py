@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidseg.masks.paste import bilinear_taps
+
 
 class Seen(NamedTuple):
     """An object in the label map: its row in the probabilities (0 = first object), box (x1, y1, x2, y2) and score."""
@@ -88,10 +90,7 @@ def _resize(x: Tensor, dim: int, span: _Span) -> Tensor:
     """The span's outputs of a bilinear resize of one dimension; ``x`` holds the span's source."""
     if span.length == span.size:
         return x
-    position = torch.arange(span.start, span.stop, device=x.device, dtype=torch.float32)
-    position = ((position + 0.5) * (span.length / span.size) - 0.5).clamp_(0, span.length - 1) - span.source.start
-    position.clamp_(0, x.shape[dim] - 1)
-    low = position.long()
-    high = (low + 1).clamp_(max=x.shape[dim] - 1)
+    low, high, weight = bilinear_taps(torch.arange(span.start, span.stop, device=x.device), span.length, span.size)
+    low, high = (taps.sub_(span.source.start).clamp_(0, x.shape[dim] - 1) for taps in (low, high))
     shape = [-1 if d == dim else 1 for d in range(x.ndim)]
-    return torch.lerp(x.index_select(dim, low), x.index_select(dim, high), (position - low).view(shape))
+    return torch.lerp(x.index_select(dim, low), x.index_select(dim, high), weight.view(shape))
