@@ -1,4 +1,4 @@
-"""Forward reader: packet by packet, never seeking, damage skipped and reported."""
+"""Forward reader: packet by packet, never seeking, damage skipped and reported; one pass over one state, one module."""
 
 from __future__ import annotations
 
