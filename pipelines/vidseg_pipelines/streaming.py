@@ -20,7 +20,7 @@ from vidseg_pipelines.threads import Prefetch, WriteBehind
 Advance = Callable[[int, int], None]
 Result: TypeAlias = tuple[Frame, FrameMasks]
 
-TRIM_EVERY = 100
+TRIM_EVERY = 25
 """Frames after which the heap gives back what is free in it."""
 
 
