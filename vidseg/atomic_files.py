@@ -69,7 +69,10 @@ def move_into(made: Path, folder: Path) -> None:
     try:
         if made.is_dir() and target.is_dir():
             for path in made.iterdir():
-                path.replace(target / path.name)
+                if path.is_dir():
+                    move_into(path, target)
+                else:
+                    path.replace(target / path.name)
         elif made.exists():
             made.replace(target)
     except OSError as error:

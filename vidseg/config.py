@@ -20,7 +20,10 @@ from vidseg.options import from_mapping as from_mapping
 from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
 
-SAVES = ("davis", "ytvis", "coco", "coco-results", "mots", "labelme", "overlay", "report")
+SAVES = (
+    *("davis", "ytvis", "coco", "coco-results", "mots", "mots-png", "cvat", "labelme", "label-studio", "yolo"),
+    *("frames", "cutout", "cutout-webm", "overlay", "report"),
+)
 
 TEXT = "text"
 """Name of the detector that ``text`` is for."""
@@ -82,8 +85,8 @@ class RunConfig:
     """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), csv
     with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
-    """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, labelme, overlay,
-    report (see docs/formats.md); or none."""
+    """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat,
+    labelme, label-studio, yolo, frames, cutout, cutout-webm, overlay, report (see docs/formats.md); or none."""
     refine: Literal["auto", "box", "none"] = "auto"
     """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
     tracker knows and kept only where both agree. none: the tracker's own masks."""

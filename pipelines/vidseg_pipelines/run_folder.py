@@ -15,7 +15,7 @@ from vidseg.errors import UsageError, output_error
 from vidseg.names import is_part, safe_name
 from vidseg.outputs import JournalSink, read_journal, truncate_journal
 from vidseg.outputs.folder import claimed, keep_apart
-from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, OVERLAY, SNAPSHOT
+from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, SNAPSHOT
 from vidseg.types import FrameMasks, VideoInfo
 from vidseg_pipelines.manifest import check_same_run, read_manifest, write_manifest
 from vidseg_pipelines.snapshot import Snapshot, load_snapshot
@@ -49,11 +49,6 @@ class RunFolder:
     def snapshot(self) -> Path:
         """The state from which the run can go on."""
         return self.path / SNAPSHOT
-
-    @property
-    def overlay(self) -> Path:
-        """The video with the masks drawn on it."""
-        return self.path / OVERLAY
 
     @property
     def davis(self) -> Path:
@@ -167,7 +162,7 @@ class RunFolder:
             OutputError: they cannot be removed.
         """
         try:
-            for place in (self.path, *(self.path / name for name in FOLDERS)):
+            for place in (self.path, *(place for name in FOLDERS for place in _places(self.path / name))):
                 clear_parts(place)
         except OSError as error:
             raise output_error(self.path, error) from error
@@ -180,13 +175,18 @@ class RunFolder:
         return []
 
 
-def _clear_made(folder: Path) -> None:
-    """Remove what a format writes into a folder, and the folder when nothing else is in it: it may be another's."""
-    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
-        clear_parts(place)
-    for pattern in FOLDERS[folder.name]:
-        for path in list(folder.glob(pattern)):
+def _places(made: Path) -> list[Path]:
+    """The folder of a format and the folders in it that it writes to."""
+    inside = {made / Path(pattern).parent for pattern in FOLDERS[made.name]}
+    return sorted({made, *inside, *(path.parent for path in inside if path != made)})
+
+
+def _clear_made(made: Path) -> None:
+    """Remove what a format writes into its folder, and every folder of it that is empty then: others may use them."""
+    for pattern in FOLDERS[made.name]:
+        for path in list(made.glob(pattern)):
             path.unlink()
-    for place in sorted((folder, *(path for path in folder.rglob("*") if path.is_dir())), reverse=True):
-        if not place.is_symlink() and not any(place.iterdir()):
+    for place in reversed(_places(made)):
+        clear_parts(place)
+        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
             place.rmdir()

@@ -13,7 +13,7 @@ from typing import Any
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, OutputError
-from vidseg.outputs import WRITERS, DavisSink, OverlaySink, ThumbnailSink, export, open_recording
+from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sinks, open_recording, video_sinks
 from vidseg.types import Frame, FrameMasks, Gap, Sink, Source, VideoInfo
 from vidseg_pipelines.manifest import moves_of
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
@@ -189,14 +189,15 @@ class _RunOutputs:
         """Open the sinks; they are closed at the end."""
         saves = run.config.saves
         self.replayed.append(self.counts)
-        if "overlay" in saves:
-            self.replayed.append(OverlaySink(run.folder.overlay, run.source.info))
+        self.replayed += video_sinks(run.folder.path, saves, run.source.info)
         if "report" in saves:
             self.replayed.append(self.pictures)
         davis = DavisSink(run.folder.davis) if "davis" in saves else None
+        given = Path(run.config.input)
+        pictures = frame_sinks(run.folder.path, saves, run.source.info, given if given.is_dir() else given.parent)
         # The journal is last: a frame in it was given to all other outputs.
         journal = run.folder.open_journal(resuming=run.resuming, next_frame=run.next_frame)
-        self.sinks += [*self.replayed, *([] if davis is None else [davis]), journal]
+        self.sinks += [*self.replayed, *([] if davis is None else [davis]), *pictures, journal]
         try:
             with contextlib.ExitStack() as stack:
                 for sink in self.sinks:

@@ -60,7 +60,33 @@ def test_palettes():
     ]
     assert davis[255].tolist() == [224, 224, 192]
     assert len(np.unique(davis, axis=0)) == 256
-    assert color_of(1) == color_of(256) == (128, 0, 0)
+
+
+_CONES = {  # Machado, Oliveira and Fernandes 2009: linear RGB as seen without one kind of cones
+    "all": np.eye(3),
+    "no long": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no middle": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no short": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen(color, cones):
+    """CIE L*a*b* of an sRGB colour as it is seen."""
+    value = np.array(color) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    rgb = np.clip(np.array(_CONES[cones]) @ linear, 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ rgb
+    x, y, z = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in xyz / [0.9505, 1, 1.089])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("cones", _CONES)
+def test_colours_of_objects_are_told_apart_by_all_eyes(cones):
+    colors = [seen(color_of(k), cones) for k in range(1, 11)]
+    apart = [np.linalg.norm(a - b) for k, a in enumerate(colors) for b in colors[:k]]
+    assert min(apart) >= 17.9
+    assert min(np.linalg.norm(a - b) for k, a in enumerate(colors[:4]) for b in colors[:k]) > 30
+    assert color_of(11) == color_of(1)
 
 
 def test_overlaps_go_to_the_higher_logit():

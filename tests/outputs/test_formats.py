@@ -16,7 +16,7 @@ from exports import COUNT, SIZE, exported, frame, result, square, write_run
 from media import barcode_video, file_size_limit
 from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.evaluation.label_maps import read_label_map
-from vidseg.masks import bbox, davis_palette, decode, empty_rle, encode
+from vidseg.masks import bbox, color_of, davis_palette, decode, empty_rle, encode
 from vidseg.outputs import (
     WRITERS,
     DavisSink,
@@ -206,9 +206,9 @@ def test_overlay_draws_inside_masks_and_keeps_the_rest():
     first, second = square(2, 1), square(2, 2)
     inner = cv2.erode(first.astype(np.uint8), np.ones((5, 5))) > 0
     inner[:16] = False  # the text
-    expected = np.round(100 * 0.55 + davis_palette()[1] * 0.45)
+    expected = np.round(100 * 0.55 + np.array(color_of(1)) * 0.45)
     assert (np.abs(drawn[inner] - expected) <= 1).all()
-    assert (drawn[16:30, 10] == davis_palette()[1]).all()  # the edge
+    assert (drawn[16:30, 10] == color_of(1)).all()  # the edge
     untouched = ~(cv2.dilate((first | second).astype(np.uint8), np.ones((41, 161))) > 0)
     assert (drawn[untouched] == 100).all()
     hole = np.zeros(SIZE, np.bool_)
@@ -237,7 +237,7 @@ def test_export_command_errors(run, tmp_path):
     with pytest.raises(UsageError, match=r"--to ytviz \(did you mean 'ytvis'\?\)"):
         ExportCommand(run, to="coco,ytviz").run()
     assert not (run / "coco.json").exists()
-    with pytest.raises(UsageError, match="--to: name one or more of ytvis, coco"):
+    with pytest.raises(UsageError, match="--to: name one or more of davis, ytvis, coco"):
         ExportCommand(run, to=" , ").run()
     with pytest.raises(InputError, match=r"no masks\.jsonl in it"):
         ExportCommand(tmp_path, to="coco").run()

@@ -4,6 +4,7 @@
   ``area(rle)``, ``bbox(rle)``, ``empty_rle(height, width)``, ``from_coco(object)`` (validates untrusted input).
 * ``boxes``: ``mask_box(mask)``, ``box_iou(a, b)``, ``clip_boxes(boxes, width, height)``.
 * ``palette``: ``davis_palette()``, ``color_of(object_id)``.
+* ``polygons``: masks as polygons that keep their holes.
 * ``files``: ``read_mask_values(path)``, the one rule for what the values of a mask file mean.
 * ``annotation``: ``read_annotation(path, video) -> {object id: mask}``.
 * ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``,

@@ -5,6 +5,7 @@ Sinks (``write(frame, masks)``, ``close()``), fed while the video runs:
 * ``JournalSink(path, *, append=False)``: ``masks.jsonl``, one flushed line per frame.
 * ``DavisSink(folder)``: one palette PNG per frame.
 * ``OverlaySink(path, info)``: the video with masks drawn on it.
+* ``frame_sinks`` and ``video_sinks``: all that the formats need of the frames: pictures, cut-outs, the overlay.
 * ``ThumbnailSink(limit=6)``: a few small pictures for the report, in ``.pictures``.
 
 Made from the journal, now or later:
@@ -19,13 +20,14 @@ Made from the journal, now or later:
 from __future__ import annotations
 
 from vidseg.outputs.davis import DavisSink
-from vidseg.outputs.formats import WRITERS, export
+from vidseg.outputs.formats import FROM_FRAMES, WRITERS, export, frame_sinks, video_sinks
 from vidseg.outputs.journal import JournalSink, read_journal, truncate_journal
 from vidseg.outputs.overlay import OverlaySink, draw_masks
 from vidseg.outputs.recording import Recording, open_recording
 from vidseg.outputs.report import ThumbnailSink
 
 __all__ = [
+    "FROM_FRAMES",
     "WRITERS",
     "DavisSink",
     "JournalSink",
@@ -34,7 +36,9 @@ __all__ = [
     "ThumbnailSink",
     "draw_masks",
     "export",
+    "frame_sinks",
     "open_recording",
     "read_journal",
     "truncate_journal",
+    "video_sinks",
 ]

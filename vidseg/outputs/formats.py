@@ -12,13 +12,20 @@ from typing import TypeAlias
 
 from vidseg.errors import PartialError
 from vidseg.outputs.coco import write_coco, write_coco_results
+from vidseg.outputs.cvat import write_cvat
 from vidseg.outputs.davis import write_davis
+from vidseg.outputs.label_studio import write_label_studio
 from vidseg.outputs.labelme import write_labelme
+from vidseg.outputs.layout import CUTOUT, CUTOUT_VIDEO, FRAMES, LABELME, OVERLAY
 from vidseg.outputs.mots import write_mots
+from vidseg.outputs.mots_png import write_mots_png
+from vidseg.outputs.overlay import OverlaySink
+from vidseg.outputs.pictures import CutoutSink, CutoutVideoSink, PictureSink
 from vidseg.outputs.recording import Recording
 from vidseg.outputs.report import write_report
+from vidseg.outputs.yolo import YOLO_PICTURES, write_yolo
 from vidseg.outputs.ytvis import write_ytvis
-from vidseg.types import FrameMasks
+from vidseg.types import FrameMasks, Sink, VideoInfo
 
 Writer: TypeAlias = Generator[None, FrameMasks | None, Sequence[str] | None]
 
@@ -27,11 +34,41 @@ WRITERS: Mapping[str, Callable[[Recording, Path], Writer]] = {
     "coco": write_coco,
     "coco-results": write_coco_results,
     "mots": write_mots,
+    "mots-png": write_mots_png,
+    "cvat": write_cvat,
     "davis": write_davis,
     "labelme": write_labelme,
+    "label-studio": write_label_studio,
+    "yolo": write_yolo,
     "report": write_report,
 }
 """What is made of the journal: a writer into a folder, by the format's name."""
+
+WITH_PICTURES: Mapping[str, str] = {"frames": FRAMES, "labelme": LABELME, "yolo": YOLO_PICTURES}
+"""Formats with the pictures of the frames, and the folders for them."""
+
+FROM_FRAMES = (*WITH_PICTURES, "cutout", "cutout-webm", "overlay")
+"""Formats that need the frames of the video."""
+
+
+def frame_sinks(folder: Path, names: Sequence[str], info: VideoInfo, stills: Path | None = None) -> list[Sink]:
+    """Sinks for all that the formats need of the frames, one file per frame; ``stills``: where they are files.
+
+    Raises:
+        OutputError: a folder cannot be created.
+    """
+    sinks: list[Sink] = [PictureSink(folder / WITH_PICTURES[n], info.name, stills) for n in names if n in WITH_PICTURES]
+    return [*sinks, CutoutSink(folder / CUTOUT, info.name)] if "cutout" in names else sinks
+
+
+def video_sinks(folder: Path, names: Sequence[str], info: VideoInfo) -> list[Sink]:
+    """Sinks of the formats that are one video.
+
+    Raises:
+        OutputError: a file cannot be created.
+    """
+    sinks: list[Sink] = [CutoutVideoSink(folder / CUTOUT_VIDEO, info)] if "cutout-webm" in names else []
+    return [*sinks, OverlaySink(folder / OVERLAY, info)] if "overlay" in names else sinks
 
 
 def export(recording: Recording, folder: Path, names: Sequence[str]) -> list[str]:

@@ -9,6 +9,13 @@ JOURNAL = "masks.jsonl"
 OVERLAY = "overlay.mp4"
 DAVIS = "davis"
 LABELME = "labelme"
+MOTS_PNG = "mots.zip"
+CVAT = "cvat"
+LABEL_STUDIO = "label-studio"
+YOLO = "yolo"
+FRAMES = "frames"
+CUTOUT = "cutout"
+CUTOUT_VIDEO = "cutout.webm"
 YTVIS = "ytvis.json"
 COCO = "coco.json"
 COCO_RESULTS = "coco_results.json"
@@ -22,16 +29,31 @@ EXPORTED: Mapping[str, str] = {
     "coco": COCO,
     "coco-results": COCO_RESULTS,
     "mots": MOTS,
+    "mots-png": MOTS_PNG,
+    "cvat": CVAT,
     "davis": DAVIS,
     "labelme": LABELME,
+    "label-studio": LABEL_STUDIO,
+    "yolo": YOLO,
+    "frames": FRAMES,
+    "cutout": CUTOUT,
+    "cutout-webm": CUTOUT_VIDEO,
     "report": REPORT,
     "overlay": OVERLAY,
 }
 """Format to the file or folder that an export of it writes."""
 
+PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp", "*.tif", "*.tiff")
+"""Files that pictures of frames may be, as patterns."""
+
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     DAVIS: ("*.png",),
-    LABELME: ("*.json", "*.jpg"),
+    CVAT: ("annotations.xml", "labels.json"),
+    LABELME: ("*.json", *PICTURES),
+    LABEL_STUDIO: ("tasks.json", "config.xml"),
+    YOLO: ("data.yaml", "labels/train/*.txt", *(f"images/train/{pattern}" for pattern in PICTURES)),
+    FRAMES: PICTURES,
+    CUTOUT: ("*.png",),
 }
 """Folder to the files in it that a format writes, as patterns."""
 
@@ -43,6 +65,8 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     COCO,
     COCO_RESULTS,
     MOTS,
+    MOTS_PNG,
+    CUTOUT_VIDEO,
     REPORT,
     JOURNAL,
     SNAPSHOT,

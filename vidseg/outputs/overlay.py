@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.masks.palette import davis_palette
+from vidseg.masks.palette import color_of
 from vidseg.masks.rle import decode_window
 from vidseg.types import Array, Frame, FrameMasks, VideoInfo
 from vidseg.video import VideoWriter
@@ -47,15 +47,14 @@ class OverlaySink:
 def draw_masks(rgb: Array, masks: FrameMasks) -> Array:
     """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, and ids with scores.
 
-    An object has the colour of its id in the DAVIS palette. Only pixels inside the masks' boxes are computed.
+    An object has the colour of its id. Only pixels inside the masks' boxes are computed.
     """
     image = rgb.copy()
-    palette = davis_palette()
     line = max(1, round(min(rgb.shape[:2]) / 400))
     corners = []
     for object_id, rle in zip(masks.ids, masks.rles, strict=True):
         window, y0, x0 = decode_window(rle)
-        color = palette[(object_id - 1) % 255 + 1]
+        color = np.array(color_of(object_id), np.uint8)
         if window.size:
             _paint(image[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]], window, color, line)
             corners.append((object_id, x0, y0, color))

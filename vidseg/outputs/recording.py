@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -13,7 +13,7 @@ from typing import Any
 from vidseg.classes import ClassSet
 from vidseg.errors import InputError
 from vidseg.masks.rle import area
-from vidseg.names import printable
+from vidseg.names import printable, safe_name
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import MANIFEST
 from vidseg.types import FrameMasks
@@ -27,7 +27,7 @@ class Recording:
 
     journal: Path
     labels: Mapping[int, str | None]
-    """Name of every object that has a pixel, by id: one for all frames, in one line."""
+    """Name of every object that is looked at and has a pixel, by id: one for all frames, in one line."""
     classes: ClassSet
     """Numbers of all names, those of objects without one included."""
     size: tuple[int, int] | None
@@ -49,13 +49,13 @@ class Recording:
     """Small JPEGs of some frames, by index, for the report."""
 
     def read(self) -> Iterator[FrameMasks]:
-        """All frames in order; their objects have one name throughout, and those without a pixel are left out.
+        """All frames in order, with the objects of ``labels`` that have a pixel; an object has one name throughout.
 
         Raises:
             InputError: the journal is unreadable.
         """
         for masks in read_journal(self.journal):
-            kept = [k for k, rle in enumerate(masks.rles) if area(rle)]
+            kept = [k for k, i in enumerate(masks.ids) if i in self.labels and area(masks.rles[k])]
             yield replace(
                 masks,
                 ids=(ids := tuple(masks.ids[k] for k in kept)),
@@ -76,6 +76,11 @@ class Recording:
             raise InputError(f"{self.journal}: no objects in it")
         return self.size
 
+    @property
+    def printable_video(self) -> str:
+        """Name of the video in one line."""
+        return printable(self.video)
+
     def name_of(self, object_id: int) -> str:
         """What a person reads: the name, else "object 3"."""
         return self.labels[object_id] or f"object {object_id}"
@@ -90,13 +95,14 @@ def picture_name(video: str, index: int, name: str | None) -> str:
 
     So pictures of different videos may lie in one folder.
     """
-    return f"{video}_{index:05d}.jpg" if name is None else name
+    return f"{safe_name(video)}_{index:05d}.jpg" if name is None else name
 
 
 def open_recording(
     journal: Path,
     *,
     names: Mapping[int, str] | None = None,
+    only: Collection[int] = (),
     classes: ClassSet | None = None,
     video_id: int = 1,
 ) -> Recording:
@@ -105,6 +111,7 @@ def open_recording(
     Args:
         journal: a ``masks.jsonl``.
         names: names of objects by id, in place of those in the journal.
+        only: ids of the objects to look at; none: all.
         classes: numbers of classes; default: those of the run, else the names that occur, in alphabetical order.
         video_id: see :attr:`Recording.video_id`.
 
@@ -121,7 +128,7 @@ def open_recording(
             size = rle.height, rle.width
             if labels.get(object_id) is None and area(rle):
                 labels[object_id] = printable(label).strip() or None if label is not None else None
-    labels = {i: (names or {}).get(i, label) for i, label in sorted(labels.items())}
+    labels = {i: (names or {}).get(i, label) for i, label in sorted(labels.items()) if not only or i in only}
     if classes is None:
         classes = _classes_of(manifest)
     stills = video.get("codec") == _IMAGES

@@ -6,8 +6,8 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -16,23 +16,21 @@ import tyro
 from vidseg.address import parse_address
 from vidseg.atomic_files import clear_parts, make_folder, move_into
 from vidseg.classes import read_classes
-from vidseg.config import names_by_id
+from vidseg.config import SAVES, names_by_id
 from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
+from vidseg.files import is_pattern
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.names import part_of, printable
-from vidseg.outputs import WRITERS, export, open_recording
+from vidseg.outputs import FROM_FRAMES, WRITERS, export, frame_sinks, open_recording, video_sinks
 from vidseg.outputs.folder import claimed, keep_apart
-from vidseg.outputs.journal import read_journal
-from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST, OVERLAY
-from vidseg.outputs.overlay import OverlaySink
+from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST
+from vidseg.outputs.recording import Recording
 from vidseg.video import open_source
-
-_OVERLAY = "overlay"
 
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Make other formats from the journal of a run; the overlay needs the video too.
+    """Make other formats from the journal of a run; those with pictures need the video too.
 
     Examples:
       vidseg export runs/dog --to coco,labelme
@@ -42,7 +40,10 @@ class ExportCommand:
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Output folder of a run (with masks.jsonl)."""
     to: str
-    """Comma-separated: ytvis, coco, coco-results, mots, davis, labelme, report, overlay (see docs/formats.md)."""
+    """Comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat, labelme, label-studio, yolo, frames,
+    cutout, cutout-webm, overlay, report (see docs/formats.md)."""
+    objects: str = ""
+    """Only these objects: their ids with commas between them (default: all)."""
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """ID=NAME - name of an object, in place of the one that the run gave it. May be repeated."""
     classes: Path | None = None
@@ -52,7 +53,7 @@ class ExportCommand:
     output: Path | None = None
     """Folder to write to (default: RUN_DIR)."""
     input: str | None = None
-    """The video, for the overlay (default: the one named in run.json)."""
+    """The video, for formats with pictures (default: the one named in run.json)."""
     max_pixels: int = PIXEL_LIMIT
     """Largest frame of that video in pixels; raise it only for a video that you trust."""
 
@@ -67,7 +68,7 @@ class ExportCommand:
             OutputError: a file cannot be written.
         """
         names = [name.strip() for name in self.to.split(",") if name.strip()]
-        allowed = [*WRITERS, _OVERLAY]
+        allowed = [name for name in SAVES if name in WRITERS or name in FROM_FRAMES]
         if not names:
             raise UsageError(f"--to: name one or more of {', '.join(allowed)}")
         for name in names:
@@ -81,19 +82,38 @@ class ExportCommand:
         if not journal.is_file():
             raise InputError(f"{self.run_dir}: no {JOURNAL} in it; name the output folder of a run")
         folder = self.output or self.run_dir
-        video = self.input or (_video_of(self.run_dir) if _OVERLAY in names else None)
+        drawn = [name for name in names if name in FROM_FRAMES]
+        pictures: list[str] = []  # what goes without them
+        video = self.input
+        if drawn and video is None:
+            try:
+                video = _video_of(self.run_dir)
+            except InputError as error:
+                if not set(drawn) <= WRITERS.keys():
+                    raise
+                pictures = [f"{', '.join(drawn)}: without the pictures of the frames: {error}"]
         videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
         keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
         with claimed(folder), _beside(folder) as scratch:
-            recording = open_recording(journal, names=renamed, classes=classes, video_id=self.video_id)
-            left_out = export(recording, scratch, [name for name in names if name in WRITERS])
-            if _OVERLAY in names and video is not None:
-                export_overlay(journal, video, scratch, pixel_limit=self.max_pixels, **_reading_of(self.run_dir))
+            recording = open_recording(
+                journal, names=renamed, only=self._only(), classes=classes, video_id=self.video_id
+            )
+            left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
+            if drawn and video is not None:
+                export_frames(
+                    recording, video, scratch, drawn, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
+                )
             for name in names:
                 move_into(scratch / EXPORTED[name], folder)
         for text in left_out:
             sys.stderr.write(f"warning: {printable(text)}\n")
         return PartialError.exit_code if left_out else 0
+
+    def _only(self) -> list[int]:
+        try:
+            return [int(part) for part in self.objects.split(",") if part.strip()]
+        except ValueError as error:
+            raise UsageError(f"--objects {self.objects}: ids with commas between them expected, e.g. 1,3") from error
 
 
 @contextlib.contextmanager
@@ -107,37 +127,43 @@ def _beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def export_overlay(
-    journal: Path,
+def export_frames(
+    recording: Recording,
     video: str,
     folder: Path,
+    names: Sequence[str],
     *,
     stream: int | None = None,
     deinterlace: bool = False,
     pixel_limit: int = PIXEL_LIMIT,
-) -> Path:
-    """Write ``FOLDER/overlay.mp4`` from a journal and its video, read as :func:`vidseg.video.open_source` does.
+) -> None:
+    """Write what formats need of the frames of a recording's video, read as :func:`vidseg.video.open_source` does.
 
     Raises:
-        InputError: the video cannot be read or is not the journal's.
-        OutputError: the file cannot be written.
+        InputError: the video cannot be read or is not the recording's.
+        OutputError: a file cannot be written.
     """
-    path = folder / OVERLAY
-    results = read_journal(journal)
+    results = recording.read()
     masks = next(results, None)
-    opened = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
-    with contextlib.closing(opened) as source, contextlib.closing(OverlaySink(path, source.info)) as sink:
+    with contextlib.ExitStack() as stack:
+        source = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
+        stack.callback(source.close)
+        info = replace(source.info, name=recording.video)
+        sinks = [*frame_sinks(folder, names, info, recording.stills), *video_sinks(folder, names, info)]
+        for sink in sinks:
+            stack.callback(sink.close)
         for frame in source:
             if masks is None:
                 break
             if frame.index == masks.frame_index:
                 if any((rle.height, rle.width) != frame.size for rle in masks.rles):
-                    raise InputError(f"{video}: its frames are not of the size of the masks in {journal}")
-                sink.write(frame, masks)
+                    raise InputError(f"{video}: its frames are not of the size of the masks in {recording.journal}")
+                for sink in sinks:
+                    sink.write(frame, masks)
                 masks = next(results, None)
     if masks is not None:
-        raise InputError(f"{video}: has no frame {masks.frame_index}, which {journal} names; is it another video?")
-    return path
+        missing = f"has no frame {masks.frame_index}, which {recording.journal} names"
+        raise InputError(f"{video}: {missing}; is it another video?")
 
 
 def _video_of(run_dir: Path) -> str:
@@ -147,6 +173,8 @@ def _video_of(run_dir: Path) -> str:
         raise InputError(f"{run_dir / MANIFEST}: does not name the video; give it with --input")
     if parse_address(video).kind != "file":
         raise InputError(f"{video} was no file: give a recording of it with --input")
+    if not is_pattern(video) and not Path(video).exists():
+        raise InputError(f"{video}: no such file; give it with --input")
     return video
 
 
