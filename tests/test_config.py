@@ -27,15 +27,15 @@ def test_yaml_is_the_same_tree(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("trackr: xmem", r"unknown option 'trackr' \(did you mean 'tracker'\?\)"),
-        ("max_objects: many", "max_objects: an int wanted, got 'many'"),
-        ("max_objects: true", "an int wanted"),
+        ("max_objects: many", "max_objects: expected an int, got 'many'"),
+        ("max_objects: true", "expected an int"),
         ("max_objects: 0", "--max-objects 0: must be at least 1"),
         ("refine: best", "'best' is not allowed: use one of auto, box, none"),
         ("save: davis,overlai", r"overlai \(did you mean 'overlay'\?\)"),
-        ("frames: 5", "a str wanted"),
+        ("frames: 5", "expected a str"),
         ("frames: '9:3'", "0 <= A < B"),
         ("frames: '12'", "0 <= A < B"),
-        ("[1, 2]", "a mapping of options wanted"),
+        ("[1, 2]", "expected a mapping of options"),
         ("a: [", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
         ("frames: \0", "not valid YAML"),
@@ -71,7 +71,7 @@ def test_tracker_options_from_flags_win() -> None:
     assert config.all_tracker_options() == {"mem_every": 7, "size": 480, "memory": "official"}
     with pytest.raises(UsageError, match="KEY=VALUE"):
         RunConfig(tracker_option=("mem_every",)).all_tracker_options()
-    with pytest.raises(UsageError, match=r"--tracker-option mem_every=\[: KEY=VALUE wanted"):
+    with pytest.raises(UsageError, match=r"--tracker-option mem_every=\[: expected KEY=VALUE"):
         RunConfig(tracker_option=("mem_every=[",)).all_tracker_options()
 
 
@@ -123,13 +123,13 @@ def test_plain_values_mean_what_the_option_takes(tmp_path: Path, text: str, name
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rate: fast", "rate: a float wanted, got 'fast'"),
-        ("steps: 1.5", "steps: an int wanted, got 1.5"),
-        ("steps: '5'", "steps: an int wanted, got '5'"),
-        ("size: many", "size: an int wanted, got 'many'"),
-        ("text: 5", "text: a str wanted, got 5; put it in quotes"),
-        ("switch: 1", "switch: a bool wanted, got 1"),
-        ("shares: {a: much}", "shares: a: a float wanted"),
+        ("rate: fast", "rate: expected a float, got 'fast'"),
+        ("steps: 1.5", "steps: expected an int, got 1.5"),
+        ("steps: '5'", "steps: expected an int, got '5'"),
+        ("size: many", "size: expected an int, got 'many'"),
+        ("text: 5", "text: expected a str, got 5; put it in quotes"),
+        ("switch: 1", "switch: expected a bool, got 1"),
+        ("shares: {a: much}", "shares: a: expected a float"),
         ("rate: 1\nsteps: 2\nrate: 3", "'rate' stands twice"),
     ],
 )

@@ -258,4 +258,4 @@ def parse_frames(text: str) -> tuple[int, int | None]:
 def check_seconds(flag: str, seconds: float) -> None:
     """Refuse times that nobody can wait for (UsageError)."""
     if not 0 < seconds < _MAX_SECONDS:  # also what is no number
-        raise UsageError(f"{flag} {seconds:g}: more than 0 and less than {_MAX_SECONDS} seconds wanted")
+        raise UsageError(f"{flag} {seconds:g}: expected more than 0 and less than {_MAX_SECONDS} seconds")

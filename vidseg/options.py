@@ -35,7 +35,7 @@ def load_yaml(cls: type[T], path: Path, **overrides: Any) -> T:
     except ValueError as error:
         raise UsageError(f"{path}: not valid YAML: {error}") from error
     if data is not None and not isinstance(data, dict):
-        raise UsageError(f"{path}: a mapping of options wanted, got {type(data).__name__}")
+        raise UsageError(f"{path}: expected a mapping of options, got {type(data).__name__}")
     return from_mapping(cls, {**(data or {}), **overrides}, where=str(path))
 
 
@@ -53,7 +53,7 @@ def key_values(flag: str, texts: Sequence[str]) -> dict[str, Any]:
                 raise ValueError
             values[key.strip()] = parse_yaml(value)
         except ValueError as error:
-            raise UsageError(f"{flag} {text}: KEY=VALUE wanted") from error
+            raise UsageError(f"{flag} {text}: expected KEY=VALUE") from error
     return values
 
 
@@ -153,7 +153,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
+            raise UsageError(f"{where}: expected a mapping, got {value!r}")
         return from_mapping(hint, value, where=where)
     if origin is Literal:
         if value not in args:
@@ -176,11 +176,11 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         if len(args) == 2 and args[1] is Ellipsis:
             return tuple(_coerce(args[0], item, where) for item in items)
         if len(items) != len(args):
-            raise UsageError(f"{where}: {len(args)} values wanted, got {value!r}")
+            raise UsageError(f"{where}: expected {len(args)} values, got {value!r}")
         return tuple(_coerce(arg, item, where) for arg, item in zip(args, items, strict=True))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where}: a mapping wanted, got {value!r}")
+            raise UsageError(f"{where}: expected a mapping, got {value!r}")
         return {_coerce(args[0], k, where): _coerce(args[1], v, f"{where}: {k}") for k, v in value.items()}
     if hint is Path and isinstance(value, str):
         return Path(value)
@@ -189,7 +189,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)
     ):
         quote = "; put it in quotes" if hint in (str, Path) and isinstance(value, (bool, int, float)) else ""
-        raise UsageError(f"{where}: {_article(hint.__name__)} wanted, got {value!r}{quote}")
+        raise UsageError(f"{where}: expected {_article(hint.__name__)}, got {value!r}{quote}")
     return value
 
 

@@ -154,14 +154,14 @@ def _numbers(flag: str, text: str, body: str, count: int, form: str) -> list[flo
     except ValueError:
         values = []
     if len(values) != count:
-        raise UsageError(f"{flag} {text}: {form} wanted")
+        raise UsageError(f"{flag} {text}: expected {form}")
     return values
 
 
 def _box(text: str, body: str) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = _numbers("--box", text, body, 4, "[ID@][FRAME:]x1,y1,x2,y2")
     if not (x1 < x2 and y1 < y2):
-        raise UsageError(f"--box {text}: x1 < x2 and y1 < y2 wanted")
+        raise UsageError(f"--box {text}: expected x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
 
 

@@ -155,7 +155,7 @@ class Prompt(ShapeRepr):
             check_label(f"object {self.object_id}", self.label)
         if self.frame_index < 0 or self.object_id < 1:
             raise UsageError(
-                f"prompt frame {self.frame_index}, object {self.object_id}: frame >= 0 and object >= 1 wanted"
+                f"prompt frame {self.frame_index}, object {self.object_id}: expected frame >= 0 and object >= 1"
             )
         if len(self.points) != len(self.point_labels):
             raise UsageError(f"prompt has {len(self.points)} points but {len(self.point_labels)} labels")
@@ -170,7 +170,7 @@ class Prompt(ShapeRepr):
         if self.box is not None:
             x1, y1, x2, y2 = self.box
             if not all(np.isfinite(self.box)) or x2 <= x1 or y2 <= y1:
-                raise UsageError(f"box {x1:g},{y1:g},{x2:g},{y2:g}: finite numbers with x1 < x2 and y1 < y2 wanted")
+                raise UsageError(f"box {x1:g},{y1:g},{x2:g},{y2:g}: expected finite numbers with x1 < x2 and y1 < y2")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -179,6 +179,6 @@ def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
             raise UsageError(f"frame {frame.index} comes after frame {last}: indices must grow")
         if frame.size != first.size:
             (h, w), (height, width) = frame.size, first.size
-            raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: one size wanted")
+            raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: expected one size")
         last = frame.index
         yield frame

@@ -29,7 +29,7 @@ from vidseg_pipelines.unused import UnusedPrompts
 
 
 def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
-    """The HQ-SAM of a run; ``progress`` is told of a download."""
+    """The HQ-SAM of a run; ``progress`` is called while it is downloaded."""
     return load_sam(config.model, progress=progress, **_place(config))
 
 
@@ -64,10 +64,10 @@ def run_video(
 ) -> RunSummary:
     """Segment one video into its output folder.
 
-    ``on_start(info, total_frames)`` is called once before the first frame and returns the function that is told of
-    progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names); they are
-    asked only when there is something to do. ``on_open(source)`` is called when the input is open; ``source.stop()``
-    then ends the run early and in order: what was read is segmented and written.
+    ``on_start(info, total_frames)`` is called once before the first frame and returns the function that is called
+    with the progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names);
+    they are asked only when there is something to do. ``on_open(source)`` is called when the input is open;
+    ``source.stop()`` then ends the run early and in order: what was read is segmented and written.
 
     Raises:
         UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set, or

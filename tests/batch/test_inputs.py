@@ -160,7 +160,7 @@ def test_manifests_of_windows(tmp_path: Path, encoding: str, comma: str) -> None
     ("file", "text", "message"),
     [
         ("j.csv", "input,bxo\na.mp4,1", r"j\.csv, line 2: unknown column 'bxo' \(did you mean 'box'\?\)"),
-        ("j.csv", "input,max_objects\na.mp4,many", r"line 2: max_objects: an int wanted, got 'many'"),
+        ("j.csv", "input,max_objects\na.mp4,many", r"line 2: max_objects: expected an int, got 'many'"),
         ("j.csv", "box\n1", r"line 2: 'input'"),
         ("j.csv", "input\na.mp4,1", r"line 2: unknown column"),
         ("j.csv", "", "without videos"),

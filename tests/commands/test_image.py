@@ -168,7 +168,7 @@ def test_images_of_which_none_can_be_read_leave_no_folder(
     [
         (["--box", "200,200,300,300"], 2, "lies outside the frame, which is 128x96"),
         (["--box", "50,50,10,10"], 2, "x1 < x2"),
-        (["--box", "nan,0,10,10"], 2, "wanted"),
+        (["--box", "nan,0,10,10"], 2, "expected"),
         (["--point", "500,5"], 2, "outside the frame"),
         (["--auto", "--box", "0,0,9,9"], 2, "leave out"),
         (["--points-per-side", "0"], 2, "points_per_side 0"),

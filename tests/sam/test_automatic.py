@@ -80,7 +80,7 @@ def test_wrong_options() -> None:
         AutomaticOptions(points_per_side=4, point_grids=(np.zeros((1, 2)),))
     with pytest.raises(UsageError, match="points_per_batch 0"):
         AutomaticOptions(points_per_batch=0)
-    with pytest.raises(UsageError, match="one per layer, 2, wanted"):
+    with pytest.raises(UsageError, match="expected one per layer, 2"):
         AutomaticOptions(points_per_side=None, point_grids=(np.zeros((1, 2)),), crop_n_layers=1)
 
 
@@ -90,5 +90,5 @@ def test_with_a_network() -> None:
     options = AutomaticOptions(points_per_side=4, pred_iou_thresh=0.0, stability_score_thresh=0.2, points_per_batch=5)
     masks = automatic_masks(sam, image, options)
     assert masks
-    with pytest.raises(InputError, match=r"wanted uint8 RGB"):
+    with pytest.raises(InputError, match="expected uint8 RGB"):
         automatic_masks(sam, image[..., 0])

@@ -112,7 +112,7 @@ def test_frames_after_the_end_are_an_error(tmp_path):
     with pytest.raises(InputError, match="start at 5, but it has only 5 frames"):
         list(open_source(path, frames=slice(5, 9)))
     for wrong in (slice(-1, 3), slice(4, 4), slice(0, 8, 2)):
-        with pytest.raises(UsageError, match="wanted"):
+        with pytest.raises(UsageError, match="expected"):
             open_source(path, frames=wrong)
 
 

@@ -227,8 +227,8 @@ def test_a_frame_of_another_size_is_named() -> None:
     [
         ({"mem_evry": 5}, "did you mean 'mem_every'"),
         ({"colour": 5}, "xmem tracker: unknown option 'colour': allowed are weights, size, "),
-        ({"mem_every": "5"}, "mem_every: an int wanted, got '5'"),
-        ({"long_term": 1}, "long_term: a bool wanted, got 1"),
+        ({"mem_every": "5"}, "mem_every: expected an int, got '5'"),
+        ({"long_term": 1}, "long_term: expected a bool, got 1"),
         ({"mem_every": 0}, "at least 1"),
         ({"size": 3}, "at least 16"),
         ({"memory": "oficial"}, "did you mean 'official'"),

@@ -80,9 +80,7 @@ def check_options(max_dets: Sequence[int], ratio: float | None) -> None:
         UsageError: numbers that are not positive and ascending, or a ratio outside (0, 1].
     """
     if not max_dets or max_dets[0] < 1 or any(a >= b for a, b in pairwise(max_dets)):
-        raise UsageError(
-            f"max-dets {' '.join(map(str, max_dets))}: positive, ascending numbers are wanted, as 1 10 100"
-        )
+        raise UsageError(f"max-dets {' '.join(map(str, max_dets))}: expected positive, ascending numbers, as 1 10 100")
     if ratio is not None:
         band_width(1, 1, ratio)
 

@@ -59,7 +59,7 @@ def _checked(boxes: Boxes, draws: Boxes, scale: float) -> Boxes:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or draws.shape != boxes.shape:
         raise UsageError(f"boxes {boxes.shape} and draws {draws.shape}: both must be (N, 4)")
     if not 0 <= scale <= 1:
-        raise UsageError(f"box noise {scale:g}: a scale of 0 to 1 is wanted")
+        raise UsageError(f"box noise {scale:g}: expected a scale of 0 to 1")
     return boxes.astype(np.float32)
 
 

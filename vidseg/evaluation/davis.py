@@ -114,7 +114,7 @@ def evaluate_sequence(gt_dir: Path, pred_dir: Path, task: Task = "semi-supervise
     names, objects = tuple(path.stem for path in frames), tuple(range(1, count + 1))
     if not unsupervised:
         return SequenceScores(name, names, objects, objects, scores[0, 0], scores[1, 0])
-    from scipy.optimize import linear_sum_assignment  # slow to import, and only wanted here
+    from scipy.optimize import linear_sum_assignment  # slow to import, and only needed here
 
     j, f = np.ascontiguousarray(scores[:, : max(used, count)])
     proposals, matched = linear_sum_assignment(-(j.mean(axis=2) + f.mean(axis=2)) / 2)

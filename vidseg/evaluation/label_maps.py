@@ -197,7 +197,7 @@ def find_truth(root: Path, annotations: str = "Annotations", split: str = "val",
     if data_files(root, _PNG):
         raise InputError(f"{root} is one sequence: name the folder of all sequences, {root.resolve().parent}")
     raise InputError(
-        f"{root}: no ground truth: wanted a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
+        f"{root}: no ground truth: expected a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
         "folders <sequence>/masks/*.png or <sequence>/*.png"
     )
 

@@ -28,7 +28,7 @@ def run_all(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) ->
         UsageError: ``workers`` < 1; and whatever ``work`` raises, for the first job that fails.
     """
     if workers < 1:
-        raise UsageError(f"workers {workers}: at least 1 is wanted")
+        raise UsageError(f"workers {workers}: expected at least 1")
     if min(workers, len(jobs)) < 2:
         yield from map(work, jobs)
         return

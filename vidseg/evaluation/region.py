@@ -153,7 +153,7 @@ def read_logits(path: Path, height: int, width: int) -> npt.NDArray[np.bool_]:
     while values.ndim > 2 and len(values) == 1:  # batch and channel
         values = values[0]
     if values.ndim != 2 or not values.size or values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise InputError(f"{path}: finite floating-point logits of shape (h, w) are wanted, got {values.shape}")
+        raise InputError(f"{path}: expected finite floating-point logits of shape (h, w), got {values.shape}")
     logits = torch.from_numpy(values.astype(np.float32))[None, None]
     scaled = torch.nn.functional.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
     return np.asarray(scaled[0, 0].numpy() > 0)

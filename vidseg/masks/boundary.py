@@ -22,7 +22,7 @@ def band_width(height: int, width: int, ratio: float = 0.02) -> int:
         UsageError: the ratio is not in (0, 1].
     """
     if not 0 < ratio <= 1:
-        raise UsageError(f"boundary ratio {ratio:g}: a share of the frame's diagonal above 0 and at most 1 is wanted")
+        raise UsageError(f"boundary ratio {ratio:g}: expected a share of the frame's diagonal above 0 and at most 1")
     return max(1, round(ratio * math.sqrt(height**2 + width**2)))
 
 

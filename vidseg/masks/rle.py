@@ -109,7 +109,7 @@ def from_coco(value: object, max_pixels: int = MAX_PIXELS) -> Rle:
         InputError: not of this form, too large, malformed characters, negative counts, or a wrong sum.
     """
     if not isinstance(value, Mapping) or "size" not in value or "counts" not in value:
-        raise InputError('RLE: {"size": [height, width], "counts": ...} wanted')
+        raise InputError('RLE: expected {"size": [height, width], "counts": ...}')
     size, counts = value["size"], value["counts"]
     if (
         not isinstance(size, (list, tuple))
@@ -117,7 +117,7 @@ def from_coco(value: object, max_pixels: int = MAX_PIXELS) -> Rle:
         or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size)
         or size[0] * size[1] > max_pixels
     ):
-        raise InputError(f"RLE size {str(size)[:60]}: two positive integers with a product up to {max_pixels} wanted")
+        raise InputError(f"RLE size {str(size)[:60]}: expected two positive integers with a product up to {max_pixels}")
     height, width = size
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
@@ -126,7 +126,7 @@ def from_coco(value: object, max_pixels: int = MAX_PIXELS) -> Rle:
         _parse(rle)
         return rle
     if not isinstance(counts, list) or not all(isinstance(c, int) and 0 <= c <= max_pixels for c in counts):
-        raise InputError("RLE counts: a string or a list of non-negative integers wanted")
+        raise InputError("RLE counts: expected a string or a list of non-negative integers")
     if sum(counts) != height * width:
         raise InputError(f"RLE counts sum to {sum(counts)}, the mask of {width}x{height} has {height * width} pixels")
     return Rle(height, width, _compress(np.array(counts, np.int64)))

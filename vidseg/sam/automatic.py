@@ -74,14 +74,14 @@ class AutomaticOptions:
         for name in ("points_per_side", "points_per_batch", "crop_n_points_downscale_factor"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UsageError(f"{name} {value}: at least 1 wanted")
+                raise UsageError(f"{name} {value}: expected at least 1")
         if self.crop_n_layers < 0 or self.min_mask_region_area < 0 or not 0 <= self.crop_overlap_ratio < 1:
             raise UsageError(
                 f"crop_n_layers {self.crop_n_layers}, min_mask_region_area {self.min_mask_region_area},"
-                f" crop_overlap_ratio {self.crop_overlap_ratio}: at least 0 wanted, the ratio below 1"
+                f" crop_overlap_ratio {self.crop_overlap_ratio}: expected at least 0, the ratio below 1"
             )
         if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
-            raise UsageError(f"{len(self.point_grids)} point_grids: one per layer, {self.crop_n_layers + 1}, wanted")
+            raise UsageError(f"{len(self.point_grids)} point_grids: expected one per layer, {self.crop_n_layers + 1}")
 
     def grid(self, layer: int) -> Floats:
         """Points (P, 2) in 0..1 for crops of a layer, row by row."""

@@ -98,9 +98,9 @@ class SamConfig:
             if (self.encoder == kind) != (part is not None):
                 raise UsageError(f"encoder {self.encoder!r}: section '{kind}' must be there for {kind} and only then")
         if self.image_size < 32 or self.image_size % 32:
-            raise UsageError(f"image_size {self.image_size}: a multiple of 32 wanted")
+            raise UsageError(f"image_size {self.image_size}: expected a multiple of 32")
         if self.prompt_dim % 8 or self.prompt_dim % (2 * self.decoder_heads):
-            raise UsageError(f"prompt_dim {self.prompt_dim}: a multiple of 8 and of twice decoder_heads wanted")
+            raise UsageError(f"prompt_dim {self.prompt_dim}: expected a multiple of 8 and of twice decoder_heads")
         if self.pad not in get_args(Pad) or self.output not in get_args(Output):
             raise UsageError(
                 f"pad {self.pad!r}, output {self.output!r}: allowed {get_args(Pad)} and {get_args(Output)}"

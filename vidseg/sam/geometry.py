@@ -82,7 +82,7 @@ def check_image(image: npt.NDArray[Any]) -> None:
     """Refuse anything that is not a non-empty uint8 RGB image of shape (H, W, 3)."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"image is {what}; wanted uint8 RGB of shape (H, W, 3): convert grey or RGBA images first")
+        raise InputError(f"image is {what}; expected uint8 RGB of shape (H, W, 3): convert grey or RGBA images first")
     if 0 in image.shape:
         raise InputError(f"image of {image.shape[1]}x{image.shape[0]} pixels is empty")
 

@@ -106,7 +106,7 @@ class MaskDecoder(nn.Module):
             sam_logits = cells_to_image(products.unflatten(1, (h * w, 4, 4)), h, w)
         if want_hq:
             if not self.hq or (self.fusion and fused is None):
-                raise UsageError("HQ masks wanted, but this network has no HQ branch")
+                raise UsageError("HQ masks asked for, but this network has no HQ branch")
             hq_weights = self.hf_mlp(tokens[:, 1 + NUM_MASKS])
             if fused is None:
                 products = torch.matmul(cells, hq_weights[:, None, None, :, None])

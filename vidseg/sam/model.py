@@ -210,7 +210,7 @@ class Sam(nn.Module):
         grid = features[0].geometry.grid
         step = max_batch or self._chunk(grid)
         if step < 1:
-            raise UsageError(f"max_batch {max_batch}: at least 1 wanted")
+            raise UsageError(f"max_batch {max_batch}: expected at least 1")
         chunks: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(frames), step):
             here = frames[start : start + step]

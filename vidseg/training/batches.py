@@ -39,7 +39,7 @@ class PromptMix:
     def __post_init__(self) -> None:
         """Refuse shares of boxes that are no shares."""
         if min(self.boxes) < 0 or abs(sum(self.boxes) - 1) > 1e-6:
-            raise UsageError(f"recipe: mix.boxes {list(self.boxes)}: three shares that add up to 1 are wanted")
+            raise UsageError(f"recipe: prompt_mix.boxes {list(self.boxes)}: expected three shares that add up to 1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 * ``open_source(path, *, frames, ...) -> Source``: a video file, an image or a folder of images, a camera, a stream, or
   ``"-"`` for standard input. It has ``info``, ``warnings``, ``live``, ``stop()``, ``close()`` and is iterated once.
 * ``Backoff(attempts, first_s, cap_s)``: how a lost camera or stream is connected to again.
-* ``LiveSource``: the source of a camera, a stream or standard input; its ``notice`` is told of lost connections.
+* ``LiveSource``: the source of a camera, a stream or standard input; its ``notice`` says that a connection was lost.
 * ``probe(path, *, pixel_limit) -> VideoInfo``: what is known without reading the whole input.
 * ``VideoWriter(path, width, height, *, fps, time_base, crf, preset, threads)``: fragmented MP4 with the source's
   timestamps; ``write(rgb, pts)`` and ``close()``.

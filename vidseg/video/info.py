@@ -139,5 +139,5 @@ def frame_bounds(frames: slice | None) -> tuple[int, float]:
     """
     start, stop = (frames.start or 0, frames.stop) if frames is not None else (0, None)
     if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
-        raise UsageError(f"frames {frames.start}:{frames.stop}: A:B with 0 <= A < B and no step wanted")
+        raise UsageError(f"frames {frames.start}:{frames.stop}: expected A:B with 0 <= A < B and no step")
     return start, float("inf") if stop is None else stop

@@ -98,7 +98,7 @@ class VideoWriter:
             OutputError: the frame has another size, or the file cannot be written (disk full).
         """
         if (rgb.shape[1], rgb.shape[0]) != self._size:
-            raise OutputError(f"{self._path}: frame of {rgb.shape[1]}x{rgb.shape[0]}, wanted {self._size}")
+            raise OutputError(f"{self._path}: frame of {rgb.shape[1]}x{rgb.shape[0]}, expected {self._size}")
         if self._last is not None and pts <= self._last:
             pts = self._last + 1
         self._last = pts

@@ -143,7 +143,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise UsageError(f"{path}, line {number}: a json object per line wanted")
+                    raise UsageError(f"{path}, line {number}: expected a json object per line")
                 yield number, {k: v for k, v in row.items() if v is not None}
     except UsageError:
         raise

@@ -84,7 +84,7 @@ class BatchCommand(RunConfig):
         if self.input or self.resume:
             raise UsageError("leave out 'input' and 'resume': a batch has inputs and always resumes")
         if self.workers < 0:
-            raise UsageError(f"--workers {self.workers}: 0 or more wanted")
+            raise UsageError(f"--workers {self.workers}: expected 0 or more")
         check_seconds("--lease-timeout", self.lease_timeout)
 
 

@@ -177,7 +177,7 @@ def resolve(config: ReproduceConfig) -> tuple[Benchmark, ReproduceConfig]:
         if given is None:
             tracker = " or --tracker mask2former" if "tracker" in benchmark.prompts else ""
             raise UsageError(
-                f"{config.benchmark}: boxes of a detector are wanted: --boxes FILE{tracker}; or, as an upper bound, "
+                f"{config.benchmark}: expected boxes of a detector: --boxes FILE{tracker}; or, as an upper bound, "
                 "--prompt gt-boxes"
             )
         prompt = given

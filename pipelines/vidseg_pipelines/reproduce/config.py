@@ -83,16 +83,16 @@ class ReproduceConfig:
         if unknown:
             raise UsageError(f"--masks {unknown[0]}{did_you_mean(unknown[0], MASKS)}: allowed are {', '.join(MASKS)}")
         if not 0 <= self.noise <= 1:
-            raise UsageError(f"--noise {self.noise:g}: a scale of 0 to 1 is wanted")
+            raise UsageError(f"--noise {self.noise:g}: expected a scale of 0 to 1")
         if not 1 <= self.points <= 100 or not 0 <= self.negative_points <= 100:
             raise UsageError(
-                f"--points {self.points} --negative-points {self.negative_points}: 1 to 100 and 0 to 100 are wanted"
+                f"--points {self.points} --negative-points {self.negative_points}: expected 1 to 100 and 0 to 100"
             )
         for name in ("trials", "limit", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} {getattr(self, name)}: must not be negative")
         if self.workers < 1:
-            raise UsageError(f"--workers {self.workers}: at least 1 is wanted")
+            raise UsageError(f"--workers {self.workers}: expected at least 1")
         if self.prompt == "boxes-file" and self.boxes is None:
             raise UsageError("--prompt boxes-file needs --boxes FILE")
         if self.boxes is not None and self.prompt not in ("auto", "boxes-file"):

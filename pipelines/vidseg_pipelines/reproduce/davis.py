@@ -53,7 +53,7 @@ class Davis:
             images = list_images(frames)
             if [path.stem for path in images] != [f"{t:05d}" for t in range(len(truth))] or len(images) != len(truth):
                 raise InputError(
-                    f"{frames}: {len(images)} frames, {len(truth)} annotations: 00000.jpg, 00001.jpg, ... are wanted, "
+                    f"{frames}: {len(images)} frames, {len(truth)} annotations: expected 00000.jpg, 00001.jpg, ..., "
                     "one per annotation"
                 )
             if image_size(images[0]) != image_size(truth[0]):

@@ -128,6 +128,6 @@ def xyxy(value: Any, where: str) -> Floats:
     """
     fine = isinstance(value, (list, tuple)) and len(value) == 4
     if not fine or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in value) or min(value[2:]) < 0:
-        raise InputError(f"{where} has the box {value!r}: [x, y, width, height] in pixels is wanted")
+        raise InputError(f"{where} has the box {value!r}: expected [x, y, width, height] in pixels")
     x, y, width, height = value
     return np.array([x, y, x + width, y + height], np.float32)

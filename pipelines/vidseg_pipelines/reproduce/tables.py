@@ -178,7 +178,7 @@ def _check_common(table: Table, common: ReproduceConfig) -> None:
 def _row_config(row: TableRow, common: ReproduceConfig) -> ReproduceConfig:
     config = from_mapping(ReproduceConfig, row.run, where=f"row '{row.label}'")
     if len(config.chosen_masks) != 1:
-        raise UsageError(f"row '{row.label}': masks: one of sam, hq and sum is wanted, got '{config.masks}'")
+        raise UsageError(f"row '{row.label}': masks: expected one of sam, hq and sum, got '{config.masks}'")
     given = {name: getattr(common, name) for name in _FOR_ALL}
     given |= {name: value for name in ("model", "limit") if (value := getattr(common, name))}
     if common.tracker and config.tracker:

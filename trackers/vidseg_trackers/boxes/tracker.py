@@ -41,9 +41,9 @@ class BoxesOptions:
         if not self.file:
             raise UsageError("the boxes tracker needs a file of boxes: --boxes FILE")
         if not 0 < self.iou <= 1:
-            raise UsageError(f"tracker option iou {self.iou}: over 0 and up to 1 wanted")
+            raise UsageError(f"tracker option iou {self.iou}: expected a number over 0, at most 1")
         if self.max_gap < 0:
-            raise UsageError(f"tracker option max_gap {self.max_gap}: 0 or more wanted")
+            raise UsageError(f"tracker option max_gap {self.max_gap}: expected 0 or more")
 
 
 def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> BoxesTracker:

@@ -35,7 +35,7 @@ class Mask2FormerConfig:
     def __post_init__(self) -> None:
         """Refuse dimensions no network can have."""
         if self.dim % 32 or self.dim % self.heads:
-            raise WeightsError(f"Mask2Former width {self.dim}: a multiple of 32 and of its {self.heads} heads wanted")
+            raise WeightsError(f"Mask2Former width {self.dim}: expected a multiple of 32 and of its {self.heads} heads")
 
 
 _SWIN_B = SwinConfig(128, (2, 2, 18, 2), (4, 8, 16, 32), 12)

@@ -56,17 +56,17 @@ class Mask2FormerOptions:
         """
         for name, least in {"window": 1, "max_size": 32, "max_objects": 1, "max_gap": 0, "memory": 1}.items():
             if getattr(self, name) < least:
-                raise UsageError(f"mask2former option {name} = {getattr(self, name)}: at least {least} wanted")
+                raise UsageError(f"mask2former option {name} = {getattr(self, name)}: expected at least {least}")
         for name in ("min_score", "keep_score", "max_overlap"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"mask2former option {name} = {getattr(self, name)}: 0 to 1 wanted")
+                raise UsageError(f"mask2former option {name} = {getattr(self, name)}: expected 0 to 1")
         if not -1 <= self.min_similarity <= 1:
-            raise UsageError(f"mask2former option min_similarity = {self.min_similarity}: -1 to 1 wanted")
+            raise UsageError(f"mask2former option min_similarity = {self.min_similarity}: expected -1 to 1")
         if self.size is not None and self.size < 32:
-            raise UsageError(f"mask2former option size = {self.size}: at least 32 wanted")
+            raise UsageError(f"mask2former option size = {self.size}: expected at least 32")
         if self.max_tracks < self.max_objects:
             raise UsageError(
-                f"mask2former option max_tracks = {self.max_tracks}: at least max_objects ({self.max_objects}) wanted"
+                f"mask2former option max_tracks = {self.max_tracks}: expected at least max_objects ({self.max_objects})"
             )
         if self.mode == "offline" and self.window != 1:
             raise UsageError("mask2former option window: only for mode=online; offline looks at the whole video")

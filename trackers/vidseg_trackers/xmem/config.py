@@ -47,7 +47,7 @@ class XMemConfig:
             value = getattr(self, field.name)
             least = 0 if field.name == "hidden_dim" else 1
             if field.name != "encoder" and (not isinstance(value, int) or value < least):
-                raise WeightsError(f"XMem config {field.name} = {value!r}: an integer >= {least} wanted")
+                raise WeightsError(f"XMem config {field.name} = {value!r}: expected an integer >= {least}")
 
     def to_json(self) -> str:
         """The config as the json text stored in the metadata of a safetensors file."""

@@ -54,23 +54,23 @@ class XMemOptions:
         least = {"mem_every": 1, "top_k": 1, "min_mid_term_frames": 1, "num_prototypes": 1, "forget_after": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
-                raise UsageError(f"xmem option {name} = {getattr(self, name)}: at least {minimum} wanted")
+                raise UsageError(f"xmem option {name} = {getattr(self, name)}: expected at least {minimum}")
         if self.size is not None and self.size != -1 and self.size < 16:
-            raise UsageError(f"xmem option size = {self.size}: at least 16 wanted, or -1 for the video's own size")
+            raise UsageError(f"xmem option size = {self.size}: expected at least 16, or -1 for the video's own size")
         if self.deep_update_every != -1 and self.deep_update_every < 1:
-            raise UsageError(f"xmem option deep_update_every = {self.deep_update_every}: at least 1, or -1, wanted")
+            raise UsageError(f"xmem option deep_update_every = {self.deep_update_every}: expected at least 1, or -1")
         if self.max_mid_term_frames <= self.min_mid_term_frames:
             raise UsageError(
                 f"xmem option max_mid_term_frames = {self.max_mid_term_frames}: "
-                f"more than min_mid_term_frames ({self.min_mid_term_frames}) wanted"
+                f"expected more than min_mid_term_frames ({self.min_mid_term_frames})"
             )
         if self.max_long_term_elements <= self.num_prototypes:
             raise UsageError(
                 f"xmem option max_long_term_elements = {self.max_long_term_elements}: "
-                f"more than num_prototypes ({self.num_prototypes}) wanted"
+                f"expected more than num_prototypes ({self.num_prototypes})"
             )
         if not 0 <= self.scene_cut <= 1:
-            raise UsageError(f"xmem option scene_cut = {self.scene_cut}: 0 (off) to 1 wanted")
+            raise UsageError(f"xmem option scene_cut = {self.scene_cut}: expected 0 (off) to 1")
         if self.memory == "official" and self.forget_after:
             raise UsageError("xmem option forget_after: the official memory cannot remove objects; use memory=correct")
 

@@ -77,7 +77,7 @@ class TrainConfig:
         if not self.stages:
             raise UsageError("training needs at least one stage")
         if not 0 <= self.frozen_trunk_stages <= 4:
-            raise UsageError(f"frozen_trunk_stages {self.frozen_trunk_stages}: 0 to 4 wanted")
+            raise UsageError(f"frozen_trunk_stages {self.frozen_trunk_stages}: expected 0 to 4")
         if abs(sum(self.object_chances) - 1) > 1e-6:
             raise UsageError(f"object_chances {self.object_chances}: must add up to 1")
 

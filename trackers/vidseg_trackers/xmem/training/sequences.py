@@ -40,9 +40,9 @@ class SequenceOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot make a sequence."""
         if self.size < 32 or self.size % 16:
-            raise UsageError(f"size {self.size}: a multiple of 16, at least 32, wanted")
+            raise UsageError(f"size {self.size}: expected a multiple of 16, at least 32")
         if self.length < 2 or self.max_skip < 1:
-            raise UsageError(f"length {self.length} and max_skip {self.max_skip}: at least 2 and 1 wanted")
+            raise UsageError(f"length {self.length} and max_skip {self.max_skip}: expected at least 2 and 1")
 
 
 @dataclass(frozen=True)
