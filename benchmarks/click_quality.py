@@ -26,7 +26,6 @@ import numpy.typing as npt
 from vidseg.evaluation.label_maps import read_label_map
 from vidseg.loading import load_sam
 from vidseg.masks.boxes import mask_box
-from vidseg.masks.rle import decode
 from vidseg.registry import build_tracker
 from vidseg.sam.model import FrameFeatures, Sam
 from vidseg.training.splits import dev_clips
@@ -113,10 +112,10 @@ def track(sam: Sam, clip: Path, last: int) -> dict[int, Mask]:
     frame, truths = read_frame(clip, 0)
     prompts = [Prompt(0, i, mask=mask) for i, mask in truths.items()]
     segmenter = Segmenter(build_tracker("xmem"), sam, Refiner(sam), prompts=prompts)
-    segmenter.start(VideoInfo(frame.size[1], frame.size[0], Fraction(24)))
+    segmenter.start(VideoInfo(frame.hw[1], frame.hw[0], Fraction(24)))
     for number in range(last + 1):
         ((_, result),) = segmenter.step([read_frame(clip, number)[0]])
-    return {i: decode(rle) for i, rle in zip(result.ids, result.rles, strict=True)}
+    return dict(zip(result.ids, result.masks, strict=True))
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from vidseg.errors import InputError, OutputError, PartialError, UsageError, Vid
 
 if TYPE_CHECKING:
     from vidseg.loading import load_sam as load_sam
+    from vidseg.masks.frame_masks import FrameMasks as FrameMasks
     from vidseg.types import Frame as Frame
-    from vidseg.types import FrameMasks as FrameMasks
     from vidseg.types import Prompt as Prompt
     from vidseg.types import Tracks as Tracks
 
@@ -35,7 +35,7 @@ _LAZY = {
     "load_sam": "vidseg.loading",
     "open_source": "vidseg.video",
     "Frame": "vidseg.types",
-    "FrameMasks": "vidseg.types",
+    "FrameMasks": "vidseg.masks.frame_masks",
     "Prompt": "vidseg.types",
     "Tracks": "vidseg.types",
 }

@@ -1,4 +1,6 @@
-"""What passes between the parts: frozen dataclasses and the protocols of trackers, sources and sinks.
+"""What passes between the parts: frozen dataclasses and the protocols of trackers and sources.
+
+The result is :class:`vidseg.masks.frame_masks.FrameMasks`.
 
 Boxes are float32 XYXY in pixels of the original frame, x right, y down, right and bottom EXCLUSIVE
 (``x2`` = last column + 1). Images are uint8 RGB of shape (H, W, 3). Object ids are positive ints, never reused
@@ -10,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -131,7 +132,7 @@ class Frame(ShapeRepr):
             raise UsageError(f"frame {self.index}: rgb must be uint8 (H, W, 3), got {_show(self.rgb)}")
 
     @property
-    def size(self) -> tuple[int, int]:
+    def hw(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return int(self.rgb.shape[0]), int(self.rgb.shape[1])
 
@@ -237,35 +238,6 @@ class Rle:
         return {"size": [self.height, self.width], "counts": self.counts.decode("ascii")}
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class FrameMasks(ShapeRepr):
-    """The result for one frame: the N objects that are visible on it, with disjoint masks."""
-
-    frame_index: int
-    pts: int
-    time_s: float
-    ids: tuple[int, ...]
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    labels: tuple[str | None, ...]
-    rles: tuple[Rle, ...]
-    gap: Gap | None = None
-    """Of the frame."""
-    name: str | None = None
-    """Of the frame: the name of its file, where it has one of its own."""
-
-    def __post_init__(self) -> None:
-        """Check that all fields speak of the same N objects."""
-        n = len(self.ids)
-        if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or len(self.labels) != n or len(self.rles) != n:
-            raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {self!r}")
-
-    @property
-    def stem(self) -> str:
-        """What files made of this frame are called: the name of its own file without the suffix, else its index."""
-        return f"{self.frame_index:05d}" if self.name is None else PurePath(self.name).stem
-
-
 class Source(Protocol):
     """Where frames come from: iterated once, forwards."""
 
@@ -350,16 +322,4 @@ class Detector(Protocol):
 
     def detect(self, frame: Frame) -> list[Proposal]:
         """Objects, best first; their masks may overlap."""
-        ...
-
-
-class Sink(Protocol):
-    """Where results go. ``write`` is called once per frame, in order."""
-
-    def write(self, frame: Frame, masks: FrameMasks) -> None:
-        """Take one result."""
-        ...
-
-    def close(self) -> None:
-        """Finish the files; what was written stays valid also when the run was interrupted."""
         ...

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import UsageError
 from vidseg.loading import load_sam
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.prompt_text import check_prompts, fit_prompts
 from vidseg.registry import build_detector, build_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
-from vidseg.types import Detector, Frame, FrameMasks, Prompt, Tracker, VideoInfo
+from vidseg.types import Detector, Frame, Prompt, Tracker, VideoInfo
 from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
 from vidseg_pipelines.run import run_video
 from vidseg_pipelines.run_output import RunSummary
@@ -129,7 +130,7 @@ def _results(
     started = False
     while group := list(islice(stream, batch)):
         if not started:
-            height, width = group[0].size
+            height, width = group[0].hw
             segmenter.start(VideoInfo(width, height, rate))
             started = True
         yield from (masks for _, masks in segmenter.step(group))
@@ -159,7 +160,7 @@ def _check_frames(frames: Iterable[Frame | npt.NDArray[np.uint8]], prompts: Sequ
     if not prompts or not isinstance(frames, (Sequence, np.ndarray)) or not len(frames):
         return
     indices = [frame.index if isinstance(frame, Frame) else place for place, frame in enumerate(frames)]
-    fit_prompts(prompts, _as_frame(frames[0], indices[0], Fraction(1)).size)
+    fit_prompts(prompts, _as_frame(frames[0], indices[0], Fraction(1)).hw)
     if missing := {prompt.frame_index for prompt in prompts}.difference(indices):
         raise UsageError(
             f"a prompt is on frame {min(missing)}, but there are {len(indices)} frames, {indices[0]} to {indices[-1]}"
@@ -177,8 +178,8 @@ def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
         first = first or frame
         if frame.index <= last:
             raise UsageError(f"frame {frame.index} comes after frame {last}: indices must grow")
-        if frame.size != first.size:
-            (h, w), (height, width) = frame.size, first.size
+        if frame.hw != first.hw:
+            (h, w), (height, width) = frame.hw, first.hw
             raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: expected one size")
         last = frame.index
         yield frame

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vidseg.masks.overlap import LogitWindow
-from vidseg.masks.paste import Size, Window, upsample_window
+from vidseg.masks.paste import LogitWindow, Size, Window, upsample_window
 from vidseg.sam.zoom import Crop
 from vidseg.types import Array
 

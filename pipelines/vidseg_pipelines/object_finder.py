@@ -106,7 +106,7 @@ class ObjectFinder:
                 self.sam, features(), max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom
             )
             proposals = [Proposal(mask, 1.0) for mask in masks]
-        size = (frame.size[1], frame.size[0])
+        size = (frame.hw[1], frame.hw[0])
         unknown = [i for i in self._seen if i not in given]
         maps = torch.stack([self._seen[i] for i in unknown]).cpu().numpy() if unknown else ()
         last = {

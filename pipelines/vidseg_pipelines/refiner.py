@@ -19,13 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vidseg.errors import UsageError
-from vidseg.masks.boxes import mask_box
-from vidseg.masks.overlap import resolve_overlaps
-from vidseg.masks.rle import encode_window
+from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.paste import resolve_overlaps
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, logits_of, plan_crops, to_low_res
-from vidseg.types import Array, Frame, FrameMasks, Prompt, Tracks
+from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, to_host
 
@@ -124,11 +123,11 @@ class Refiner:
         wanted: list[tuple[int, list[int], Crop, int | None]] = []
         for n, (frame, found) in enumerate(zip(frames, tracks, strict=True)):
             rows = [row for row, object_id in enumerate(found.ids.tolist()) if object_id not in given[n]]
-            plan = plan_crops(found.boxes[rows], frame.size, self.sam.config, self._zoom) if rows else None
+            plan = plan_crops(found.boxes[rows], frame.hw, self.sam.config, self._zoom) if rows else None
             if plan is not None:
                 wanted += [(n, [row], crop, plan[1]) for row, crop in zip(rows, plan[0], strict=True)]
             elif rows:
-                wanted.append((n, rows, Crop(0, 0, frame.size[1], frame.size[0]), None))
+                wanted.append((n, rows, Crop(0, 0, frame.hw[1], frame.hw[0]), None))
         known = [features[n] if side is None else None for n, _, _, side in wanted]
         missing = [k for k, feature in enumerate(known) if feature is None]
         for side in dict.fromkeys(wanted[k][3] for k in missing):
@@ -139,7 +138,7 @@ class Refiner:
                 for k, feature in zip(part, self.sam.encode(pixels, side), strict=True):
                     known[k] = feature
         return [
-            _View(n, frames[n].size, rows, crop, feature)
+            _View(n, frames[n].hw, rows, crop, feature)
             for (n, rows, crop, _), feature in zip(wanted, known, strict=True)
             if feature is not None
         ]
@@ -199,7 +198,7 @@ class Refiner:
                 if (n, row) not in kept:
                     found[n][row].append(layer)
         for (n, probabilities), hit in zip(own.items(), hits, strict=False):
-            size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].size
+            size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].hw
             for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
@@ -272,41 +271,14 @@ def _results(
         windows.append({i: window for i, window in means.items() if window is not None})
     highest = max((int(found.ids.max()) for found in tracks if len(found.ids)), default=0)
     dtype = torch.uint8 if highest <= np.iinfo(np.uint8).max else torch.int32
-    maps = to_host([resolve_overlaps(w, f.size, dtype) for f, w in zip(frames, windows, strict=True) if w])
+    maps = to_host([resolve_overlaps(w, f.hw, dtype) for f, w in zip(frames, windows, strict=True) if w])
     results = []
     for frame, found, drawn, masks in zip(frames, tracks, windows, given, strict=True):
-        labels = maps.pop(0) if drawn else np.zeros(frame.size, np.uint8 if dtype == torch.uint8 else np.int32)
+        labels = maps.pop(0) if drawn else np.zeros(frame.hw, np.uint8 if dtype == torch.uint8 else np.int32)
         places = {i: window.place for i, window in drawn.items()}
         for i in reversed([i for i in found.ids.tolist() if i in masks]):  # of equals the first is in front
             labels[masks[i]] = i
             places[i] = (slice(None), slice(None))
-        results.append(_result(frame, found, labels, places))
+        names = found.labels or (None,) * len(found.ids)
+        results.append(FrameMasks.from_label_map(frame, labels, found.ids.tolist(), found.scores, names, places))
     return results
-
-
-def _result(frame: Frame, tracks: Tracks, labels: Array, places: Mapping[int, tuple[slice, slice]]) -> FrameMasks:
-    """The objects that own pixels; ``places`` says where they can be."""
-    kept, boxes, rles = [], [], []
-    for row, object_id in enumerate(tracks.ids.tolist()):
-        if object_id not in places:
-            continue
-        rows, columns = places[object_id]
-        mask = labels[rows, columns] == object_id
-        x1, y1, x2, y2 = mask_box(mask)
-        if x2 > x1:
-            x0, y0 = columns.start or 0, rows.start or 0
-            kept.append(row)
-            boxes.append((x1 + x0, y1 + y0, x2 + x0, y2 + y0))
-            rles.append(encode_window(mask, y0, x0, *frame.size))
-    return FrameMasks(
-        frame.index,
-        frame.pts,
-        frame.time_s,
-        tuple(int(tracks.ids[i]) for i in kept),
-        np.array(boxes, np.float32).reshape(-1, 4),
-        tracks.scores[kept],
-        tuple(tracks.labels[i] if tracks.labels else None for i in kept),
-        tuple(rles),
-        frame.gap,
-        frame.name,
-    )

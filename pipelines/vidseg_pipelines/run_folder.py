@@ -12,11 +12,12 @@ from typing import Any
 from vidseg.atomic_files import clear_parts
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, output_error
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.names import is_part, safe_name
 from vidseg.outputs import JournalSink, read_journal, truncate_journal
 from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, SNAPSHOT
-from vidseg.types import FrameMasks, VideoInfo
+from vidseg.types import VideoInfo
 from vidseg_pipelines.manifest import check_same_run, read_manifest, write_manifest
 from vidseg_pipelines.snapshot import Snapshot, load_snapshot
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, OutputError
+from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sinks, open_recording, video_sinks
-from vidseg.types import Frame, FrameMasks, Gap, Sink, Source, VideoInfo
+from vidseg.types import Frame, Gap, Source, VideoInfo
 from vidseg_pipelines.manifest import moves_of
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.segmenter import Segmenter

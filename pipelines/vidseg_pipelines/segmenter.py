@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 
 from vidseg.errors import UsageError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.overlap import disjoint_masks
-from vidseg.masks.rle import decode
 from vidseg.prompt_text import fit_prompts
 from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
-from vidseg.types import Detector, Frame, FrameMasks, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
+from vidseg.types import Detector, Frame, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.object_finder import ObjectFinder
 from vidseg_pipelines.refiner import Refiner
@@ -120,7 +120,7 @@ class Segmenter:
         Raises:
             UsageError: a prompt that does not fit its frame or shows nothing.
         """
-        prompts = [fit_prompts(self._prompts.pop(frame.index, ()), frame.size) for frame in frames]
+        prompts = [fit_prompts(self._prompts.pop(frame.index, ()), frame.hw) for frame in frames]
         tracks: list[Tracks] = []
         for frame, given in zip(frames, prompts, strict=True):
             pending = self._pending[frame.index] = _Pending(frame)
@@ -195,7 +195,7 @@ class Segmenter:
             tracks = self.tracker.step(pending.frame)
             self.tracker.load_state_dict(state)
         (masks,) = self.refiner.refine([pending.frame], [pending.features], tracks, clock=self.clock)
-        return {i: decode(rle) for i, rle in zip(masks.ids, masks.rles, strict=True)}
+        return dict(zip(masks.ids, masks.masks, strict=True))
 
     def _refine(self, tracks: Sequence[Tracks]) -> list[tuple[Frame, FrameMasks]]:
         results: list[tuple[Frame, FrameMasks]] = []

@@ -11,7 +11,8 @@ from itertools import islice
 from typing import TypeAlias
 
 from vidseg.heap import share_one_heap, trim_heap
-from vidseg.types import Frame, FrameMasks, Sink
+from vidseg.masks.frame_masks import FrameMasks, Sink
+from vidseg.types import Frame
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshot, Snapshots

@@ -10,9 +10,10 @@ import pytest
 
 from vidseg.errors import InputError, UsageError
 from vidseg.masks import bbox, encode
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import JournalSink
 from vidseg.registry import build_tracker
-from vidseg.types import Frame, FrameMasks, Prompt, Tracker, VideoInfo
+from vidseg.types import Frame, Prompt, Tracker, VideoInfo
 
 INFO = VideoInfo(100, 80, Fraction(25), frame_count=12)
 BLACK = np.zeros((80, 100, 3), np.uint8)

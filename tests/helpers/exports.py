@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from vidseg.masks import bbox, encode
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import JournalSink, export, open_recording
 from vidseg.outputs.layout import EXPORTED
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame
 
 SIZE = 64, 120
 COUNT = 6

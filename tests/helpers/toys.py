@@ -69,7 +69,7 @@ class BoxesEverywhere:
         self.video = video
 
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
-        height, width = frame.size
+        height, width = frame.hw
         n = self.count
         x = np.linspace(0, width * 0.6, n) + frame.index % 5
         y = np.linspace(0, height * 0.5, n)
@@ -108,9 +108,7 @@ class KeepMasks(BoxesEverywhere):
             self.masks[prompt.object_id] = prompt.mask
         ids = sorted(self.masks)
         n = len(ids)
-        maps = (
-            np.stack([self.masks[i] for i in ids]).astype(np.float32) if n else np.zeros((0, *frame.size), np.float32)
-        )
+        maps = np.stack([self.masks[i] for i in ids]).astype(np.float32) if n else np.zeros((0, *frame.hw), np.float32)
         boxes = np.zeros((n, 4), np.float32)
         for row, mask in enumerate(maps):
             ys, xs = np.nonzero(mask)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from vidseg.errors import OutputError
+from vidseg.errors import OutputError, UsageError
 from vidseg.masks import (
-    LogitWindow,
     box_iou,
     clip_boxes,
     color_of,
     davis_palette,
     empty_rle,
     encode,
-    label_map,
     mask_box,
-    resolve_overlaps,
 )
-from vidseg.types import FrameMasks
+from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.paste import LogitWindow, resolve_overlaps
 
 SIZE = 40, 60  # height, width
 
@@ -105,10 +105,20 @@ def test_label_map_paints_ids():
     index = index_image()
     rles = (encode(index == 1), encode(index == 3), empty_rle(*SIZE))
     masks = FrameMasks(0, 0, 0.0, (7, 300, 9), np.zeros((3, 4), np.float32), np.ones(3, np.float32), (None,) * 3, rles)
-    labels = label_map(masks, *SIZE)
-    assert (labels == np.where(index == 1, 7, np.where(index == 3, 300, 0))).all()
+    assert (masks.label_map == np.where(index == 1, 7, np.where(index == 3, 300, 0))).all()
+    assert masks.label_map.dtype == np.uint16  # the smallest that holds 300
+    assert masks.label_map is masks.label_map  # decoded once
+    assert (masks.masks == [index == 1, index == 3, np.zeros(SIZE)]).all()
+    assert [(i, *window.shape, y, x) for i, window, y, x in masks.windows()] == [
+        (7, 15, 20, 5, 10),
+        (300, 10, 15, 25, 40),
+    ]
     with pytest.raises(OutputError, match="mask of 60x40, the frame is 61x40"):
-        label_map(masks, 40, 61)
+        _ = replace(masks, hw=(40, 61)).label_map
+    nothing = FrameMasks(5, 0, 0.0, (), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), (), ())
+    with pytest.raises(UsageError, match="frame 5: no objects, and the size of the frame is not known"):
+        _ = nothing.label_map
+    assert not replace(nothing, hw=SIZE).label_map.any()
 
 
 def save(tmp_path, picture: Image.Image, name: str = "mask.png"):

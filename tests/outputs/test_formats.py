@@ -17,6 +17,7 @@ from media import barcode_video, file_size_limit
 from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.evaluation.label_maps import read_label_map
 from vidseg.masks import bbox, color_of, davis_palette, decode, empty_rle, encode
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import (
     WRITERS,
     DavisSink,
@@ -28,8 +29,9 @@ from vidseg.outputs import (
     open_recording,
     read_journal,
 )
+from vidseg.outputs import journal as journal_module
 from vidseg.outputs.folder import claimed
-from vidseg.types import Frame, FrameMasks, VideoInfo
+from vidseg.types import Frame, VideoInfo
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 
@@ -359,3 +361,13 @@ def test_overlay_of_a_video_without_time_base(tmp_path):
     sink.close()
     assert [f.time_s for f in open_source(tmp_path / "o.mp4")] == pytest.approx([0, 0.1, 0.2])
     assert decode(empty_rle(*SIZE)).sum() == 0
+
+
+def test_all_formats_share_one_pass_over_the_journal(tmp_path, monkeypatch):
+    passes = []
+    original = journal_module._whole_lines
+    monkeypatch.setattr(journal_module, "_whole_lines", lambda path: passes.append(path) or original(path))
+    recording = open_recording(write_run(tmp_path / "run") / "masks.jsonl")
+    assert len(passes) == 1  # for the names of all classes and the length
+    assert export(recording, tmp_path, list(WRITERS)) == []
+    assert len(passes) == 2

@@ -11,8 +11,9 @@ import pytest
 from media import file_size_limit
 from vidseg.errors import InputError, OutputError
 from vidseg.masks import bbox, empty_rle, encode
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import JournalSink, read_journal, truncate_journal
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame
 
 SIZE = 24, 32
 

@@ -19,11 +19,11 @@ from PIL import Image, ImageDraw
 from exports import COUNT, SIZE, exported, frame, result, square, write_run
 from media import barcode_video
 from vidseg.masks import bbox, encode
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import one_polygon, polygons
 from vidseg.outputs import JournalSink, open_recording
 from vidseg.outputs.label_studio import brush_rle
 from vidseg.outputs.pictures import CutoutSink, cut_out
-from vidseg.types import FrameMasks
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 

@@ -98,7 +98,7 @@ class Detecting:
 
     def detect(self, frame: Frame) -> list[Proposal]:
         self.asked.append(frame.index)
-        mask = np.zeros(frame.size, np.bool_)
+        mask = np.zeros(frame.hw, np.bool_)
         mask[5:15, 10 * frame.index : 10 * frame.index + 8] = frame.index >= 2
         return [Proposal(mask, 0.9, "thing")] if mask.any() else []
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from toys import KeepMasks, tiny_sam
-from vidseg.types import Frame, FrameMasks, Prompt, Proposal, State, Tracks, VideoInfo
+from vidseg.masks.frame_masks import FrameMasks
+from vidseg.types import Frame, Prompt, Proposal, State, Tracks, VideoInfo
 from vidseg_pipelines.object_finder import MAX_GAP
 from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.segmenter import Segmenter

@@ -16,9 +16,10 @@ import paths
 from toys import KeepMasks, frames, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, OutputError, UsageError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import JournalSink, read_journal
 from vidseg.sam.model import Sam
-from vidseg.types import Frame, FrameMasks, Prompt, Tracks
+from vidseg.types import Frame, Prompt, Tracks
 from vidseg.video import VideoWriter, open_source
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines import run_inputs
@@ -83,6 +84,18 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, frame_index: int, error: BaseExcept
         return original(self, frame, prompts)
 
     monkeypatch.setattr(KeepMasks, "step", step)
+
+
+def test_no_output_decodes_run_lengths_while_the_video_runs(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("run-lengths are decoded")
+
+    for name in ("vidseg.masks.rle.decode", "vidseg.masks.rle.decode_window", "vidseg.masks.frame_masks.decode_window"):
+        monkeypatch.setattr(name, refuse)
+    assert run_video(config).frames == COUNT
+    (first, *_) = read_journal(config.output / "masks.jsonl")  # type: ignore[operator]
+    with pytest.raises(AssertionError, match="are decoded"):
+        _ = first.label_map
 
 
 def test_what_a_tracker_says_of_its_input_is_in_the_manifest_and_on_the_screen(

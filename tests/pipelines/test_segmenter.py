@@ -9,8 +9,9 @@ import pytest
 
 from toys import BoxesEverywhere, EncoderCounter, KeepMasks, frames, tiny_sam
 from vidseg.errors import UsageError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode
-from vidseg.types import Frame, FrameMasks, Prompt, Proposal, Tracker, Tracks, VideoInfo
+from vidseg.types import Frame, Prompt, Proposal, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.api import segment_frames
 from vidseg_pipelines.discovery import new_prompts
 from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner

@@ -8,8 +8,9 @@ import torch
 
 from fake_device import FakeDevice, OnDevice, on_device
 from toys import frames, tiny_sam
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.sam.zoom import Zoom
-from vidseg.types import FrameMasks, Tracks
+from vidseg.types import Tracks
 from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
 
 

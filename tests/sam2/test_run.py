@@ -20,12 +20,13 @@ from sam2_rule import Case, disc, frame
 from toys import EncoderCounter, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, WeightsError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode
 from vidseg.registry import build_tracker, weights_used
 from vidseg.sam2.adapter import Sam2AsSam
 from vidseg.sam2.loading import place_sam2, save_sam2
 from vidseg.sam2.model import Sam2
-from vidseg.types import Frame, FrameMasks, Prompt, VideoInfo
+from vidseg.types import Frame, Prompt, VideoInfo
 from vidseg.video import VideoWriter
 from vidseg_pipelines.api import segment_frames
 from vidseg_pipelines.cli import main

@@ -19,8 +19,8 @@ from PIL import Image
 from media import barcode_frame, barcode_video, read_barcode, write_video
 from toys import KeepMasks, tiny_sam
 from vidseg.errors import InputError, UsageError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import OverlaySink
-from vidseg.types import FrameMasks
 from vidseg.video import info, open_source, probe
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.cli import main

@@ -35,7 +35,7 @@ def bodies(tmp_path_factory) -> dict[str, bytes]:
 def check_order(frames: list[Frame]) -> None:
     assert [f.index for f in frames] == list(range(len(frames)))
     assert all(a.pts < b.pts and a.time_s < b.time_s for a, b in pairwise(frames))
-    assert {f.size for f in frames} == {frames[0].size}
+    assert {f.hw for f in frames} == {frames[0].hw}
 
 
 def check_codes(frames: list[Frame], *starts: int) -> list[int]:

@@ -7,20 +7,22 @@
 * ``polygons``: masks as polygons that keep their holes.
 * ``files``: ``read_mask_values(path)``, the one rule for what the values of a mask file mean.
 * ``annotation``: ``read_annotation(path, video) -> {object id: mask}``.
-* ``overlap``: ``resolve_overlaps(windows, height, width)``, ``label_map(frame_masks, height, width)``,
-  ``disjoint_masks(masks_by_id, frame_index)``.
+* ``overlap``: ``disjoint_masks(masks_by_id, frame_index)``.
+* ``paste`` (needs torch): ``to_original_size``, ``upsample_window``, ``resolve_overlaps(windows, hw) -> label map``.
+* ``frame_masks``: ``FrameMasks``, the result for one frame, and ``decode_label_map(ids, rles, hw)``.
 """
 
 from __future__ import annotations
 
 from vidseg.masks.annotation import read_annotation
 from vidseg.masks.boxes import box_iou, clip_boxes, mask_box
-from vidseg.masks.overlap import LogitWindow, disjoint_masks, label_map, resolve_overlaps
+from vidseg.masks.frame_masks import FrameMasks, decode_label_map
+from vidseg.masks.overlap import disjoint_masks
 from vidseg.masks.palette import color_of, davis_palette
 from vidseg.masks.rle import area, bbox, decode, decode_window, empty_rle, encode, encode_window, from_coco
 
 __all__ = [
-    "LogitWindow",
+    "FrameMasks",
     "area",
     "bbox",
     "box_iou",
@@ -28,14 +30,13 @@ __all__ = [
     "color_of",
     "davis_palette",
     "decode",
+    "decode_label_map",
     "decode_window",
     "disjoint_masks",
     "empty_rle",
     "encode",
     "encode_window",
     "from_coco",
-    "label_map",
     "mask_box",
     "read_annotation",
-    "resolve_overlaps",
 ]

@@ -1,4 +1,4 @@
-"""Mask logits of a SAM decoder in pixels of the original image: two bilinear steps, whole or in a window.
+"""Mask logits in pixels of the original image: in two bilinear steps, whole or in a window; and whose a pixel is.
 
 The official code upsamples the low-resolution logits to the padded network input, crops the padding away and upsamples
 the rest to the original image. One step would not give the same masks, so both are kept. Both steps are linear and
@@ -7,15 +7,53 @@ separable, so that a window of the result is a product of two small matrices wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.errors import UsageError
+from vidseg.types import ShapeRepr
 
 Size = tuple[int, int]
 Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LogitWindow(ShapeRepr):
+    """Mask logits of one object inside a window whose first pixel is (y0, x0) of the frame."""
+
+    logits: Float[Tensor, "h w"]
+    y0: int
+    x0: int
+
+    @property
+    def place(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame."""
+        height, width = self.logits.shape
+        return slice(self.y0, self.y0 + height), slice(self.x0, self.x0 + width)
+
+
+def resolve_overlaps(
+    windows: Mapping[int, LogitWindow], hw: tuple[int, int], dtype: torch.dtype = torch.int32
+) -> Integer[Tensor, "H W"]:
+    """Label map of a frame of ``hw`` on the device of the windows, given by object id; there is at least one.
+
+    A pixel goes to the object with the highest positive logit; of equals the object that comes first keeps it. Only
+    pixels inside the windows are touched, and nothing waits for the device.
+    """
+    device = next(iter(windows.values())).logits.device
+    best = torch.zeros(hw, device=device)
+    labels = torch.zeros(hw, dtype=dtype, device=device)
+    for object_id, window in windows.items():
+        highest = best[window.place]
+        wins = window.logits > highest
+        highest.copy_(torch.where(wins, window.logits, highest))
+        labels[window.place].masked_fill_(wins, object_id)
+    return labels
 
 
 def to_original_size(
@@ -74,8 +112,8 @@ def _interpolation(
 
 
 def bilinear_taps(
-    outputs: Int[Tensor, " o"], size_in: int, size_out: int
-) -> tuple[Int[Tensor, " o"], Int[Tensor, " o"], Float[Tensor, " o"]]:
+    outputs: Integer[Tensor, " o"], size_in: int, size_out: int
+) -> tuple[Integer[Tensor, " o"], Integer[Tensor, " o"], Float[Tensor, " o"]]:
     """For outputs of a bilinear resize, corners not aligned: the two inputs they lie between, and the second's weight.
 
     Positions are float32, as in the interpolation of torch.

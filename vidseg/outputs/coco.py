@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vidseg.atomic_files import atomic_file
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import area
 from vidseg.outputs.layout import COCO, COCO_RESULTS
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 _PER_VIDEO = 1_000_000_000
 """Images and annotations that one video may have: those of different ``video_id`` never share a number."""

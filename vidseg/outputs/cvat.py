@@ -16,11 +16,11 @@ from typing import IO
 from xml.sax.saxutils import escape, quoteattr
 
 from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import hex_color
 from vidseg.masks.polygons import Line, one_polygon
 from vidseg.outputs.layout import CVAT
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 _CENTRE = 0.5  # of a pixel, where its corner is a whole number
 

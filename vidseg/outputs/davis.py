@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
-from vidseg.masks.overlap import label_map
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import davis_palette
 from vidseg.outputs.layout import DAVIS
 from vidseg.outputs.recording import Recording
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame
 
 MAX_PALETTE_ID = 255
 MAX_ID = 65535
@@ -39,21 +38,18 @@ class DavisSink:
         Raises:
             OutputError: the file cannot be written.
         """
-        self.write_masks(masks, *frame.size)
+        self.write_masks(masks.with_hw(frame.hw))
 
-    def write_masks(self, masks: FrameMasks, height: int, width: int) -> None:
-        """Like :meth:`write`, where only the size of the frame is known."""
+    def write_masks(self, masks: FrameMasks) -> None:
+        """Like :meth:`write`; nothing of the frame but its size is needed."""
         largest = max(masks.ids, default=0)
         if largest > MAX_ID:
             self.warnings.append(
                 f"davis: frame {masks.frame_index} is left out: object {largest}; the ids of a PNG end at {MAX_ID}"
             )
             return
-        labels = label_map(masks, height, width)
-        if largest > MAX_PALETTE_ID:
-            image = Image.fromarray(labels.astype(np.uint16))
-        else:
-            image = Image.fromarray(labels.astype(np.uint8), "L")
+        image = Image.fromarray(masks.label_map)  # of 8 bits where all ids fit, else of 16
+        if largest <= MAX_PALETTE_ID:
             image.putpalette(self._palette)
         with atomic_file(self._folder / f"{masks.stem}.png") as file:
             image.save(file, "PNG", compress_level=1)
@@ -69,8 +65,8 @@ def write_davis(recording: Recording, folder: Path) -> Generator[None, FrameMask
         InputError: the size of the frames is not known.
         OutputError: see :meth:`DavisSink.write`.
     """
-    size = recording.hw
+    hw = recording.hw
     sink = DavisSink(folder / DAVIS)
     while (masks := (yield)) is not None:
-        sink.write_masks(masks, *size)
+        sink.write_masks(masks.with_hw(hw))
     return sink.warnings[:3]

@@ -1,7 +1,8 @@
 """All formats that a run can be exported to, and the one pass over its journal that writes them.
 
-The writer of a format is a generator: it is sent one :class:`~vidseg.types.FrameMasks` after the other and then None,
-and returns what it had to leave out. So a format reads from top to bottom, and any number of them share a pass.
+The writer of a format is a generator: it is sent one :class:`~vidseg.masks.frame_masks.FrameMasks` after the other
+and then None, and returns what it had to leave out. So a format reads from top to bottom, and any number of them share
+a pass.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vidseg.errors import PartialError
+from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs.coco import write_coco, write_coco_results
 from vidseg.outputs.cvat import write_cvat
 from vidseg.outputs.davis import write_davis
@@ -25,7 +27,7 @@ from vidseg.outputs.recording import Recording
 from vidseg.outputs.report import write_report
 from vidseg.outputs.yolo import YOLO_PICTURES, write_yolo
 from vidseg.outputs.ytvis import write_ytvis
-from vidseg.types import FrameMasks, Sink, VideoInfo
+from vidseg.types import VideoInfo
 
 Writer: TypeAlias = Generator[None, FrameMasks | None, Sequence[str] | None]
 

@@ -24,8 +24,9 @@ import numpy as np
 
 from vidseg.errors import InputError, OutputError, output_error
 from vidseg.limits import HIGHEST_LIMIT
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import from_coco
-from vidseg.types import Frame, FrameMasks, Gap
+from vidseg.types import Frame, Gap
 
 
 class JournalSink:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import hex_color
 from vidseg.masks.rle import decode
 from vidseg.outputs.layout import LABEL_STUDIO
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 _SIZES = (3, 4, 8, 16)  # bits of the length of a run, by the two bits before it
 _CHANNELS = 4  # of the picture that the run-lengths describe: red, green, blue, alpha

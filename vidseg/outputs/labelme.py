@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import polygons
 from vidseg.outputs.layout import LABELME
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 
 def write_labelme(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:

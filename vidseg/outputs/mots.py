@@ -7,9 +7,9 @@ from pathlib import Path
 
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import PartialError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs.layout import MOTS
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 PER_CLASS = 1000
 """Objects of one class, and one."""

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image
 
 from vidseg.atomic_files import atomic_file
-from vidseg.masks.overlap import label_map
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs.layout import MOTS_PNG
 from vidseg.outputs.mots import PER_CLASS
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 _MAX_CLASSES = 65  # 65,535 is the highest value of 16 bits
 
@@ -31,7 +30,7 @@ def write_mots_png(recording: Recording, folder: Path) -> Generator[None, FrameM
         InputError: the size of the frames is not known.
         OutputError: the file cannot be written.
     """
-    height, width = recording.hw
+    hw = recording.hw
     names = recording.classes.names
     if len(names) > _MAX_CLASSES:
         used = {recording.classes.name_of(label) for label in recording.labels.values()}
@@ -48,7 +47,7 @@ def write_mots_png(recording: Recording, folder: Path) -> Generator[None, FrameM
         archive.writestr(_entry("labels.txt"), "".join(f"{name}\n" for name in names))
         while (masks := (yield)) is not None:
             png = io.BytesIO()
-            Image.fromarray(values[label_map(masks, height, width)]).save(png, "PNG", compress_level=1)
+            Image.fromarray(values[masks.with_hw(hw).label_map]).save(png, "PNG", compress_level=1)
             stem = f"frame_{masks.frame_index:06d}" if masks.name is None else PurePath(masks.name).stem
             archive.writestr(_entry(f"{stem}.png"), png.getvalue())
     return left_out

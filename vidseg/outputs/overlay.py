@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import color_of
-from vidseg.masks.rle import decode_window
-from vidseg.types import Array, Frame, FrameMasks, VideoInfo
+from vidseg.types import Array, Frame, VideoInfo
 from vidseg.video import VideoWriter
 
 _ALPHA = 0.45
@@ -44,24 +46,37 @@ class OverlaySink:
         self._writer.close()
 
 
-def draw_masks(rgb: Array, masks: FrameMasks) -> Array:
-    """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, and ids with scores.
+class Drawing(NamedTuple):
+    """An object to draw: its mask (h, w) in a window whose first pixel is (x0, y0) of the frame, and its text."""
 
-    An object has the colour of its id. Only pixels inside the masks' boxes are computed.
+    object_id: int
+    window: npt.NDArray[np.bool_]
+    y0: int
+    x0: int
+    score: float
+    label: str | None = None
+
+
+def draw_masks(rgb: Array, masks: FrameMasks) -> Array:
+    """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, and ids with scores."""
+    texts = dict(zip(masks.ids, zip(masks.scores.tolist(), masks.labels, strict=True), strict=True))
+    return draw_objects(rgb, [Drawing(*window, *texts[window[0]]) for window in masks.windows()])
+
+
+def draw_objects(rgb: Array, objects: Sequence[Drawing]) -> Array:
+    """A copy of the frame with objects, the later ones in front.
+
+    An object has the colour of its id. Only pixels inside the windows are computed.
     """
     image = rgb.copy()
     line = max(1, round(min(rgb.shape[:2]) / 400))
-    corners = []
-    for object_id, rle in zip(masks.ids, masks.rles, strict=True):
-        window, y0, x0 = decode_window(rle)
-        color = np.array(color_of(object_id), np.uint8)
-        if window.size:
-            _paint(image[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]], window, color, line)
-            corners.append((object_id, x0, y0, color))
-    texts = dict(zip(masks.ids, zip(masks.scores.tolist(), masks.labels, strict=True), strict=True))
-    for object_id, x, y, color in corners:  # after all masks, so that no mask covers a text
-        score, label = texts[object_id]
-        _write(image, f"{object_id} {label or ''} {score:.2f}".replace("  ", " "), x, y, color)
+    for one in objects:
+        height, width = one.window.shape
+        place = image[one.y0 : one.y0 + height, one.x0 : one.x0 + width]
+        _paint(place, one.window, np.array(color_of(one.object_id), np.uint8), line)
+    for one in objects:  # after all masks, so that no mask covers a text
+        text = f"{one.object_id} {one.label or ''} {one.score:.2f}".replace("  ", " ")
+        _write(image, text, one.x0, one.y0, np.array(color_of(one.object_id), np.uint8))
     return image
 
 

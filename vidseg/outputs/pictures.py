@@ -13,10 +13,10 @@ from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import output_error
-from vidseg.masks.overlap import label_map
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.names import part_of
 from vidseg.outputs.recording import picture_name
-from vidseg.types import Array, Frame, FrameMasks, VideoInfo
+from vidseg.types import Array, Frame, VideoInfo
 from vidseg.video.alpha import AlphaWriter
 
 _QUALITY = 95
@@ -73,8 +73,7 @@ def _same_file(source: Path, path: Path) -> bool:
 
 def cut_out(rgb: Array, masks: FrameMasks) -> Array:
     """The objects of a frame on nothing: uint8 (H, W, 4), red, green, blue and how opaque, with soft edges."""
-    height, width = rgb.shape[:2]
-    inside = (label_map(masks, height, width) > 0).astype(np.uint8) * 255
+    inside = (masks.with_hw(rgb.shape[:2]).label_map > 0).astype(np.uint8) * 255
     alpha = np.asarray(cv2.GaussianBlur(inside, (0, 0), _SOFTNESS), np.uint8)
     return np.dstack([np.where(alpha[..., None] > 0, rgb, 0), alpha])
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from vidseg.classes import ClassSet
 from vidseg.errors import InputError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import area
 from vidseg.names import printable, safe_name
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import MANIFEST
-from vidseg.types import FrameMasks
 
 _IMAGES = "images"  # codec of a folder of stills
 

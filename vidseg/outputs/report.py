@@ -12,12 +12,13 @@ import cv2
 import numpy as np
 
 from vidseg.atomic_files import atomic_file
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import color_of
 from vidseg.masks.rle import area
 from vidseg.outputs.layout import REPORT
 from vidseg.outputs.overlay import draw_masks
 from vidseg.outputs.recording import Recording
-from vidseg.types import Frame, FrameMasks, Gap
+from vidseg.types import Frame, Gap
 
 _BINS = 240  # columns of a timeline: the page has the same size for any length of video
 _STYLE = (

@@ -7,10 +7,10 @@ from collections.abc import Generator
 from pathlib import Path, PurePath
 
 from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import one_polygon
 from vidseg.outputs.layout import YOLO
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 YOLO_PICTURES = f"{YOLO}/images/train"
 """Where the pictures are: those who train look for the labels in the folder ``labels`` beside ``images``."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import IO
 
 from vidseg.atomic_files import atomic_file
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs.layout import YTVIS
 from vidseg.outputs.recording import Recording
-from vidseg.types import FrameMasks
 
 _ABSENT = -1
 

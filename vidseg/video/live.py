@@ -111,7 +111,7 @@ class LiveSource:
             reason = ""
             try:
                 for frame in self._connection:
-                    height, width = frame.size
+                    height, width = frame.hw
                     change = None if (width, height) == size else Gap(source_size=(width, height))
                     gap = change if pending is None else pending + change
                     seconds = time_line.place(frame.time_s, pending)

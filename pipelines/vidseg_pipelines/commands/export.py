@@ -156,7 +156,7 @@ def export_frames(
             if masks is None:
                 break
             if frame.index == masks.frame_index:
-                if any((rle.height, rle.width) != frame.size for rle in masks.rles):
+                if masks.hw not in (None, frame.hw):
                     raise InputError(f"{video}: its frames are not of the size of the masks in {recording.journal}")
                 for sink in sinks:
                     sink.write(frame, masks)

@@ -20,10 +20,11 @@ from vidseg.limits import PIXEL_LIMIT
 from vidseg.loading import load_sam
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.files import VOID
-from vidseg.masks.overlap import label_map
+from vidseg.masks.frame_masks import decode_label_map
 from vidseg.masks.palette import davis_palette
+from vidseg.masks.rle import decode_window
 from vidseg.outputs.folder import keep_apart
-from vidseg.outputs.overlay import draw_masks
+from vidseg.outputs.overlay import Drawing, draw_objects
 from vidseg.prompt_text import parse_prompts
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.automatic import AutomaticOptions, automatic_masks
@@ -31,7 +32,7 @@ from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import draw_closely
-from vidseg.types import Array, FrameMasks, VideoInfo
+from vidseg.types import Array, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.drawing import draw_object, prompts_of
@@ -203,17 +204,12 @@ def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[s
     label_file, overlay, table = paths
     height, width = rgb.shape[:2]
     shown = sorted(records, key=lambda r: -r["area"])  # small ones stay visible in front of large ones
-    masks = FrameMasks(
-        frame_index=0,
-        pts=0,
-        time_s=0.0,
-        ids=tuple(r["id"] for r in shown),
-        boxes=np.array([run_lengths.bbox(r["segmentation"]) for r in shown], np.float32).reshape(-1, 4),
-        scores=np.array([r["predicted_iou"] for r in shown], np.float32),
-        labels=(None,) * len(shown),
-        rles=tuple(r["segmentation"] for r in shown),
-    )
-    labels = label_map(masks, height, width)
+    labels = decode_label_map([r["id"] for r in shown], [r["segmentation"] for r in shown], (height, width))
+    drawings = []
+    for r in shown:
+        window, y0, x0 = decode_window(r["segmentation"])
+        if window.size:
+            drawings.append(Drawing(r["id"], window, y0, x0, float(r["predicted_iou"])))
     if labels.max(initial=0) >= VOID:  # which belongs to no object in a palette
         image = Image.fromarray(labels.astype(np.uint16))
     else:
@@ -222,7 +218,7 @@ def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[s
     with atomic_file(label_file) as file:
         image.save(file, "PNG")
     with atomic_file(overlay) as file:
-        Image.fromarray(draw_masks(rgb, masks)).save(file, "JPEG", quality=92)
+        Image.fromarray(draw_objects(rgb, drawings)).save(file, "JPEG", quality=92)
     plain = [{**r, "segmentation": r["segmentation"].to_coco()} for r in records]
     content = {"image": str(source), "width": width, "height": height, "model": model, "masks": plain}
     with atomic_file(table) as file:

@@ -85,7 +85,7 @@ class Davis:
                 raise InputError(f"{key}: {summary.warnings[0]}")
             sink = DavisSink(folder / "predictions" / name / key)
             for masks in read_journal(run / JOURNAL):
-                sink.write_masks(masks, size[1], size[0])
+                sink.write_masks(masks.with_hw((size[1], size[0])))
         return {"masks": {output or ALONE: [summary.frames] for output in outputs}}
 
     def score(self, store: ReproduceRecords) -> Outcome:

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidseg.loading import load_sam
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.registry import build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.zoom import Zoom
-from vidseg.types import Frame, FrameMasks, Prompt, Tracker, VideoInfo
+from vidseg.types import Frame, Prompt, Tracker, VideoInfo
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.segmenter import Segmenter

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.boxes import mask_box
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, encode, from_coco
 from vidseg.outputs.journal import journal_line
-from vidseg.types import Frame, FrameMasks
+from vidseg.types import Frame
 from vidseg_pipelines.ui.results import Objects
 
 Mask = npt.NDArray[np.bool_]

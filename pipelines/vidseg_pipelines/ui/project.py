@@ -102,12 +102,12 @@ class Project:
             raise UsageError("the eraser takes away from an object: select one first")
         picture = self.video.read(frame)
         masks = masks_in(self.results.objects(frame))
-        drawn = stroke(picture.size, points, radius)
+        drawn = stroke(picture.hw, points, radius)
         if not drawn.any():
             raise UsageError("this stroke lies outside the picture")
         with self.step("eraser" if erase else "brush") as step:
             object_id = self.document.new() if object_id is None else self.document.known(object_id).id
-            old = masks.get(object_id, np.zeros(picture.size, np.bool_))
+            old = masks.get(object_id, np.zeros(picture.hw, np.bool_))
             self._note_key(frame, object_id, "strokes", 1)
             self._show(step, picture, in_front(masks, object_id, old & ~drawn if erase else old | drawn))
         return object_id

@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator
 from typing import Literal
 
 from vidseg.errors import InputError, UsageError
-from vidseg.types import Frame, FrameMasks, Prompt
+from vidseg.masks.frame_masks import FrameMasks
+from vidseg.types import Frame, Prompt
 from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.ui.lines import line_of, masks_in
 from vidseg_pipelines.ui.project import Project

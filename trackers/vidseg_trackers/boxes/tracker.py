@@ -110,7 +110,7 @@ class BoxesTracker:
         if prompts:
             raise UsageError("the boxes tracker takes no prompts: its objects come from the file")
         self._last = frame.index
-        height, width = frame.size
+        height, width = frame.hw
         found = self._frames.get(frame.index, [])
         boxes = clip_boxes(np.array([d.box for d in found], np.float32).reshape(-1, 4), width, height)
         inside = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))

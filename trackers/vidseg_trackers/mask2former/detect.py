@@ -47,7 +47,7 @@ class Mask2FormerDetector:
     def detect(self, frame: Frame) -> list[Proposal]:
         """The objects with at least ``min_score``, best first, at most ``max_objects``; masks can overlap."""
         options = self.options
-        sizes = fit_frame(frame.size, options.size or trained_size(self.network), options.max_size)
+        sizes = fit_frame(frame.hw, options.size or trained_size(self.network), options.max_size)
         queries, features = run_clip(self.network, [shrink(frame.rgb, sizes)], sizes, self.dtype)
         best = once_per_query(best_objects(queries, options.max_objects), options.min_score)
         logits = query_masks(queries, best.queries, features)[:, 0]

@@ -81,9 +81,9 @@ class Mask2FormerTracker:
         """
         if prompts:
             raise UsageError("the mask2former tracker takes no prompts: it finds the objects by itself")
-        sizes = fit_frame(frame.size, self.options.size or trained_size(self.network), self.options.max_size)
+        sizes = fit_frame(frame.hw, self.options.size or trained_size(self.network), self.options.max_size)
         if self._frames and sizes != self._sizes:
-            raise InputError(f"frame {frame.index} is {frame.size[1]}x{frame.size[0]}, the frames before it are not")
+            raise InputError(f"frame {frame.index} is {frame.hw[1]}x{frame.hw[0]}, the frames before it are not")
         self._sizes = sizes
         self._frames.append(shrink(frame.rgb, sizes))
         self._indices.append(frame.index)

@@ -94,7 +94,7 @@ class MaskTracker(ABC):
             tracks = _tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner, device=self.device))
         else:
             probabilities = self._propagate(image, masks, geometry)
-            seen = objects_in_label_map(probabilities, frame.size)
+            seen = objects_in_label_map(probabilities, frame.hw)
             ids = [self.ids[one.row] for one in seen]
             rows = probabilities[[1 + one.row for one in seen]]
             tracks = _tracks(frame.index, ids, [one.box for one in seen], [one.score for one in seen], rows)
@@ -127,13 +127,13 @@ class MaskTracker(ABC):
         geometry = self._geometry
         if geometry is None:
             raise UsageError(f"{self.name}: start(video) comes before the first step")
-        if frame.size != geometry.original:
-            (height, width), (expected_height, expected_width) = frame.size, geometry.original
+        if frame.hw != geometry.original:
+            (height, width), (expected_height, expected_width) = frame.hw, geometry.original
             raise InputError(
                 f"frame {frame.index} has {width}x{height} pixels, the video {expected_width}x{expected_height}: "
                 "one size per run"
             )
-        fit_prompts(prompts, frame.size)
+        fit_prompts(prompts, frame.hw)
         for prompt in prompts:
             if prompt.mask is None:
                 raise UsageError(

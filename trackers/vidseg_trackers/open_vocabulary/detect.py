@@ -48,7 +48,7 @@ class TextDetector:
     def detect(self, frame: Frame) -> list[Proposal]:
         """The boxes with a score over ``box_threshold``, best first, labelled with their phrases."""
         boxes, scores, phrases = self.network.find(frame.rgb)
-        height, width = frame.size
+        height, width = frame.hw
         boxes = clip_boxes(boxes, width, height)
         sides = boxes[:, 2:] - boxes[:, :2]
         good = (scores > self.network.box_threshold) & (phrases >= 0) & (sides >= 1).all(1)

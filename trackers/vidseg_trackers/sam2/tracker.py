@@ -199,7 +199,7 @@ class Sam2Tracker:
         return record
 
     def _clicks(self, frame: Frame, prompt: Prompt) -> tuple[Tensor, Tensor]:
-        (height, width), size, device = frame.size, self.net.config.image_size, self.net.device
+        (height, width), size, device = frame.hw, self.net.config.image_size, self.net.device
         points = labels = box = None
         if prompt.points:
             points = preprocess.scaled([prompt.points], width, height, size).to(device)
@@ -218,7 +218,7 @@ class Sam2Tracker:
         for i, record in found:
             assert record.low is not None  # of this frame
             low = record.low.float()
-            mask = F.interpolate(low, frame.size, mode="bilinear", align_corners=False)[0, 0] > 0
+            mask = F.interpolate(low, frame.hw, mode="bilinear", align_corners=False)[0, 0] > 0
             if mask.any():
                 ids.append(i)
                 boxes.append(mask_box(mask.cpu().numpy()))
@@ -241,8 +241,8 @@ class Sam2Tracker:
     def _check(self, frame: Frame, prompts: Sequence[Prompt]) -> None:
         if self._size is None:
             raise UsageError("sam2: start(video) comes before the first step")
-        if frame.size != self._size:
-            (height, width), (expected_height, expected_width) = frame.size, self._size
+        if frame.hw != self._size:
+            (height, width), (expected_height, expected_width) = frame.hw, self._size
             raise InputError(
                 f"frame {frame.index} has {width}x{height} pixels, the video {expected_width}x{expected_height}: "
                 "one size per run"
@@ -252,7 +252,7 @@ class Sam2Tracker:
             where = f"object {prompt.object_id} on frame {frame.index}"
             if ids.count(prompt.object_id) > 1:
                 raise UsageError(f"{where} is given twice")
-            if prompt.mask is not None and prompt.mask.shape != frame.size:
+            if prompt.mask is not None and prompt.mask.shape != frame.hw:
                 raise UsageError(f"{where}: the mask has another size than the frame")
 
     def state_dict(self) -> State:
