@@ -39,7 +39,7 @@ def test_yaml_is_the_same_tree(tmp_path: Path) -> None:
         ("a: [", "not valid YAML"),
         ("[" * 5000, "not valid YAML"),
         ("frames: \0", "not valid YAML"),
-        ("read_timeout: 0", "--read-timeout 0: more than 0 and less than 1000000 seconds"),
+        ("read_timeout: 0", "--read-timeout 0: expected more than 0 and less than 1000000 seconds"),
         ("read_timeout: .nan", "--read-timeout nan"),
     ],
 )

@@ -47,8 +47,8 @@ def test_mask_ids_come_from_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        ("boxes", "1,2,3", "expected x1,y1,x2,y2"),
-        ("boxes", "a,b,c,d", "expected x1,y1,x2,y2"),
+        ("boxes", "1,2,3", r"expected \[ID@\]\[FRAME:\]x1,y1,x2,y2"),
+        ("boxes", "a,b,c,d", r"expected \[ID@\]\[FRAME:\]x1,y1,x2,y2"),
         ("boxes", "9,9,3,12", "x1 < x2"),
         ("boxes", "70,5,90,9", "outside the frame, which is 64x48"),
         ("boxes", "nan,1,5,5", "x1 < x2"),

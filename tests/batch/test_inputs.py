@@ -10,11 +10,11 @@ import pytest
 from batch_toys import make_clip
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
-from vidseg_pipelines.batch import jobs
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.jobs import plan_jobs, safe_name
 from vidseg_pipelines.batch.leases import Lease, Leases, Owner
 from vidseg_pipelines.batch.store import BatchRecords, Job, Result
+from vidseg_pipelines.run_folder import RunFolder
 
 BASE = RunConfig()
 
@@ -165,7 +165,7 @@ def test_manifests_of_windows(tmp_path: Path, encoding: str, comma: str) -> None
         ("j.csv", "input\na.mp4,1", r"line 2: unknown column"),
         ("j.csv", "", "without videos"),
         ("j.jsonl", '{"input": 3}', r"line 1: 'input'"),
-        ("j.jsonl", "[1]", "line 1: a json object"),
+        ("j.jsonl", "[1]", "line 1: expected a json object"),
         ("j.jsonl", '{"input": ""}', r"line 1: 'input'"),
         ("j.jsonl", "{", "not a valid .jsonl"),
         ("j.jsonl", "[" * 100_000, "not a valid .jsonl"),
@@ -258,7 +258,7 @@ def test_a_job_that_is_planned_anew_is_in_no_other_hands(tmp_path: Path, monkeyp
     leases = Leases(BatchRecords(out).attempts, 60)
     worker = Owner.this_process("other call", 0)
     seen: list[Lease | None] = []
-    monkeypatch.setattr(jobs, "clear_folder", lambda folder: seen.append(leases.take(job.key, 0, worker)))
+    monkeypatch.setattr(RunFolder, "clear", lambda folder: seen.append(leases.take(job.key, 0, worker)))
     plan(out, [video], overwrite=True)
     assert seen == [None]
     assert leases.take(job.key, 1, worker) is not None
