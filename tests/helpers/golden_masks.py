@@ -6,6 +6,7 @@ Look at the pictures before committing them: a change there is a change of what 
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,10 +87,10 @@ def followed(tracker: Tracker, frames: range = range(FRAMES)) -> dict[str, np.nd
     return {f"tracker{time}": labels for time, labels in zip(frames, maps, strict=True)}
 
 
-def write(name: str, labels: np.ndarray) -> None:
+def write_labels(path: Path, labels: np.ndarray) -> None:
     image = Image.fromarray(labels.astype(np.uint8), "P")
     image.putpalette([0, 0, 0, 220, 60, 40, 40, 80, 220])
-    image.save(FOLDER / f"{name}.png", optimize=True)
+    image.save(path, optimize=True)
 
 
 def read(name: str) -> np.ndarray:
@@ -105,4 +106,4 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, labels in {**drawn_by_sam(), **followed(embedded_tracker())}.items():
-        write(name, labels)
+        write_labels(FOLDER / f"{name}.png", labels)
