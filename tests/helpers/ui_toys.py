@@ -5,6 +5,7 @@ The tracker may be slowed down, so that a test can look at the page, or kill it,
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from media import write_video
 from toys import KeepMasks, tiny_sam
 from vidseg.config import RunConfig
+from vidseg.masks.rle import encode_window
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Frame, Prompt, Tracker, Tracks
 from vidseg_pipelines.ui.desk import Desk
@@ -52,6 +54,22 @@ def toy_video(path: Path, count: int = 24) -> Path:
     for n, frame in enumerate(frames):
         frame[30:66, 40 + n : 80 + n] = (220, 180, 60)
     return write_video(path, list(frames))
+
+
+def fill(run: Path, objects: int, frames: int, size: tuple[int, int]) -> None:
+    """A run folder in which every object is one pixel column of every frame."""
+    run.mkdir(parents=True)
+    height, width = size
+    rows = []
+
+    for i in range(objects):
+        x, y = i % width, 4 * (i // width)
+        rle = encode_window(np.ones((3, 1), np.bool_), y, x, height, width)
+        rows.append({"id": i + 1, "box": [x, y, x + 1, y + 3], "score": 0.9, "label": None, "rle": rle.to_coco()})
+    text = json.dumps(rows, separators=(",", ":"))
+    with (run / "masks.jsonl").open("w") as file:
+        for n in range(frames):
+            file.write(f'{{"frame":{n},"pts":{n},"time_s":{n / 25},"objects":{text}}}\n')
 
 
 def toy_desk(path: Path | None, output: Path, seconds: float = 0.0) -> Desk:

@@ -23,6 +23,10 @@ MOTS = "mots.txt"
 REPORT = "report.html"
 SNAPSHOT = "snapshot.safetensors"
 LOCK = "run.lock"
+PAGE = "page.json"
+"""What `vidseg ui` keeps beside the journal: colours of objects, and what was drawn where."""
+CHANGES = "changes.jsonl"
+"""Lines of the journal that `vidseg ui` computed out of order; a kill leaves it there."""
 
 EXPORTED: Mapping[str, str] = {
     "ytvis": YTVIS,
@@ -70,5 +74,7 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     REPORT,
     JOURNAL,
     SNAPSHOT,
+    PAGE,
+    CHANGES,
 )
 """All that a run writes, but for the folders of formats that were asked for (``FOLDERS``)."""

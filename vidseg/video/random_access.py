@@ -102,6 +102,10 @@ class RandomAccess:
             decoder.close()
             return []
         self._decoder = decoder
+        promised, step = self.info.duration_s, float(1 / self.info.fps)
+        seen = float((decoder.times[-1] - decoder.times[0]) * (self.info.time_base or 0)) + step
+        if promised is not None and self.info.frame_count is None and seen < promised - max(0.5, 3 * step):
+            self.warnings.append(f"truncated: the container names {promised:.2f} s, only {seen:.2f} s were found")
         return decoder.times
 
     def _recount(self) -> int:

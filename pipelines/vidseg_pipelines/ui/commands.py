@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from vidseg_pipelines.ui.exports import export
 from vidseg_pipelines.ui.project import Finish, Project
 
 Message = Mapping[str, Any]
+_PAUSE_S = 0.15
 _DIRECTIONS = ("forward", "backward", "both")
 
 
@@ -72,9 +74,14 @@ async def _draw(desk: Desk, window: Window, message: Message) -> None:
     object_id, finish = await desk.work(quick)
     await window.send({"type": "drawn", "id": object_id, "frame": frame})
     await desk.tell_changes(opened)
-    if await desk.work(finish):
-        await desk.tell_changes(opened)
-    await window.send({"type": "refined", "frame": frame})
+
+    async def better() -> None:
+        await asyncio.sleep(_PAUSE_S)  # who clicks again at once need not wait for it
+        if await desk.work(finish):
+            await desk.tell_changes(opened)
+        await window.send({"type": "refined", "frame": frame})
+
+    desk.later(better())
 
 
 async def _stroke(desk: Desk, window: Window, message: Message) -> None:

@@ -26,6 +26,7 @@ Event = dict[str, Any]
 
 _EVERY_S = 0.1  # seconds between two reports of a run
 _SETTLE_S = 3.0  # seconds after the last change
+_CLOSE_S = 60.0  # seconds after nobody looks any more
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Open:
     task: asyncio.Task[None] | None = None
     going: asyncio.Event = field(default_factory=asyncio.Event)
     settling: asyncio.TimerHandle | None = None
+    closing: asyncio.TimerHandle | None = None
 
 
 class Desk:
@@ -89,9 +91,9 @@ class Desk:
                     await pictures.close()
                     raise
                 self.open[clip.key] = Open(project, pictures)
-        await self.leave(window)
-        window.key, window.seen = clip.key, set()
-        opened = self.open[clip.key]
+            opened = self.open[clip.key]
+            await self.leave(window)
+            window.key, window.seen = clip.key, set()
         if opened.holder is None:
             opened.holder = window
         await self.tell_state(window)
@@ -118,8 +120,10 @@ class Desk:
             opened.holder = others[0] if others else None
             if others:
                 await others[0].send({"type": "holder", "mine": True})
-        if not others and opened.task is None:
-            await self.work(opened.project.settle)
+        if not others:
+            if opened.task is None:
+                await self.work(opened.project.settle)
+            opened.closing = asyncio.get_running_loop().call_later(_CLOSE_S, lambda: self.later(self._close(opened)))
 
     def of(self, window: Window) -> Open:
         """What a window shows.
@@ -200,18 +204,33 @@ class Desk:
 
     async def close(self) -> None:
         """Save and close everything."""
+        self.windows.clear()
         for opened in self.open.values():
             await self.stop(opened)
         for task in list(self._tasks):
             task.cancel()
-        for opened in self.open.values():
+        for opened in list(self.open.values()):
+            await self._close(opened)
+        self._work.shutdown(wait=False, cancel_futures=True)
+
+    async def _close(self, opened: Open) -> None:
+        """Give a clip and its folder back, when no window shows it and nothing runs (or all is closed)."""
+        key = opened.project.clip.key
+        async with self._opening:
+            if opened.task is not None or self._watched(key) or self.open.get(key) is not opened:
+                return
+            del self.open[key]
+            for timer in (opened.settling, opened.closing):
+                if timer is not None:
+                    timer.cancel()
             try:
                 await self.work(opened.project.close)
             except VidsegError as error:
                 logging.getLogger(__name__).error("%s", error)
             await opened.pictures.close()
-        self.open.clear()
-        self._work.shutdown(wait=False, cancel_futures=True)
+
+    def _watched(self, key: str) -> bool:
+        return any(window.key == key for window in self.windows)
 
     async def _run(self, opened: Open, run: Propagation) -> None:
         loop = asyncio.get_running_loop()
@@ -238,6 +257,8 @@ class Desk:
         except VidsegError as error:
             event |= {"state": "failed", "text": printable(str(error))}
         opened.task = opened.run = None
+        if not self._watched(opened.project.clip.key):
+            opened.closing = loop.call_later(_CLOSE_S, lambda: self.later(self._close(opened)))
         event |= {"done": run.done, "total": run.total, "skipped": len(run.skipped), "frame": run.frame}
         await self.tell(opened, event)
         await self.tell_changes(opened)

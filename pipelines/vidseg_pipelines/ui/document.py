@@ -10,8 +10,8 @@ from typing import Any
 
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import UsageError
+from vidseg.outputs.layout import PAGE
 
-PAGE = "page.json"
 MAX_OBJECTS = 1000
 _NAME_LENGTH = 80
 

@@ -16,13 +16,11 @@ from pathlib import Path
 from threading import RLock
 from typing import IO, Any
 
+from pycocotools.mask import area
+
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import InputError, output_error
-from vidseg.limits import HIGHEST_LIMIT
-from vidseg.masks.rle import area, from_coco
-from vidseg.outputs.layout import JOURNAL
-
-CHANGES = "changes.jsonl"
+from vidseg.outputs.layout import CHANGES, JOURNAL
 
 Objects = list[dict[str, Any]]
 Facts = dict[int, tuple[int, float]]
@@ -178,7 +176,10 @@ def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def _facts(record: Mapping[str, Any]) -> Facts:
-    return {int(o["id"]): (area(from_coco(o["rle"], HIGHEST_LIMIT)), float(o["score"])) for o in record["objects"]}
+    """Areas by pycocotools: a long journal has hundreds of thousands of masks."""
+    objects = record["objects"]
+    areas = area([o["rle"] for o in objects]) if objects else []
+    return {int(o["id"]): (int(pixels), float(o["score"])) for o, pixels in zip(objects, areas, strict=True)}
 
 
 def _named(line: bytes, names: Mapping[int, str]) -> bytes:

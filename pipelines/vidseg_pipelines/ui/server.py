@@ -25,6 +25,7 @@ from vidseg_pipelines.ui.exports import EXPORTS, formats
 from vidseg_pipelines.ui.guard import Guard
 from vidseg_pipelines.ui.uploads import UPLOAD_LIMIT, receive
 
+_LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 _FOR_EVER = {"cache-control": "private, max-age=86400, immutable"}
 
@@ -120,10 +121,14 @@ class _Server:
                 except VidsegError as error:
                     await window.send({"type": "error", "text": printable(str(error))})
                 except (ValueError, LookupError, TypeError):
-                    logging.getLogger(__name__).exception("a malformed request")
+                    _LOG.warning("a malformed request", exc_info=True)
                     await window.send({"type": "error", "text": "this request cannot be read"})
+                except RuntimeError as error:
+                    _LOG.exception("a request failed")
+                    await window.send({"type": "error", "text": printable(f"internal error: {error}")})
         except (WebSocketDisconnect, ValueError, KeyError):
             pass
         finally:
-            self.desk.windows.remove(window)
+            if window in self.desk.windows:
+                self.desk.windows.remove(window)
             await self.desk.leave(window)

@@ -16,6 +16,8 @@ ABSENT, SURE = 0, 255
 
 _GONE = 0.55
 """Doubt about a frame on which an object is not seen any more."""
+_WORTH = 0.15
+"""Least doubt of a frame that is worth a look."""
 _FREE = 1.15  # areas may change by this factor from frame to frame without any doubt
 
 
@@ -65,7 +67,7 @@ def hints(
     for last, frame in pairwise(frames):
         before, now = facts[last], facts[frame]
         worst = max(((doubt(before.get(i), now.get(i)), i) for i in {*before, *now}), default=(0.0, 0))
-        if worst[0] > 0.05:
+        if worst[0] > _WORTH:
             found.append(Hint(frame, worst[1], worst[0], _why(name(worst[1]), before.get(worst[1]), now.get(worst[1]))))
     chosen: list[Hint] = []
     busy = [*drawn, *seen]

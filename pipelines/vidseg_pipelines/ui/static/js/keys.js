@@ -1,7 +1,7 @@
 // Every command has a key; `?` shows them.
 
 import { send } from "./connection.js";
-import { showExport, showWelcome } from "./dialogs.js";
+import { hideWelcome, showExport, showWelcome } from "./dialogs.js";
 import { removeObject, rename, startNew, toggleHidden } from "./objects.js";
 import { fit, zoom } from "./stage.js";
 import { emit, select, setTool, state } from "./state.js";
@@ -13,6 +13,12 @@ export function toggleMasks() {
   state.masks = !state.masks;
   by("masks").setAttribute("aria-pressed", state.masks);
   emit("look");
+}
+
+function escape() {
+  if (!by("welcome").hidden && state.clip) hideWelcome();
+  else if (state.run) cancel();
+  else select(null);
 }
 
 function selectPlace(place) {
@@ -40,7 +46,7 @@ const KEYS = [
   ["Shift R", "run backward from here", () => run("backward")],
   ["Alt R", "run both ways", () => run("both")],
   ["P", "pause a run, go on", pause],
-  ["Esc", "stop a run; select nothing", () => (state.run ? cancel() : select(null)), "Escape"],
+  ["Esc", "stop a run; select nothing", escape, "Escape"],
   ["V", "click: left adds, right takes away, drag a box", () => setTool("click")],
   ["B", "brush", () => setTool("brush")],
   ["E", "eraser", () => setTool("eraser")],
@@ -73,7 +79,7 @@ for (const [key, call] of Object.entries(MORE)) byKey.set(key, call);
 
 document.addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]")) return;
-  if (event.target.matches?.("input:not([type=checkbox]):not([type=range])")) return;
+  if (event.target.matches?.("input:not([type=checkbox]):not([type=range]):not([type=color]):not(:read-only)")) return;
   const plain = event.key.length === 1 && !/[a-z]/i.test(event.key);
   const parts = [event.ctrlKey || event.metaKey ? "ctrl" : "", event.altKey ? "alt" : "", event.shiftKey && !plain ? "shift" : "", event.key.toLowerCase()];
   const name = event.key === " " ? " " : parts.filter(Boolean).join(" ");

@@ -3,7 +3,7 @@
 import { send } from "./connection.js";
 import { icon } from "./icons.js";
 import { masksNow } from "./frames.js";
-import { emit, nameOf, on, select, state } from "./state.js";
+import { emit, nameOf, objectOf, on, select, state } from "./state.js";
 
 const list = document.getElementById("objects");
 const rows = new Map(); // id -> li
@@ -14,8 +14,10 @@ export function startNew() {
 
 export function rename(id) {
   const name = rows.get(id)?.querySelector(".name");
-  name?.focus();
-  name?.select();
+  if (!name) return;
+  name.readOnly = false;
+  name.focus();
+  name.select();
 }
 
 export function toggleHidden(id) {
@@ -31,13 +33,17 @@ export function removeObject(id) {
 function build(item) {
   const row = document.createElement("li");
   row.dataset.id = item.id;
-  row.innerHTML = `<span class="number"></span><input class="swatch" type="color" title="Colour"><input class="name" spellcheck="false" maxlength="80" title="Name (Enter)"><button class="icon eye" title="Show or hide">${icon("eye")}</button><button class="icon bin" title="Remove from all frames (Shift Del)">${icon("trash")}</button>`;
+  row.innerHTML = `<span class="number"></span><input class="swatch" type="color" title="Colour"><input class="name" spellcheck="false" maxlength="80" title="Double click or Enter: name it" readonly tabindex="-1"><button class="icon eye" title="Show or hide">${icon("eye")}</button><button class="icon bin" title="Remove from all frames (Shift Del)">${icon("trash")}</button>`;
   const [swatch, name] = row.querySelectorAll("input");
   row.addEventListener("click", () => select(item.id));
+  row.addEventListener("dblclick", () => rename(item.id));
+  name.addEventListener("mousedown", (event) => name.readOnly && event.preventDefault()); // a click selects the row
+  name.addEventListener("blur", () => (name.readOnly = true));
   swatch.addEventListener("click", (event) => event.stopPropagation());
   swatch.addEventListener("change", () => send({ do: "recolor", id: item.id, color: swatch.value }));
   name.addEventListener("change", () => send({ do: "rename", id: item.id, name: name.value }));
   name.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") name.value = objectOf(item.id)?.name ?? "";
     if (event.key === "Enter" || event.key === "Escape") name.blur();
     event.stopPropagation();
   });

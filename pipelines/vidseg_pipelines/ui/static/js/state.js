@@ -13,7 +13,7 @@ export const state = {
   hidden: new Set(),
   tool: "click",
   masks: true,
-  look: { opacity: 0.4, contour: true, dim: false, labels: true, radius: 16 },
+  look: { opacity: 0.35, contour: true, dim: false, labels: true, radius: 16 },
   run: null, // {state, done, total, frame}
   playing: false,
 };

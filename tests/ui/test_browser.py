@@ -1,0 +1,180 @@
+"""The page in a real browser."""
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("starlette", reason="the extra [ui] is not installed")
+
+from browser import Page, Server, browser, served
+from media import write_video
+from ui_toys import HEIGHT, WIDTH, fill, toy_video
+from vidseg.outputs.journal import read_journal
+
+SIZE = (WIDTH, HEIGHT)
+CONTROL, SHIFT, DELETE, ENTER = "\ue009", "\ue008", "\ue017", "\ue007"
+
+
+def frames_in(run: Path) -> list[int]:
+    return [masks.frame_index for masks in read_journal(run / "masks.jsonl") if masks.ids]
+
+
+def runs_to_the_end(page: Page) -> None:
+    page.until("document.getElementById('toasts').innerText.includes('Done: ')")
+
+
+def test_click_see_run_correct_undo_export_reload_and_come_back_after_a_kill(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
+    with browser() as page:
+        with served(video, tmp_path / "runs") as server:
+            page.driver.get(server.url)
+            page.shows(0, "")
+            page.drag((40, 30), (80, 66), SIZE)  # a box
+            page.shows(0, "1")
+            page.until("document.getElementById('busy').hidden")
+            page.keys("n", "b")
+            page.drag((20, 85), (140, 85), SIZE)  # a stroke, which is an object of its own
+            page.shows(0, "1,2")
+            red, _, blue = page.color_at((80, 85), SIZE)
+            assert blue > red + 20, "object 2 is blue"
+            page.keys(ENTER, "road", ENTER)
+            page.until("document.querySelector('#objects li:nth-child(2) .name').value === 'road'")
+            page.keys("r")
+            runs_to_the_end(page)
+            assert frames_in(run) == list(range(24))
+
+            page.driver.execute_script("document.getElementById('toasts').replaceChildren()")
+            page.keys("\ue010")  # End
+            page.shows(23, "1,2")
+            page.keys("e")
+            page.drag((100, 85), (140, 85), SIZE)  # corrected on the last frame
+            page.until("document.getElementById('undo').title.includes('eraser')")
+            time.sleep(0.2)
+            bare = page.color_at((120, 85), SIZE)
+            assert max(bare) - min(bare) < 30
+            page.chord(SHIFT, "r")
+            runs_to_the_end(page)
+            page.keys("\ue010")  # the picture went with the run
+            page.shows(23, "1,2")
+            page.chord(CONTROL, "z")
+            page.chord(CONTROL, "z")
+            page.until("document.getElementById('undo').title.includes('run')")
+            time.sleep(0.3)
+            red, _, blue = page.color_at((120, 85), SIZE)
+            assert blue > red + 20, "what was erased is back"
+
+            page.keys("x")
+            page.driver.execute_script("document.querySelector('[data-format=coco] button').click()")
+            link = page.until("document.querySelector('[data-format=coco] a')?.href")
+            text = page.driver.execute_async_script(
+                "fetch(arguments[0]).then((answer) => answer.text()).then(arguments[1])", link
+            )
+            assert '"road"' in text
+            page.keys("\ue00c")  # Esc
+
+            page.driver.refresh()
+            page.shows(23, "1,2")
+            page.until("document.getElementById('undo').disabled === false")
+            errors = [e for e in page.driver.get_log("browser") if e["level"] == "SEVERE"]
+            assert errors == []
+            server.end(signal.SIGKILL)
+
+        with served(video, tmp_path / "runs") as server:
+            page.driver.get(server.url)
+            page.shows(0, "1,2")
+            assert page.js("document.querySelector('#objects li:nth-child(2) .name').value") == "road"
+            assert server.end() == 0
+    assert frames_in(run) == list(range(24))
+    assert sorted(path.name for path in run.iterdir()) == ["exports", "masks.jsonl", "page.json", "run.json"]
+
+
+def test_a_kill_in_the_middle_of_a_backward_run_loses_nothing(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
+    with browser() as page:
+        server = Server(video, tmp_path / "runs", seconds=0.1)
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.keys("\ue010", "b")
+        page.shows(23, "")
+        page.drag((20, 85), (140, 85), SIZE)
+        page.shows(23, "1")
+        page.chord(SHIFT, "r")
+        done = page.until(
+            "Number(document.getElementById('progress').value) >= 5 && document.getElementById('progress').value"
+        )
+        server.end(signal.SIGKILL)
+        page.until("document.getElementById('saved').textContent.includes('no connection')")
+        with served(video, tmp_path / "runs") as again:
+            page.driver.get(again.url)
+            page.shows(0, "")
+            assert again.end(signal.SIGTERM) == 0
+    frames = frames_in(run)
+    assert frames == list(range(frames[0], 24))
+    assert len(frames) >= done
+
+
+def test_sigterm_in_the_middle_of_a_run_saves_everything(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
+    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.keys("b")
+        page.drag((20, 85), (140, 85), SIZE)
+        page.shows(0, "1")
+        page.keys("r")
+        done = page.until(
+            "Number(document.getElementById('progress').value) >= 3 && document.getElementById('progress').value"
+        )
+        assert server.end(signal.SIGTERM) == 0  # within the 15 seconds that it waits
+    assert frames_in(run)[: done + 1] == list(range(done + 1))
+    assert not (run / "changes.jsonl").exists()
+    assert not (run / "run.lock").exists()
+
+
+def test_a_video_that_breaks_in_the_middle_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
+    whole = toy_video(tmp_path / "whole.mkv", 60).read_bytes()
+    (tmp_path / "broken.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    with browser() as page, served(tmp_path / "broken.mkv", tmp_path / "runs") as server:
+        page.driver.get(server.url)
+        page.until("document.getElementById('canvas').dataset.frame === '0'")
+        page.until("document.getElementById('toasts').innerText.includes('truncated')")
+        page.keys("\ue010")
+        page.until("Number(document.getElementById('frame').value) > 3")
+        page.until("document.getElementById('canvas').dataset.frame === document.getElementById('frame').value")
+
+
+def test_a_second_window_is_told_and_may_take_over(tmp_path: Path) -> None:
+    video = toy_video(tmp_path / "square.mp4", 4)
+    with browser() as page, served(video, tmp_path / "runs") as server:
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.driver.switch_to.new_window("window")
+        page.driver.get(server.url)
+        page.shows(0, "")
+        assert page.js("document.getElementById('banner').innerText").startswith("This video is open in another window")
+        page.driver.execute_script("document.querySelector('#banner button').click()")
+        page.until("document.getElementById('banner').hidden")
+
+
+def test_sixty_objects_and_five_thousand_frames_stay_within_bounds(tmp_path: Path) -> None:
+    video = write_video(
+        tmp_path / "long.mp4", [np.full((32, 48, 3), 40, np.uint8)] * 5000, options={"preset": "ultrafast"}
+    )
+    fill(tmp_path / "runs" / "long", 60, 5000, (32, 48))
+    with browser() as page, served(video, tmp_path / "runs") as server:
+        page.driver.get(server.url)
+        page.until("document.querySelectorAll('#objects li').length === 60")
+        page.until("document.getElementById('canvas').dataset.objects.split(',').length === 60")
+        for frame in (100, 2500, 4999):
+            page.keys("g")
+            page.keys(str(frame), ENTER)
+            page.until(f"document.getElementById('canvas').dataset.frame === '{frame}'")
+        canvas = page.js(
+            "[document.querySelector('#timeline canvas').width, document.querySelector('#timeline canvas').height]"
+        )
+        assert canvas[0] <= 2600
+        assert canvas[1] <= 400, "only the rows in sight are drawn"
+        assert page.js("performance.memory.usedJSHeapSize") < 100e6
