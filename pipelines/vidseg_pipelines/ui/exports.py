@@ -33,8 +33,7 @@ async def export(run: Path, video: Path, name: str) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     make_folder(target)
     command = [sys.executable, "-m", "vidseg", "export", str(run), "--to", name, "--output", str(target)]
-    if name == "overlay":
-        command += ["--input", str(video)]
+    command += ["--input", str(video)]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
