@@ -87,6 +87,9 @@ class RunConfig:
     save: str = "davis,ytvis,overlay"
     """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat,
     labelme, label-studio, yolo, frames, cutout, cutout-webm, overlay, report (see docs/formats.md); or none."""
+    overlay_style: _Repeat = field(default=(), metadata=NOT_RESULT)
+    """KEY=VALUE[,KEY=VALUE] - looks of the overlay: fill=0.4, contour=1, labels=yes, scores=no, text=1, trails=FRAMES,
+    background=keep|dim|grey|blur|green|#rrggbb, side_by_side=no. May be repeated."""
     refine: Literal["auto", "box", "none"] = "auto"
     """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
     tracker knows and kept only where both agree. none: the tracker's own masks."""

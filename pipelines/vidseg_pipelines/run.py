@@ -12,6 +12,7 @@ from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
+from vidseg.outputs.style import parse_style
 from vidseg.prompt_text import parse_prompts
 from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
@@ -104,6 +105,7 @@ def _check(config: RunConfig) -> None:
     if not config.input:
         raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
+    parse_style(config.overlay_style)
     check_name("tracker", config.tracker)
     if config.detector:
         check_name("detector", config.detector)

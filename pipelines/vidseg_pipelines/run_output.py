@@ -15,6 +15,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import InputError, OutputError
 from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sinks, open_recording, video_sinks
+from vidseg.outputs.style import parse_style
 from vidseg.types import Frame, Gap, Source, VideoInfo
 from vidseg_pipelines.manifest import moves_of
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
@@ -190,11 +191,12 @@ class _RunOutputs:
         """Open the sinks; they are closed at the end."""
         saves = run.config.saves
         self.replayed.append(self.counts)
-        self.replayed += video_sinks(run.folder.path, saves, run.source.info)
+        given = Path(run.config.input)
+        style = parse_style(run.config.overlay_style)
+        self.replayed += video_sinks(run.folder.path, saves, run.source.info, style, given)
         if "report" in saves:
             self.replayed.append(self.pictures)
         davis = DavisSink(run.folder.davis) if "davis" in saves else None
-        given = Path(run.config.input)
         pictures = frame_sinks(run.folder.path, saves, run.source.info, given if given.is_dir() else given.parent)
         # The journal is last: a frame in it was given to all other outputs.
         journal = run.folder.open_journal(resuming=run.resuming, next_frame=run.next_frame)

@@ -25,6 +25,7 @@ from vidseg.outputs.overlay import OverlaySink
 from vidseg.outputs.pictures import CutoutSink, CutoutVideoSink, PictureSink
 from vidseg.outputs.recording import Recording
 from vidseg.outputs.report import write_report
+from vidseg.outputs.style import OverlayStyle
 from vidseg.outputs.yolo import YOLO_PICTURES, write_yolo
 from vidseg.outputs.ytvis import write_ytvis
 from vidseg.types import VideoInfo
@@ -63,14 +64,16 @@ def frame_sinks(folder: Path, names: Sequence[str], info: VideoInfo, stills: Pat
     return [*sinks, CutoutSink(folder / CUTOUT, info.name)] if "cutout" in names else sinks
 
 
-def video_sinks(folder: Path, names: Sequence[str], info: VideoInfo) -> list[Sink]:
-    """Sinks of the formats that are one video.
+def video_sinks(
+    folder: Path, names: Sequence[str], info: VideoInfo, style: OverlayStyle, source: Path | None = None
+) -> list[Sink]:
+    """Sinks of the formats that are one video; the overlay has a ``style`` and the sound of the file ``source``.
 
     Raises:
         OutputError: a file cannot be created.
     """
     sinks: list[Sink] = [CutoutVideoSink(folder / CUTOUT_VIDEO, info)] if "cutout-webm" in names else []
-    return [*sinks, OverlaySink(folder / OVERLAY, info)] if "overlay" in names else sinks
+    return [*sinks, OverlaySink(folder / OVERLAY, info, style, source)] if "overlay" in names else sinks
 
 
 def export(recording: Recording, folder: Path, names: Sequence[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,34 +14,44 @@ import numpy.typing as npt
 
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import color_of
+from vidseg.outputs.lettering import Lettering
+from vidseg.outputs.style import OverlayStyle
 from vidseg.types import Array, Frame, VideoInfo
 from vidseg.video import VideoWriter
+from vidseg.video.sound import Sound
 
-_ALPHA = 0.45
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_DIMMED = 0.35
+_BLURRED = 1 / 40  # of the smaller side
+_SMALLEST_TEXT = 11  # pixels
+
+Point = tuple[int, int]
 
 
 class OverlaySink:
-    """Writes the overlay with the source's timestamps; a kill loses at most the last second."""
+    """Writes the overlay with the source's timestamps, shape of pixels and sound; a kill loses at most a second."""
 
-    def __init__(self, path: Path, info: VideoInfo) -> None:
-        """Create the file.
+    def __init__(
+        self, path: Path, info: VideoInfo, style: OverlayStyle | None = None, source: Path | None = None
+    ) -> None:
+        """Create the file; ``source`` is the file whose sound is taken over.
 
         Raises:
             OutputError: it cannot be created.
         """
+        self._painter = Painter(style or OverlayStyle())
         self._writer = VideoWriter(
             path,
-            info.width,
+            info.width * (2 if self._painter.style.side_by_side else 1),
             info.height,
             fps=info.fps,
             time_base=info.time_base,
             pixel_aspect=info.pixel_aspect,
+            sound=None if source is None else Sound.of(source),
         )
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Draw and append one frame."""
-        self._writer.write(draw_masks(frame.rgb, masks), frame.pts)
+        self._writer.write(self._painter.draw(frame.rgb, masks), frame.pts)
 
     def close(self) -> None:
         """Finish the file."""
@@ -57,43 +69,101 @@ class Drawing(NamedTuple):
     label: str | None = None
 
 
-def draw_masks(rgb: Array, masks: FrameMasks) -> Array:
-    """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, and ids with scores."""
-    texts = dict(zip(masks.ids, zip(masks.scores.tolist(), masks.labels, strict=True), strict=True))
-    return draw_objects(rgb, [Drawing(*window, *texts[window[0]]) for window in masks.windows()])
+def draw_masks(rgb: Array, masks: FrameMasks, style: OverlayStyle | None = None) -> Array:
+    """A copy of the frame, uint8 (H, W, 3), with coloured masks, their edges, ids and names.
 
-
-def draw_objects(rgb: Array, objects: Sequence[Drawing]) -> Array:
-    """A copy of the frame with objects, the later ones in front.
-
-    An object has the colour of its id. Only pixels inside the windows are computed.
+    An object has the colour of its id. Twice as wide where the ``style`` puts the untouched frame beside it.
     """
-    image = rgb.copy()
-    line = max(1, round(min(rgb.shape[:2]) / 400))
-    for one in objects:
-        height, width = one.window.shape
-        place = image[one.y0 : one.y0 + height, one.x0 : one.x0 + width]
-        _paint(place, one.window, np.array(color_of(one.object_id), np.uint8), line)
-    for one in objects:  # after all masks, so that no mask covers a text
-        text = f"{one.object_id} {one.label or ''} {one.score:.2f}".replace("  ", " ")
-        _write(image, text, one.x0, one.y0, np.array(color_of(one.object_id), np.uint8))
-    return image
+    return Painter(style or OverlayStyle()).draw(rgb, masks)
 
 
-def _paint(place: Array, mask: npt.NDArray[np.bool_], color: Array, line: int) -> None:
+def draw_objects(rgb: Array, objects: Sequence[Drawing], style: OverlayStyle | None = None) -> Array:
+    """A copy of the frame with objects, the later ones in front, as :func:`draw_masks` draws them."""
+    return Painter(style or OverlayStyle()).draw_objects(rgb, 0, objects)
+
+
+class Painter:
+    """Draws the frames of one video in order: it remembers where objects were."""
+
+    def __init__(self, style: OverlayStyle) -> None:
+        """A painter of a ``style``."""
+        self.style = style
+        self._trails: dict[int, deque[tuple[int, Point]]] = {}
+
+    def draw(self, rgb: Array, masks: FrameMasks) -> Array:
+        """The frame as :func:`draw_masks` gives it, with the trails up to it."""
+        texts = dict(zip(masks.ids, zip(masks.scores.tolist(), masks.labels, strict=True), strict=True))
+        return self.draw_objects(
+            rgb, masks.frame_index, [Drawing(*window, *texts[window[0]]) for window in masks.windows()]
+        )
+
+    def draw_objects(self, rgb: Array, index: int, objects: Sequence[Drawing]) -> Array:
+        """The frame of that index with objects, the later ones in front."""
+        style = self.style
+        shown = [one for one in objects if one.window.size]
+        image = self._background(rgb, shown)
+        small = min(rgb.shape[:2])
+        line = max(1, round(style.contour * small / 400)) if style.contour else 0
+        for one in shown:
+            _paint(_place(image, one), one.window, np.array(color_of(one.object_id), np.uint8), style.fill, line)
+        if style.trails:
+            self._draw_trails(image, index, shown, max(1, round(small / 300)))
+        lettering = Lettering(image, max(_SMALLEST_TEXT, round(style.text * small / 30)))
+        for one in shown if style.labels or style.scores else ():  # after all masks, so that no mask covers a text
+            parts = [str(one.object_id), one.label or ""] if style.labels else []
+            parts += [f"{one.score:.2f}"] if style.scores else []
+            height, width = one.window.shape
+            box = one.x0, one.y0, one.x0 + width, one.y0 + height
+            lettering.write(" ".join(part for part in parts if part), box, color_of(one.object_id))
+        return np.hstack([rgb, image]) if style.side_by_side else image
+
+    def _background(self, rgb: Array, shown: Sequence[Drawing]) -> Array:
+        """The frame with its background as the style has it; a copy."""
+        kind, backdrop = self.style.background, self.style.backdrop
+        if kind == "keep":
+            return rgb.copy()
+        if backdrop is not None:
+            around = np.full_like(rgb, backdrop)
+        elif kind == "blur":
+            around = cv2.GaussianBlur(rgb, (0, 0), max(1.0, min(rgb.shape[:2]) * _BLURRED)).astype(np.uint8)
+        else:
+            around = rgb if kind == "dim" else np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+            around = (around * (_DIMMED if kind == "dim" else 0.8)).astype(np.uint8)
+        for one in shown:
+            inside = one.window.astype(np.uint8, order="C")
+            cv2.copyTo(np.ascontiguousarray(_place(rgb, one)), inside, _place(around, one))
+        return around
+
+    def _draw_trails(self, image: Array, index: int, shown: Sequence[Drawing], line: int) -> None:
+        for one in shown:
+            rows, columns = np.nonzero(one.window)
+            centre = one.x0 + int(columns.mean()), one.y0 + int(rows.mean())
+            self._trails.setdefault(one.object_id, deque(maxlen=self.style.trails)).append((index, centre))
+        for object_id in list(self._trails):
+            trail = self._trails[object_id]
+            while trail and trail[0][0] <= index - self.style.trails:
+                trail.popleft()
+            if not trail:
+                del self._trails[object_id]
+                continue
+            points = [point for _, point in trail]
+            for a, b in pairwise(points):
+                cv2.line(image, a, b, color_of(object_id), line, cv2.LINE_AA)
+            cv2.circle(image, points[-1], 2 * line, color_of(object_id), cv2.FILLED, cv2.LINE_AA)
+
+
+def _place(image: Array, one: Drawing) -> Array:
+    """The window of an object in an image, as a view."""
+    height, width = one.window.shape
+    return image[one.y0 : one.y0 + height, one.x0 : one.x0 + width]
+
+
+def _paint(place: Array, mask: npt.NDArray[np.bool_], color: npt.NDArray[np.uint8], fill: float, line: int) -> None:
     inside = mask.astype(np.uint8, order="C")
-    tints = np.rint(np.arange(256)[:, None] * (1 - _ALPHA) + color * _ALPHA).astype(np.uint8)  # every value, once
-    cv2.copyTo(cv2.LUT(place, tints[:, None]), inside, place)
-    kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
-    core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    place[inside > core] = color
-
-
-def _write(image: Array, text: str, x: int, y: int, color: Array) -> None:
-    scale = max(0.4, min(image.shape[:2]) / 1000)
-    text = text.encode("ascii", "replace").decode()  # the font has no other letters
-    (w, h), below = cv2.getTextSize(text, _FONT, scale, 1)
-    x, y = max(0, min(x, image.shape[1] - w)), max(h + below, y)
-    cv2.rectangle(image, (x, y - h - below), (x + w, y), tuple(int(c) for c in color), cv2.FILLED)
-    ink = 0 if color @ np.array([0.299, 0.587, 0.114]) > 128 else 255
-    cv2.putText(image, text, (x, y - below // 2), _FONT, scale, (ink, ink, ink), 1, cv2.LINE_AA)
+    if fill:
+        tints = np.rint(np.arange(256)[:, None] * (1 - fill) + color * fill).astype(np.uint8)  # every value, once
+        cv2.copyTo(cv2.LUT(place, tints[:, None]), inside, place)
+    if line:
+        kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
+        core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        place[inside > core] = color

@@ -15,6 +15,7 @@ from av.video.frame import PictureType
 from vidseg.errors import OutputError
 from vidseg.names import part_of
 from vidseg.types import Array
+from vidseg.video.sound import Sound
 
 _FRAGMENT_SECONDS = 1  # of video, by its timestamps
 _FRAGMENT_FRAMES = 250
@@ -41,11 +42,12 @@ class VideoWriter:
         crf: int = 23,
         preset: str = "superfast",
         threads: int = 2,
+        sound: Sound | None = None,
     ) -> None:
         """Create the file.
 
         ``time_base`` is the unit of ``pts`` in seconds (None: one frame), ``fps`` the usual rate, and ``pixel_aspect``
-        the width of a pixel as it is shown, over its height.
+        the width of a pixel as it is shown, over its height. ``sound`` has the same times as the frames.
 
         Raises:
             OutputError: the file cannot be created.
@@ -54,9 +56,12 @@ class VideoWriter:
         self._size = width, height
         self._pad = ((0, height % 2), (0, width % 2), (0, 0))
         self._time_base = time_base or 1 / fps
+        self._usual = 1 / fps
         self._last: int | None = None
         self._key: int | None = None
         self._closed = False
+        self._sound = sound
+        self._begin: Fraction | None = None
         part = part_of(path)
         try:
             self._container = av.open(
@@ -84,6 +89,8 @@ class VideoWriter:
             context.thread_count = threads
             context.colorspace, context.color_range = _BT601, _LIMITED_RANGE  # what OpenCV converts to
             context.color_primaries = context.color_trc = _BT709
+            if sound is not None:
+                sound.add_to(self._container)
             self._container.start_encoding()
             part.replace(path)
         except (av.FFmpegError, OSError) as error:
@@ -110,9 +117,17 @@ class VideoWriter:
         if self._key is None or (pts - self._key) * self._time_base >= _FRAGMENT_SECONDS:
             self._key, frame.pict_type = pts, PictureType.I
         try:
+            self._mux_sound(pts * self._time_base)
             self._container.mux(self._stream.encode(frame))
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
+
+    def _mux_sound(self, end: Fraction) -> None:
+        """Write the sound from the first frame on and before ``end``."""
+        if self._begin is None:
+            self._begin = end
+        if self._sound is not None:
+            self._container.mux(list(self._sound.until(self._begin, end)))
 
     def close(self) -> None:
         """Write what the encoder holds back and finish the file. Further calls do nothing.
@@ -125,9 +140,13 @@ class VideoWriter:
         self._closed = True
         try:
             try:
+                if self._last is not None:
+                    self._mux_sound((self._last + 1) * self._time_base + self._usual)
                 self._container.mux(self._stream.encode(None))
             finally:
                 self._container.close()
+                if self._sound is not None:
+                    self._sound.close()
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 

@@ -25,6 +25,7 @@ from vidseg.outputs import FROM_FRAMES, WRITERS, export, frame_sinks, open_recor
 from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST
 from vidseg.outputs.recording import Recording
+from vidseg.outputs.style import OverlayStyle, parse_style
 from vidseg.video import open_source
 
 
@@ -52,6 +53,8 @@ class ExportCommand:
     """Number of the video in coco and ytvis files: with one of its own for each video, files can be merged."""
     output: Path | None = None
     """Folder to write to (default: RUN_DIR)."""
+    overlay_style: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """KEY=VALUE[,KEY=VALUE] - looks of the overlay, see `vidseg run --help`. May be repeated."""
     input: str | None = None
     """The video, for formats with pictures (default: the one named in run.json)."""
     max_pixels: int = PIXEL_LIMIT
@@ -76,6 +79,7 @@ class ExportCommand:
                 raise UsageError(f"--to {name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
         if self.video_id < 1:
             raise UsageError(f"--video-id {self.video_id}: must be at least 1")
+        style = parse_style(self.overlay_style)
         renamed = names_by_id(self.label)
         classes = None if self.classes is None else read_classes(self.classes)
         journal = self.run_dir / JOURNAL
@@ -101,7 +105,7 @@ class ExportCommand:
             left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
             if drawn and video is not None:
                 export_frames(
-                    recording, video, scratch, drawn, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
+                    recording, video, scratch, drawn, style, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
                 )
             for name in names:
                 move_into(scratch / EXPORTED[name], folder)
@@ -132,6 +136,7 @@ def export_frames(
     video: str,
     folder: Path,
     names: Sequence[str],
+    style: OverlayStyle,
     *,
     stream: int | None = None,
     deinterlace: bool = False,
@@ -149,7 +154,10 @@ def export_frames(
         source = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
         stack.callback(source.close)
         info = replace(source.info, name=recording.video)
-        sinks = [*frame_sinks(folder, names, info, recording.stills), *video_sinks(folder, names, info)]
+        sinks = [
+            *frame_sinks(folder, names, info, recording.stills),
+            *video_sinks(folder, names, info, style, Path(video)),
+        ]
         for sink in sinks:
             stack.callback(sink.close)
         for frame in source:

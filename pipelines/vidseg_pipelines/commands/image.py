@@ -25,6 +25,7 @@ from vidseg.masks.palette import davis_palette
 from vidseg.masks.rle import decode_window
 from vidseg.outputs.folder import keep_apart
 from vidseg.outputs.overlay import Drawing, draw_objects
+from vidseg.outputs.style import OverlayStyle
 from vidseg.prompt_text import parse_prompts
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.automatic import AutomaticOptions, automatic_masks
@@ -218,7 +219,7 @@ def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[s
     with atomic_file(label_file) as file:
         image.save(file, "PNG")
     with atomic_file(overlay) as file:
-        Image.fromarray(draw_objects(rgb, drawings)).save(file, "JPEG", quality=92)
+        Image.fromarray(draw_objects(rgb, drawings, OverlayStyle(scores=True))).save(file, "JPEG", quality=92)
     plain = [{**r, "segmentation": r["segmentation"].to_coco()} for r in records]
     content = {"image": str(source), "width": width, "height": height, "model": model, "masks": plain}
     with atomic_file(table) as file:
