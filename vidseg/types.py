@@ -1,5 +1,7 @@
 """What passes between the parts: frozen dataclasses and the protocols of trackers and sources.
 
+They are in one module, longer than others, because it is what a plug-in imports.
+
 The result is :class:`vidseg.masks.frame_masks.FrameMasks`.
 
 Boxes are float32 XYXY in pixels of the original frame, x right, y down, right and bottom EXCLUSIVE

@@ -15,7 +15,7 @@ from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.types import Prompt
-from vidseg_pipelines import drawing
+from vidseg_pipelines import click_views
 from vidseg_pipelines.drawing import draw_object, draw_prompts
 
 FRAME = (480, 640)
@@ -181,10 +181,10 @@ def test_a_look_sees_the_mirror_image_as_well() -> None:
         points=np.array([[[30, 33]]], np.float32),
         labels=np.ones((1, 1)),
     )
-    logits, quality = drawing._look(sam, image, asked, None)
+    logits, quality = click_views._look(sam, image, asked, None)
     mirror = np.ascontiguousarray(image[:, ::-1])
-    other, same = drawing._look(sam, mirror, drawing._mirrored(asked, 96), None)
+    other, same = click_views._look(sam, mirror, click_views._mirrored(asked, 96), None)
     torch.testing.assert_close(other.flip(-1), logits, atol=1e-4, rtol=0)
     assert same == pytest.approx(quality, abs=1e-5)
-    once, _ = drawing._look(sam, image, asked, None, mirrored=False)
+    once, _ = click_views._look(sam, image, asked, None, mirrored=False)
     assert not torch.allclose(once, logits, atol=1e-2)
