@@ -147,7 +147,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text("utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "video.mp4", [cv2.resize(scene(time), (WIDTH, HEIGHT)) for time in range(2)])
-    names: dict[str, Any] = {"camera_frames": [scene(time) for time in range(2)]}
+    image = cv2.resize(scene(0), (WIDTH, HEIGHT))
+    names: dict[str, Any] = {"camera_frames": [scene(time) for time in range(2)], "image": image}
     exec(code, names)
     assert names["summary"].frames == 2 and names["summary"].objects
     assert re.findall(r"^(\d) ", capsys.readouterr().out, re.M) == ["0", "1"]

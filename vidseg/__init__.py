@@ -2,7 +2,7 @@
 
 The front door, imported when it is first used (torch is heavy)::
 
-    from vidseg import segment_video, segment_frames, load_sam
+    from vidseg import segment_video, segment_frames, Session, read_run, open_source, load_sam
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from vidseg.types import Frame as Frame
     from vidseg.types import Prompt as Prompt
     from vidseg.types import Tracks as Tracks
+    from vidseg.video import open_source as open_source
+    from vidseg_pipelines.api import read_run as read_run
+    from vidseg_pipelines.api import segment_frames as segment_frames
+    from vidseg_pipelines.api import segment_video as segment_video
+    from vidseg_pipelines.session import Session as Session
 
 __version__ = "0.1.0"
 
@@ -30,6 +35,8 @@ if "torch" not in sys.modules and not any(name in os.environ for name in _OPENMP
     os.environ["OMP_WAIT_POLICY"] = "passive"
 
 _LAZY = {
+    "Session": "vidseg_pipelines.session",
+    "read_run": "vidseg_pipelines.api",
     "segment_video": "vidseg_pipelines.api",
     "segment_frames": "vidseg_pipelines.api",
     "load_sam": "vidseg.loading",
@@ -56,3 +63,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'vidseg' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

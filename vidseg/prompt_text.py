@@ -19,19 +19,20 @@ def parse_prompts(
     boxes: Sequence[str] = (),
     points: Sequence[str] = (),
     masks: Sequence[str] = (),
-    video: VideoInfo,
+    prompts: Sequence[Prompt] = (),
+    video: VideoInfo | None = None,
     first_frame: int = 0,
 ) -> list[Prompt]:
     """All prompts of a run, by frame and object id; a box and clicks of one id on one frame are one prompt.
 
     Objects without an explicit id get the lowest free ones: masks keep the ids of their file, then boxes, then points,
-    in the order given. ``first_frame`` is the frame meant when none is named.
+    in the order given. ``prompts`` are there already. ``first_frame`` is the frame meant when none is named.
 
     Raises:
-        UsageError: malformed text, a box or point outside the ``video``'s frame.
+        UsageError: malformed text; a box or point outside the ``video``'s frame, where there is a video yet.
         InputError: a mask that cannot be read or has another size.
     """
-    prompts: list[Prompt] = []
+    prompts = list(prompts)
     for text in masks:
         match = _split(text)
         if match["id"]:
@@ -60,7 +61,8 @@ def parse_prompts(
             raise UsageError(
                 f"--point of object {object_id} on frame {frame}: at least one click must be on the object"
             )
-    return fit_prompts([merged[key] for key in sorted(merged)], (video.height, video.width))
+    ordered = [merged[key] for key in sorted(merged)]
+    return ordered if video is None else fit_prompts(ordered, (video.height, video.width))
 
 
 def check_prompts(prompts: Sequence[Prompt]) -> None:

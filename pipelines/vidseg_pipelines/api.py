@@ -1,4 +1,4 @@
-"""The Python front door: ``segment_frames`` for any iterable of frames, ``segment_video`` for a file."""
+"""The Python front door: a file, any iterable of frames, the results of a run. One frame at a time: ``session``."""
 
 from __future__ import annotations
 
@@ -6,49 +6,119 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
-import numpy.typing as npt
 
 from vidseg.config import RunConfig, from_mapping, load_yaml
-from vidseg.errors import UsageError
-from vidseg.loading import load_sam
+from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
-from vidseg.prompt_text import check_prompts, fit_prompts
-from vidseg.registry import build_detector, build_tracker
-from vidseg.runtime import resolve_device, resolve_dtype
+from vidseg.outputs.layout import JOURNAL
+from vidseg.prompt_text import check_prompts, fit_prompts, parse_prompts
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Tracker, VideoInfo
-from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
+from vidseg_pipelines.build import check_count, load_models
+from vidseg_pipelines.frame_intake import FrameIntake, FrameLike, as_frame
+from vidseg_pipelines.prompt_forms import Boxes, MaskFiles, Points, box_texts, mask_texts, point_texts, prompts_of
+from vidseg_pipelines.refiner import Mode
 from vidseg_pipelines.run import run_video
+from vidseg_pipelines.run_folder import RunFolder
 from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.unused import UnusedPrompts
 
 
-def segment_video(video: str | Path, output: str | Path | None = None, **settings: Any) -> RunSummary:
+class RunSettings(TypedDict, total=False):
+    """The settings of :func:`segment_video`; :class:`vidseg.config.RunConfig` says what each does."""
+
+    tracker: str
+    model: str | Path
+    box: Boxes
+    point: Points
+    mask: MaskFiles
+    label: str | Sequence[str] | Mapping[int, str]
+    classes: str | Path | None
+    boxes: str | Path | None
+    save: str | Sequence[str]
+    refine: Mode
+    zoom: Zoom
+    max_objects: int
+    detector: str | None
+    detect_with: str
+    text: str | None
+    detect_every: int
+    detector_options: Mapping[str, Any]
+    detector_option: str | Sequence[str]
+    frames: str
+    stream: int | None
+    deinterlace: bool
+    max_pixels: int
+    batch: int
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    tracker_options: Mapping[str, Any]
+    tracker_option: str | Sequence[str]
+    snapshot_every: int
+    resume: bool
+    overwrite: bool
+    read_timeout: float
+    reconnect: int
+    drop: Literal["auto", "oldest", "none"]
+    reader: Literal["pyav", "decord", "torchcodec"]
+    offline: bool
+    json_log: bool
+    config: str | Path | None
+
+
+def segment_video(
+    video: str | Path,
+    output: str | Path | None = None,
+    *,
+    prompts: Prompt | Iterable[Prompt] = (),
+    **settings: Unpack[RunSettings],
+) -> RunSummary:
     """What ``vidseg run`` does, without its progress: results go to the folder ``output`` (default runs/NAME).
 
-    ``settings`` are the fields of :class:`vidseg.config.RunConfig`, e.g. ``tracker="xmem"``, ``box=["10,10,90,80"]``;
-    ``config="run.yaml"`` reads a file of them, over which those given here win.
+    Args:
+        video: a file, a folder or pattern of images, a camera or a stream.
+        output: the folder of the run.
+        prompts: where the objects are, besides ``box``, ``point`` and ``mask``; none at all: they are found.
+        settings: the fields of :class:`vidseg.config.RunConfig`. Prompts are texts as on the command line or numbers:
+            ``box=(10, 10, 90, 80)``, ``box=["1@10,10,90,80", (5, 5, 30, 40)]``, ``point=(20, 30)``; ``detector`` is
+            ``detect_with``. ``config="run.yaml"`` reads a file of them, over which those given here win.
 
     Raises:
         VidsegError: any error that the command line reports; see :mod:`vidseg.errors`.
     """
-    values = {"input": str(video), **({} if output is None else {"output": Path(output)}), **settings}
+    values: dict[str, Any] = {"input": str(video), **settings}
+    if output is not None:
+        values["output"] = Path(output)
+    for name, texts in (("box", box_texts), ("point", point_texts), ("mask", mask_texts)):
+        if name in values:
+            values[name] = texts(values[name])
+    if isinstance(names := values.get("label"), Mapping):
+        values["label"] = tuple(f"{object_id}={name}" for object_id, name in names.items())
+    if not isinstance(saves := values.get("save", ""), str):
+        values["save"] = ",".join(saves) or "none"
+    if "detector" in values:
+        values["detect_with"] = values.pop("detector") or ""
+    if "model" in values:
+        values["model"] = str(values["model"])
+    given = prompts_of(prompts)
     if values.get("config") is not None:
-        return run_video(load_yaml(RunConfig, Path(values["config"]), **values))
-    return run_video(from_mapping(RunConfig, values, where="segment_video"))
+        return run_video(load_yaml(RunConfig, Path(values["config"]), **values), prompts=given)
+    return run_video(from_mapping(RunConfig, values, where="segment_video"), prompts=given)
 
 
 def segment_frames(
-    frames: Iterable[Frame | npt.NDArray[np.uint8]],
+    frames: Iterable[FrameLike],
     *,
-    prompts: Sequence[Prompt] = (),
+    prompts: Prompt | Iterable[Prompt] = (),
+    box: Boxes = (),
+    point: Points = (),
+    mask: MaskFiles = (),
     tracker: str | Tracker = "xmem",
     model: str | Path | SegmentAnything = "compact",
     refine: Mode = "auto",
@@ -57,7 +127,8 @@ def segment_frames(
     detect_every: int = 0,
     max_objects: int = 5,
     batch: int = 1,
-    fps: Fraction | int = 24,
+    fps: Fraction | float = 24,
+    bgr: bool = False,
     device: str = "auto",
     dtype: str = "auto",
     tracker_options: Mapping[str, object] | None = None,
@@ -67,12 +138,15 @@ def segment_frames(
     """Masks of a stream of frames, one result per frame, in order, as soon as it is final.
 
     Everything that can be known before the first frame is checked at the call, and the models are loaded. A prompt
-    whose frame never came is a ``UserWarning`` at the end.
+    whose frame never came is a ``UserWarning`` at the end. To say something of objects while frames run:
+    :class:`vidseg.Session`.
 
     Args:
-        frames: uint8 RGB arrays (H, W, 3) of one size, or :class:`Frame` objects with growing indices, such as those of
-            :func:`vidseg.open_source`.
-        prompts: where the objects are; none: they are found on the first frame that shows any.
+        frames: uint8 RGB arrays (H, W, 3) or PIL images, of one size, or :class:`Frame` objects with growing indices,
+            such as those of :func:`vidseg.open_source`.
+        prompts: where the objects are; none, and no ``box``, ``point`` and ``mask``: they are found on the first frame
+            that shows any.
+        box, point, mask: the same as texts of the command line or as numbers, see :func:`segment_video`.
         tracker: name of a registered tracker, or an instance.
         model: name or file of HQ-SAM weights, or an instance.
         refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
@@ -80,7 +154,8 @@ def segment_frames(
         detect_every: look for new objects every so many frames; 0: only at the start.
         max_objects: most objects to find.
         batch: frames per HQ-SAM batch; 1 has the least delay.
-        fps: rate that gives plain arrays their times.
+        fps: rate that gives arrays and images their times.
+        bgr: arrays are BGR, as OpenCV has them.
         device, dtype: where and how precisely named models run.
         tracker_options, detector_options: settings of a named tracker or detector.
         offline: never use the network: missing weights are an error.
@@ -88,50 +163,61 @@ def segment_frames(
     Raises:
         UsageError: at the call: wrong values, or prompts that do not fit ``frames`` where they are a sequence. Later: a
             frame of another size than the first, or with an index that does not grow; a prompt that does not fit.
-        WeightsError: weights are missing or wrong.
+        InputError: a mask file cannot be read. WeightsError: weights are missing or wrong.
     """
     for name, count, least in (("batch", batch, 1), ("max_objects", max_objects, 1), ("detect_every", detect_every, 0)):
-        if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
-            raise UsageError(f"segment_frames: {name} {count}: a whole number of at least {least} expected")
-    rate = _rate(fps)
-    _check_frames(frames, prompts)
-    for name, given, options in (("tracker", tracker, tracker_options), ("detector", detector, detector_options)):
-        if options is not None and not isinstance(given, str):
-            raise UsageError(f"segment_frames: {name}_options are for a {name} that is named, not for {given!r}")
-    place = resolve_device(device)
-    where: dict[str, Any] = {"device": place, "dtype": resolve_dtype(dtype, place), "offline": offline}
-    choice = RefineOptions(refine, zoom=zoom)
-    sam = load_sam(model, **where) if isinstance(model, (str, Path)) else model
-    if isinstance(tracker, str):
-        tracker = build_tracker(tracker, tracker_options, **where)
-    if isinstance(detector, str):
-        detector = build_detector(detector, detector_options, **where)
-    segmenter = Segmenter(
-        tracker,
-        sam,
-        Refiner(sam, choice),
-        prompts=prompts,
-        max_objects=max_objects,
+        check_count(f"segment_frames: {name}", count, least)
+    intake = FrameIntake(fps=fps, bgr=bgr)
+    given = parse_prompts(
+        boxes=box_texts(box), points=point_texts(point), masks=mask_texts(mask), prompts=prompts_of(prompts)
+    )
+    _check_frames(frames, given)
+    models = load_models(
+        tracker=tracker,
+        model=model,
+        refine=refine,
+        zoom=zoom,
         detector=detector,
+        device=device,
+        dtype=dtype,
+        tracker_options=tracker_options,
+        detector_options=detector_options,
+        offline=offline,
+    )
+    segmenter = Segmenter(
+        models.tracker,
+        models.sam,
+        models.refiner,
+        prompts=given,
+        max_objects=max_objects,
+        detector=models.detector,
         detect_every=detect_every,
         batch=batch,
     )
-    return _results(frames, segmenter, UnusedPrompts(prompts), batch, rate)
+    return _results(intake.all(frames), segmenter, UnusedPrompts(given), batch, intake.fps)
+
+
+def read_run(folder: str | Path) -> Iterator[FrameMasks]:
+    """The results of a run, frame by frame; of one that is still going on, those that are there.
+
+    Raises:
+        InputError: at the call: there is no run. Later: a line of its journal that is no result.
+    """
+    run = RunFolder(Path(folder))
+    if not run.journal.is_file():
+        raise InputError(f"{folder}: no {JOURNAL} in it; name the output folder of a run")
+    return run.results()
 
 
 def _results(
-    frames: Iterable[Frame | npt.NDArray[np.uint8]],
-    segmenter: Segmenter,
-    unused: UnusedPrompts,
-    batch: int,
-    rate: Fraction,
+    frames: Iterator[Frame], segmenter: Segmenter, unused: UnusedPrompts, batch: int, fps: Fraction
 ) -> Iterator[FrameMasks]:
-    stream = unused.watch(_checked(_as_frame(item, index, rate) for index, item in enumerate(frames)))
+    stream = unused.watch(frames)
     started = False
     while group := list(islice(stream, batch)):
         if not started:
             height, width = group[0].hw
-            segmenter.start(VideoInfo(width, height, rate))
+            segmenter.start(VideoInfo(width, height, fps))
             started = True
         yield from (masks for _, masks in segmenter.step(group))
     if started:
@@ -140,17 +226,7 @@ def _results(
         warnings.warn(text, stacklevel=2)
 
 
-def _rate(fps: Fraction | int) -> Fraction:
-    try:
-        rate = Fraction(fps)
-    except (TypeError, ValueError, OverflowError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise UsageError(f"segment_frames: fps {fps}: a number over 0 expected")
-    return rate
-
-
-def _check_frames(frames: Iterable[Frame | npt.NDArray[np.uint8]], prompts: Sequence[Prompt]) -> None:
+def _check_frames(frames: Iterable[FrameLike], prompts: Sequence[Prompt]) -> None:
     """Check prompts, against the frames too where these are here already."""
     if not isinstance(frames, Iterable) or isinstance(frames, (str, bytes)):
         raise UsageError(f"segment_frames: frames: an iterable of images expected, got {type(frames).__name__}")
@@ -160,26 +236,8 @@ def _check_frames(frames: Iterable[Frame | npt.NDArray[np.uint8]], prompts: Sequ
     if not prompts or not isinstance(frames, (Sequence, np.ndarray)) or not len(frames):
         return
     indices = [frame.index if isinstance(frame, Frame) else place for place, frame in enumerate(frames)]
-    fit_prompts(prompts, _as_frame(frames[0], indices[0], Fraction(1)).hw)
+    fit_prompts(prompts, as_frame(frames[0], indices[0], Fraction(1)).hw)
     if missing := {prompt.frame_index for prompt in prompts}.difference(indices):
         raise UsageError(
             f"a prompt is on frame {min(missing)}, but there are {len(indices)} frames, {indices[0]} to {indices[-1]}"
         )
-
-
-def _as_frame(item: Frame | npt.NDArray[np.uint8], index: int, fps: Fraction) -> Frame:
-    return item if isinstance(item, Frame) else Frame(index, index, float(index / fps), item)
-
-
-def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
-    first: Frame | None = None
-    last = -1
-    for frame in frames:
-        first = first or frame
-        if frame.index <= last:
-            raise UsageError(f"frame {frame.index} comes after frame {last}: indices must grow")
-        if frame.hw != first.hw:
-            (h, w), (height, width) = frame.hw, first.hw
-            raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: expected one size")
-        last = frame.index
-        yield frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -18,21 +18,24 @@ from vidseg.classes import ClassSet
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg.runtime import resolve_dtype
-from vidseg.types import VideoInfo
-from vidseg_pipelines.run_inputs import files_of, weights_of
+from vidseg.types import Prompt, VideoInfo
+from vidseg_pipelines.run_inputs import files_of, fingerprint_of_prompt, weights_of
 from vidseg_pipelines.segmenter import Segmenter
 
 _SECTIONS = ("config", "input", "prompts", "weights")  # that decide the result
 
 
-def new_manifest(config: RunConfig, video: VideoInfo) -> dict[str, Any]:
-    """What ``run.json`` holds when a run begins."""
+def new_manifest(config: RunConfig, video: VideoInfo, prompts: Sequence[Prompt] = ()) -> dict[str, Any]:
+    """What ``run.json`` holds when a run begins. ``prompts`` are those that neither a setting nor a file holds."""
     info = {key: str(v) if isinstance(v, Fraction) else v for key, v in asdict(video).items()}
+    files = files_of(config)
+    given = {f"object {p.object_id} on frame {p.frame_index}": fingerprint_of_prompt(p) for p in prompts}
     del info["frame_names"], info["end"]  # the journal and the configuration have them
     return {
         "version": __version__,
         "status": "running",
-        **files_of(config),
+        "input": files["input"],
+        "prompts": files["prompts"] | given,
         "video": info,
         "config": config.content(),
         "config_sha256": config.digest(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -23,6 +24,9 @@ RETRY_EVERY = 10
 """Frames between attempts to find objects while none has been found."""
 MAX_GAP = 30
 """Frames for which a found object must be absent before it makes room for a new one."""
+
+Found: TypeAlias = tuple[Prompt, str | None]
+"""A new object: its mask, and the name of its class if it has one."""
 
 
 class ObjectFinder:
@@ -88,14 +92,31 @@ class ObjectFinder:
         self._named |= set(ids) - self._absent.keys()
         self._highest_id = max([self._highest_id, *self._named])
 
+    @property
+    def next_id(self) -> int:
+        """An id that no object has had."""
+        return self._highest_id + 1
+
+    def reserve(self, object_id: int) -> None:
+        """No object gets an id up to this one from now on."""
+        self._highest_id = max(self._highest_id, object_id)
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """The user removes objects; their ids are never used again."""
+        for i in ids:
+            self._named.discard(i)
+            self._absent.pop(i, None)
+            self._labels.pop(i, None)
+            self._seen.pop(i, None)
+
     def is_due(self, frame_index: int) -> bool:
         """Whether to look for new objects on a frame."""
         return frame_index >= self._next_search and bool(self._searching or self.detect_every) and self._room() > 0
 
     def find(
         self, frame: Frame, features: Callable[[], FrameFeatures], given: Mapping[int, npt.NDArray[np.bool_]]
-    ) -> list[Prompt]:
-        """Prompts for the new objects on a frame: those that are neither among ``given`` masks nor the last ones.
+    ) -> list[Found]:
+        """The new objects on a frame: those that are neither among ``given`` masks nor the last ones.
 
         ``features`` encodes the frame; only where it is needed. Makes room for what is found.
         """
@@ -125,15 +146,34 @@ class ObjectFinder:
             max_objects=self._room(),
             draw=draw,
         )
+        self._follow_found(found, frame.index)
+        return found
+
+    def adopt(
+        self, found: Sequence[Found], frame_index: int, given: Mapping[int, npt.NDArray[np.bool_]]
+    ) -> list[Prompt]:
+        """Prompts for what an earlier search ``found`` on a frame that comes once more, with other ``given`` masks.
+
+        Pixels of those are theirs; a found object that they cover by half or more is none.
+        """
+        kept: list[Found] = []
+        for prompt, label in found:
+            if prompt.mask is not None:
+                mask = np.logical_and.reduce([prompt.mask, *(~other for other in given.values())])
+                if 2 * mask.sum() > prompt.mask.sum():
+                    kept.append((replace(prompt, mask=mask), label))
+        self._follow_found(kept, frame_index)
+        return [prompt for prompt, _ in kept]
+
+    def _follow_found(self, found: Sequence[Found], frame_index: int) -> None:
         self._make_room(len(found))
         for prompt, label in found:
-            self._highest_id = prompt.object_id
+            self._highest_id = max(self._highest_id, prompt.object_id)
             self._absent[prompt.object_id] = 0
             if label is not None:
                 self._labels[prompt.object_id] = label
         self._searching = self._searching and not found
-        self._next_search = frame.index + (RETRY_EVERY if self._searching else self.detect_every)
-        return [prompt for prompt, _ in found]
+        self._next_search = frame_index + (RETRY_EVERY if self._searching else self.detect_every)
 
     def observe(self, tracks: Tracks) -> Tracks:
         """Take note of who is visible. Returns the tracks with the names that the user or the detector gave."""

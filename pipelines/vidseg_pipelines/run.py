@@ -59,16 +59,18 @@ class Loaders:
 def run_video(
     config: RunConfig,
     *,
+    prompts: Sequence[Prompt] = (),
     on_start: Started | None = None,
     loaders: Loaders | None = None,
     on_open: Callable[[Source], None] = lambda source: None,
 ) -> RunSummary:
     """Segment one video into its output folder.
 
-    ``on_start(info, total_frames)`` is called once before the first frame and returns the function that is called
-    with the progress: ``advance(frames, objects)``. ``loaders`` give the models (default: load what ``config`` names);
-    they are asked only when there is something to do. ``on_open(source)`` is called when the input is open;
-    ``source.stop()`` then ends the run early and in order: what was read is segmented and written.
+    ``prompts`` are there besides those of ``config``. ``on_start(info, total_frames)`` is called once before the first
+    frame and returns the function that is called with the progress: ``advance(frames, objects)``. ``loaders`` give the
+    models (default: load what ``config`` names); they are asked only when there is something to do. ``on_open(source)``
+    is called when the input is open; ``source.stop()`` then ends the run early and in order: what was read is segmented
+    and written.
 
     Raises:
         UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set, or
@@ -80,22 +82,22 @@ def run_video(
     _check(config)
     with contextlib.closing(_open(config)) as source:
         on_open(source)
-        prompts = _read_prompts(config, source.info)
+        all_prompts = _read_prompts(config, source.info, prompts)
         classes = _read_classes(config)
         folder = RunFolder.of(config, source.info)
         with folder.claimed(reading=input_files(config), saves=config.saves):
-            manifest = new_manifest(config, source.info)
+            manifest = new_manifest(config, source.info, prompts)
             earlier = folder.earlier_run(manifest, config, live=source.live)
             if earlier is not None and earlier["status"] in FINISHED:
                 folder.remove_snapshot()  # when the kill came right after the end
                 return RunSummary.of(earlier, folder)
             snapshot = None if earlier is None else folder.load_snapshot(earlier)
-            segmenter = _load(config, source, prompts, loaders or Loaders())
+            segmenter = _load(config, source, all_prompts, loaders or Loaders())
             record_models(manifest, config, segmenter, classes)
             if earlier is not None and snapshot is not None:
                 record_resume(manifest, earlier, snapshot.next_frame)
             run = Run(
-                config, source, segmenter, folder, manifest, UnusedPrompts(prompts), earlier is not None, snapshot
+                config, source, segmenter, folder, manifest, UnusedPrompts(all_prompts), earlier is not None, snapshot
             )
             return write_run(run, on_start)
 
@@ -163,10 +165,12 @@ def _read_classes(config: RunConfig) -> ClassSet | None:
     return classes
 
 
-def _read_prompts(config: RunConfig, video: VideoInfo) -> list[Prompt]:
+def _read_prompts(config: RunConfig, video: VideoInfo, given: Sequence[Prompt]) -> list[Prompt]:
     """The prompts of a run; refuses those on frames that cannot come."""
     first, end = config.frame_range
-    prompts = parse_prompts(boxes=config.box, points=config.point, masks=config.mask, video=video, first_frame=first)
+    prompts = parse_prompts(
+        boxes=config.box, points=config.point, masks=config.mask, prompts=given, video=video, first_frame=first
+    )
     for prompt in prompts:
         index = prompt.frame_index
         if index < first or (end is not None and index >= end):

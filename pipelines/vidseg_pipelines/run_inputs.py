@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vidseg.address import parse_address, redact
 from vidseg.config import RunConfig
 from vidseg.errors import InputError
@@ -15,6 +17,7 @@ from vidseg.names import is_part
 from vidseg.outputs.layout import LOCK, OUTPUTS
 from vidseg.prompt_text import mask_file
 from vidseg.registry import weights_used
+from vidseg.types import Prompt
 from vidseg.video.folders import video_of
 from vidseg.weights import weights_identity
 
@@ -59,6 +62,14 @@ def fingerprint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return {"bytes": path.stat().st_size, "sha256_of_samples": _digest(path, _BLOCKS_OF_A_FILE)}
+
+
+def fingerprint_of_prompt(prompt: Prompt) -> str:
+    """Digest of all that a prompt says."""
+    digest = hashlib.sha256(repr((prompt.box, prompt.points, prompt.point_labels, prompt.label)).encode())
+    if prompt.mask is not None:
+        digest.update(repr(prompt.mask.shape).encode() + np.packbits(prompt.mask).tobytes())
+    return digest.hexdigest()
 
 
 def _digest(path: Path, blocks: int | None = None) -> str:

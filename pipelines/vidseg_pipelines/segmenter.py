@@ -17,7 +17,7 @@ from vidseg.prompt_text import fit_prompts
 from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
 from vidseg.types import Detector, Frame, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.object_finder import ObjectFinder
+from vidseg_pipelines.object_finder import Found, ObjectFinder
 from vidseg_pipelines.refiner import Refiner
 
 _FEW = 0.1
@@ -25,10 +25,21 @@ _FEW = 0.1
 
 
 @dataclass
-class _Pending:
+class Step:
+    """A frame on its way: what is known of it before it is computed, and what is found out meanwhile."""
+
     frame: Frame
+    prompts: Sequence[Prompt] = ()
+    """What the user says of it; fits the frame."""
+    found: Sequence[Found] | None = None
+    """New objects that a search has found on it; None: nobody has searched."""
+    search: bool = True
+    """Whether to search if it is time to."""
     features: FrameFeatures | None = None
+    drawn: Sequence[Prompt] = ()
+    """The prompts as masks, where the tracker takes masks."""
     given: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Masks that are taken as they are, disjoint: those of the prompts and of new objects."""
 
 
 class Segmenter:
@@ -51,10 +62,13 @@ class Segmenter:
         max_objects: int = 5,
         detector: Detector | None = None,
         detect_every: int = 0,
+        search: bool | None = None,
         batch: int = 4,
         clock: StageClock | None = None,
     ) -> None:
         """A segmenter for one video; ``batch`` is the most frames that are encoded or refined at a time.
+
+        ``search``: look for objects (default: where there are no prompts, and where the detector was asked for some).
 
         ``names`` are those of objects by id, besides the labels of the prompts.
 
@@ -71,6 +85,7 @@ class Segmenter:
         self._encoder = tracker if isinstance(tracker, SharesEncoder) and tracker.share(sam) else None
         self.batch = batch
         self.clock = clock or StageClock()
+        searches = (not prompts or hasattr(detector, "nothing_found")) if search is None else search
         self.finder = ObjectFinder(
             sam,
             detector=detector,
@@ -78,14 +93,14 @@ class Segmenter:
             detect_every=detect_every,
             named=[p.object_id for p in prompts],
             names={p.object_id: p.label for p in prompts if p.label is not None} | dict(names or {}),
-            search=(not prompts or hasattr(detector, "nothing_found")) and not tracker.finds_objects,
+            search=searches and not tracker.finds_objects,
             zoom=refiner.options.zoom,
             forget=tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None,
         )
         self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)
         for prompt in prompts:
             self._prompts[prompt.frame_index].append(prompt)
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Step] = {}
         self._boxes = self._empty_boxes = 0
 
     @property
@@ -120,15 +135,20 @@ class Segmenter:
         Raises:
             UsageError: a prompt that does not fit its frame or shows nothing.
         """
-        prompts = [fit_prompts(self._prompts.pop(frame.index, ()), frame.hw) for frame in frames]
+        return self.advance(
+            [Step(frame, fit_prompts(self._prompts.pop(frame.index, ()), frame.hw)) for frame in frames]
+        )
+
+    def advance(self, steps: Sequence[Step]) -> list[tuple[Frame, FrameMasks]]:
+        """As :meth:`step`, with the prompts at hand: they fit their frames."""
         tracks: list[Tracks] = []
-        for frame, given in zip(frames, prompts, strict=True):
-            pending = self._pending[frame.index] = _Pending(frame)
-            given = self._complete(pending, given)
+        for step in steps:
+            self._pending[step.frame.index] = step
+            prompts = self._complete(step)
             with self.clock("track"):
-                found = [self.finder.observe(t) for t in self.tracker.step(frame, given)]
+                found = [self.finder.observe(t) for t in self.tracker.step(step.frame, prompts)]
             if self._encoder is not None and self.refiner.uses_sam and any(len(t.ids) for t in found):
-                self._features(pending)  # the tracker has them
+                self._features(step)  # the tracker has them
             tracks += found
         return self._refine(tracks)
 
@@ -148,6 +168,7 @@ class Segmenter:
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
         """Continue after the frames before ``next_frame``."""
+        self._pending.clear()
         for part in (self.finder, self.tracker):
             prefix = "finder." if part is self.finder else "tracker."
             part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
@@ -155,7 +176,20 @@ class Segmenter:
         for index in [i for i in self._prompts if i < next_frame]:
             del self._prompts[index]
 
-    def _features(self, pending: _Pending) -> FrameFeatures:
+    def remove(self, ids: Sequence[int]) -> None:
+        """Let go of objects, which the tracker can (:class:`vidseg.types.RemovesObjects`)."""
+        if ids and isinstance(self.tracker, RemovesObjects):
+            self.tracker.remove(ids)
+            self.finder.forget(ids)
+
+    def draw(self, step: Step, prompts: Sequence[Prompt], shown: Mapping[int, npt.NDArray[np.bool_]]) -> list[Prompt]:
+        """Prompts on a frame as masks; ``shown`` are the masks that the objects have on it without them."""
+        features = self._features(step)
+        with self.clock("decode"):
+            masks = self.refiner.draw(step.frame, features, prompts, shown)
+        return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
+
+    def _features(self, pending: Step) -> FrameFeatures:
         if pending.features is None:
             with self.clock("encode"):
                 if self._encoder is not None:
@@ -164,29 +198,28 @@ class Segmenter:
                     (pending.features,) = self.sam.encode([pending.frame.rgb])
         return pending.features
 
-    def _complete(self, pending: _Pending, prompts: list[Prompt]) -> list[Prompt]:
+    def _complete(self, step: Step) -> list[Prompt]:
         """The prompts on a frame as the tracker gets them: drawn and disjoint, with those of new objects."""
+        prompts = list(step.prompts)
         if self.tracker.wants_masks and any(p.mask is None for p in prompts):
-            prompts = self._draw(pending, prompts)
+            self._features(step)  # once, for both
+            prompts = self.draw(step, prompts, self._shown(step))
+        step.drawn = prompts
         self.finder.follow(p.object_id for p in prompts)
-        given = disjoint_masks({p.object_id: p.mask for p in prompts if p.mask is not None}, pending.frame.index)
+        given = disjoint_masks({p.object_id: p.mask for p in prompts if p.mask is not None}, step.frame.index)
         prompts = [replace(p, mask=given[p.object_id]) if p.mask is not None else p for p in prompts]
-        if self.finder.is_due(pending.frame.index):
+        if step.found is not None:
+            prompts += self.finder.adopt(step.found, step.frame.index, given)
+        elif step.search and self.finder.is_due(step.frame.index):
             if self.finder.detector is None:
-                self._features(pending)  # its time is none of the search
+                self._features(step)  # its time is none of the search
             with self.clock("find"):
-                prompts += self.finder.find(pending.frame, lambda: self._features(pending), given)
-        pending.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
+                step.found = self.finder.find(step.frame, lambda: self._features(step), given)
+            prompts += [prompt for prompt, _ in step.found]
+        step.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
         return prompts
 
-    def _draw(self, pending: _Pending, prompts: Sequence[Prompt]) -> list[Prompt]:
-        features = self._features(pending)
-        shown = self._shown(pending)
-        with self.clock("decode"):
-            masks = self.refiner.draw(pending.frame, features, prompts, shown)
-        return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
-
-    def _shown(self, pending: _Pending) -> dict[int, npt.NDArray[np.bool_]]:
+    def _shown(self, pending: Step) -> dict[int, npt.NDArray[np.bool_]]:
         """Masks that followed objects would have on a frame without its prompts. The tracker stays as it was."""
         if not self.finder.followed or self.tracker.lookahead:
             return {}

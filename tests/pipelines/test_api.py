@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import vidseg
 from media import write_video
 from toys import BoxesEverywhere, KeepMasks, frames, tiny_sam
-from vidseg import segment_frames, segment_video
-from vidseg.errors import UsageError, WeightsError
+from vidseg import read_run, segment_frames, segment_video
+from vidseg.config import RunConfig
+from vidseg.errors import InputError, UsageError, WeightsError
+from vidseg.outputs import JournalSink
 from vidseg.types import Frame, Prompt, Proposal
 from vidseg_pipelines import run as run_module
+from vidseg_pipelines.api import RunSettings
 
 COUNT, HEIGHT, WIDTH = 6, 48, 64
 BOX = (5.0, 5.0, 30.0, 25.0)
@@ -43,10 +50,18 @@ def masks(**settings: Any) -> Any:
         ({"tracker_options": {"mem_every": 3}}, "tracker_options are for a tracker that is named"),
         ({"detector_options": {"size": 3}}, "detector_options are for a detector that is named"),
         ({"tracker": BoxesEverywhere(1), "prompts": [Prompt(0, 1, box=BOX)]}, "leave out the prompts"),
+        ({"prompts": [BOX]}, r"Prompt objects expected, got \(5.0, .*; texts and numbers go into box, point and mask"),
+        ({"prompts": "5,5,30,25"}, "Prompt objects expected, got '5,5,30,25'"),
+        ({"box": (5, 5, 30)}, r"box \(5, 5, 30\): finite numbers \(x1, y1, x2, y2\) expected"),
+        ({"box": "5,5,30"}, r"--box 5,5,30: expected \[ID@\]\[FRAME:\]x1,y1,x2,y2"),
+        ({"box": [BOX, "x"]}, "--box x"),
+        ({"point": (5, "a")}, "point"),
+        ({"point": [(70, 5)]}, "point 70,5 lies outside the frame, which is 64x48"),
+        ({"mask": np.ones((4, 4), np.bool_)}, r"names of files expected, got ndarray"),
         ({"frames": "video.mp4"}, "an iterable of images expected, got str"),
         ({"frames": 5}, "an iterable of images expected, got int"),
         ({"frames": IMAGES[0]}, r"an array \(N, H, W, 3\) expected, got shape \(48, 64, 3\)"),
-        ({"frames": iter(IMAGES), "prompts": [Prompt(0, 1, box=BOX)] * 2}, "object 1 on frame 0 is given twice"),
+        ({"frames": iter(IMAGES), "prompts": [Prompt(0, 1, box=BOX)] * 2}, "object 1 is prompted twice on frame 0"),
         ({"frames": iter(IMAGES), "prompts": [Prompt(0, 1, mask=np.zeros((48, 64), np.bool_))]}, "the mask is empty"),
         ({"prompts": [Prompt(0, 1, box=(70.0, 5.0, 90.0, 25.0))]}, "lies outside the frame, which is 64x48"),
         ({"prompts": [Prompt(3, 1, mask=np.ones((4, 4), np.bool_))]}, "the mask has 4x4 pixels, the frame 64x48"),
@@ -124,3 +139,95 @@ def test_a_configuration_file_is_read_and_keywords_win(tmp_path: Path, monkeypat
         segment_video(video, tmp_path / "other", config=str(config))
     with pytest.raises(UsageError, match="cannot read the configuration"):
         segment_video(video, tmp_path / "other", config=tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"prompts": [Prompt(0, 1, box=BOX), Prompt(2, 2, points=((40.5, 30.0),), point_labels=(1,))]},
+        {"prompts": Prompt(0, 1, box=BOX), "point": "2@2:40.5,30"},
+        {"box": BOX, "point": "2:40.5,30"},
+        {"box": [5, 5, 30, 25], "point": ["2@2:40.5,30"]},
+        {"box": np.array([BOX]), "point": ("2:40.5,30",)},
+        {"box": "5,5,30,25", "point": "2:40.5,30"},
+    ],
+)
+def test_prompts_have_the_same_forms_for_frames_and_for_videos(
+    form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = tiny_sam()
+    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    reference = [Prompt(0, 1, box=BOX), Prompt(2, 2, points=((40.5, 30.0),), point_labels=(1,))]
+    expected = [m.rles for m in masks(model=sam, prompts=reference)]
+    assert len(expected[-1]) == 2
+    assert [m.rles for m in masks(model=sam, **form)] == expected
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    segment_video(str(tmp_path / "*.png"), tmp_path / "out", refine="none", save="none", **form)
+    assert [m.rles for m in read_run(tmp_path / "out")] == expected
+
+
+def test_a_mask_file_is_a_prompt_for_frames_too(tmp_path: Path) -> None:
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[5:20, 5:20], labels[30:40, 30:60] = 1, 2
+    Image.fromarray(labels).save(tmp_path / "first.png")
+    assert [m.ids for m in masks(mask=tmp_path / "first.png", box=BOX)] == [(1, 2, 3)] * COUNT
+    with pytest.raises(UsageError, match="the mask has 64x48 pixels, the frame 30x20"):
+        list(masks(mask=str(tmp_path / "first.png"), frames=iter([np.zeros((20, 30, 3), np.uint8)])))
+
+
+def test_prompts_that_no_file_holds_decide_whether_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    video, first, other = write_video(tmp_path / "clip.mp4", IMAGES), *(np.eye(HEIGHT, WIDTH, k) == 1 for k in (0, 3))
+    settings: dict[str, Any] = {"refine": "none", "save": "none"}
+    segment_video(video, tmp_path / "out", prompts=[Prompt(0, 1, mask=first)], **settings)
+    before = (tmp_path / "out" / "masks.jsonl").read_bytes()
+    assert segment_video(video, tmp_path / "out", prompts=[Prompt(0, 1, mask=first)], resume=True, **settings).frames
+    with pytest.raises(UsageError, match=r"made differently \(prompts\.object 1 on frame 0"):
+        segment_video(video, tmp_path / "out", prompts=[Prompt(0, 1, mask=other)], resume=True, **settings)
+    assert (tmp_path / "out" / "masks.jsonl").read_bytes() == before
+
+
+def test_settings_of_a_video_are_those_of_a_run_and_have_types() -> None:
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"input", "output"}
+    assert RunSettings.__annotations__.keys() == fields | {"detector"}
+
+
+def test_frames_and_videos_take_the_same_settings() -> None:
+    settings = {"save", "classes", "config", "frames", "json_log", "label", "boxes", "text", "detect_with", "drop"}
+    settings |= {
+        "snapshot_every",
+        "resume",
+        "overwrite",
+        "read_timeout",
+        "reconnect",
+        "reader",
+        "stream",
+        "deinterlace",
+    }
+    settings |= {"max_pixels", "detector_option", "tracker_option"}  # of files and of the command line
+    assert inspect.signature(segment_frames).parameters.keys() == (RunSettings.__annotations__.keys() - settings) | {
+        *("frames", "prompts", "fps", "bgr"),
+    }
+
+
+def test_a_run_is_read_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = JournalSink(tmp_path / "masks.jsonl")
+    for frame, found in zip(frames(2, HEIGHT, WIDTH), masks(frames=IMAGES[:2], box=BOX), strict=True):
+        sink.write(frame, found)
+    with (tmp_path / "masks.jsonl").open("ab") as file:
+        file.write(b'{"frame":2,"pt')
+    assert [m.frame_index for m in read_run(tmp_path)] == [0, 1]
+    with pytest.raises(InputError, match=r"no masks\.jsonl in it; name the output folder of a run"):
+        read_run(tmp_path / "none")
+
+
+def test_the_front_door_lists_what_is_behind_it() -> None:
+    assert {"Session", "segment_frames", "segment_video", "read_run", "load_sam", "open_source"} <= set(dir(vidseg))
+    assert set(vidseg.__all__) <= set(dir(vidseg))
+    for name in vidseg.__all__:
+        getattr(vidseg, name)

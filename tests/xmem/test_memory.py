@@ -20,6 +20,7 @@ from vidseg_trackers.xmem.memory_reading import (
 )
 from vidseg_trackers.xmem.official_memory import OfficialMemory
 from vidseg_trackers.xmem.options import XMemOptions
+from vidseg_trackers.xmem.rows import Rows
 
 HW, C = 12, 6
 SMALL = XMemOptions(top_k=8, max_mid_term_frames=5, min_mid_term_frames=2, num_prototypes=10, max_long_term_elements=45)
@@ -243,3 +244,17 @@ def test_objects_can_be_removed_outside_of_inference() -> None:
     memory.remove([1])
     memory.add(key, shrinkage, selection, {2: key}, [])
     assert memory.sizes == (2 * HW, 0)
+
+
+def test_shared_rows_stay_as_they_were_whatever_comes_later() -> None:
+    rows = Rows()
+    rows.append(torch.arange(6.0).reshape(3, 2), room=8)
+    taken = [(rows.share(), rows.all.clone())]
+    rows.append(torch.ones(2, 2), room=8)
+    taken.append((rows.share(), rows.all.clone()))
+    rows.set(rows.all + 5)
+    taken.append((rows.share(), rows.all.clone()))
+    rows.keep(torch.tensor([1, 3, 5]), torch.full((1, 2), 9.0))
+    rows.append(torch.zeros(4, 2), room=8)
+    assert all(torch.equal(shared, then) for shared, then in taken)
+    assert rows.all[:3].tolist() == [[7.0, 8.0], [6.0, 6.0], [9.0, 9.0]]

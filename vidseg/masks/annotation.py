@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vidseg.errors import InputError
+from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks.files import FORMATS, MaskFile, read_mask_values
 from vidseg.masks.palette import davis_palette
 from vidseg.types import VideoInfo
@@ -26,12 +27,12 @@ _EXIF_ORIENTATION = 0x0112
 _SAME_SHAPE = 0.01
 
 
-def read_annotation(path: str | Path, video: VideoInfo) -> dict[int, npt.NDArray[np.bool_]]:
+def read_annotation(path: str | Path, video: VideoInfo | None = None) -> dict[int, npt.NDArray[np.bool_]]:
     """Objects of a mask file.
 
     Args:
         path: a palette image, a label image of 8 or 16 bits (grey, or colours), or a black and white one.
-        video: whose frames it belongs to; says how they were turned.
+        video: whose frames it belongs to; says how they were turned. None: not known yet, any size will do.
 
     Returns:
         Object id to bool mask (H, W), ids ascending; every mask has at least one pixel.
@@ -41,7 +42,7 @@ def read_annotation(path: str | Path, video: VideoInfo) -> dict[int, npt.NDArray
     """
     path = Path(path)
     mode = _check_size(path, video)
-    file = read_mask_values(path, pixel_limit=video.width * video.height)
+    file = read_mask_values(path, pixel_limit=PIXEL_LIMIT if video is None else video.width * video.height)
     if file.kind == "empty":
         raise InputError(f"{path}: the mask is empty (all pixels are background)")
     if file.kind == "soft":
@@ -65,7 +66,7 @@ def _ids(file: MaskFile, mode: str, values: list[int]) -> dict[int, int]:
     return {value: 1 if brightness else value}
 
 
-def _check_size(path: Path, video: VideoInfo) -> str:
+def _check_size(path: Path, video: VideoInfo | None) -> str:
     """The mode of the pixels in Pillow's words, when the size is that of the frames.
 
     Raises:
@@ -81,7 +82,7 @@ def _check_size(path: Path, video: VideoInfo) -> str:
         raise InputError(f"{path}: not an image that can be read; {_HINT}") from error
     if turned and image.format != "TIFF":  # the header of a TIFF tells the upright size
         width, height = height, width
-    if (width, height) == (video.width, video.height):
+    if video is None or (width, height) == (video.width, video.height):
         return mode
     sizes = f"{path}: the mask is {width}x{height}, the frame is {video.width}x{video.height}"
     if (height, width) == (video.width, video.height):

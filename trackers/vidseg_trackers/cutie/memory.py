@@ -238,8 +238,9 @@ class Memory:
         layout = {}
         for number, bucket in self.buckets.items():
             layout[number] = {"ids": bucket.ids, "long": bucket.long, "permanent": bucket.permanent}
-            state |= {f"table.{number}.{name}": column.clone() for name, column in bucket.table.items()}
-            state |= {f"value.{number}.{i}": value.clone() for i, value in bucket.values.items()}
+            counts = {name: bucket.table[name].clone() for name in ("use", "life")}  # the others never change in place
+            state |= {f"table.{number}.{name}": column for name, column in (bucket.table | counts).items()}
+            state |= {f"value.{number}.{i}": value for i, value in bucket.values.items()}
         return state | {"layout": json.dumps(layout), "next_bucket": self._next_bucket}
 
     def load_state_dict(self, state: State, device: torch.device) -> None:

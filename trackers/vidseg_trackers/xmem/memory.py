@@ -219,9 +219,9 @@ class Memory:
 
     def state_dict(self) -> State:
         """All of it as tensors and scalars, independent of what happens later."""
-        state: State = {f"table.{name}": column.clone() for name, column in self.table.items()}
-        state |= {f"work.{name}": column.clone() for name, column in self.work.items()}
-        state |= {f"value.{i}": value.clone() for i, value in self.values.items()}
+        state: State = {f"table.{name}": rows.share() for name, rows in self._table.items()}
+        state |= {f"work.{name}": rows.share() for name, rows in self._work.items()}
+        state |= {f"value.{i}": rows.share() for i, rows in self._values.items()}
         state |= {f"reference.{i}": t for i, t in self.reference.items()}
         return state | {"now": self.now}
 

@@ -20,6 +20,7 @@ class Rows:
         """No rows, or those given."""
         self._room = rows
         self._count = 0 if rows is None else len(rows)
+        self._shared = False
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -31,6 +32,11 @@ class Rows:
         assert self._room is not None
         return self._room[: self._count]
 
+    def share(self) -> Shaped[Tensor, "n ..."]:
+        """The rows as they are now, whatever changes later. Nothing is copied before something does."""
+        self._shared = True
+        return self.all
+
     @torch.inference_mode()
     def append(self, rows: Shaped[Tensor, "m ..."], room: int) -> None:
         """Add rows; where they do not fit in, take room for ``room`` rows, or more if it must be."""
@@ -40,13 +46,15 @@ class Rows:
             larger = rows.new_empty(max(room, least), *rows.shape[1:])
             if self._room is not None:
                 larger[: self._count] = self.all
-            self._room = larger
+            self._room, self._shared = larger, False
         self._room[self._count : count] = rows
         self._count = count
 
     @torch.inference_mode()
     def set(self, rows: Shaped[Tensor, "n ..."]) -> None:
         """Other values in all rows."""
+        if self._shared and self._room is not None:
+            self._room, self._shared = torch.empty_like(self._room), False
         self.all.copy_(rows)
 
     @torch.inference_mode()
@@ -57,11 +65,12 @@ class Rows:
         """
         count, room = self._count, self._room
         assert room is not None
+        target = torch.empty_like(room) if self._shared else room
         for low in range(0, len(index), _STEP):
             part = index[low : low + _STEP]
             rows = room[part.clamp(max=count - 1)]
             if new is not None:
                 added = part >= count
                 rows[added] = new[part[added] - count]
-            room[low : low + len(part)] = rows
-        self._count = len(index)
+            target[low : low + len(part)] = rows
+        self._room, self._count, self._shared = target, len(index), False

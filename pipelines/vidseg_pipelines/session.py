@@ -1,0 +1,343 @@
+"""A session: frames come one by one, and objects are added, corrected and removed while they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vidseg.errors import UsageError
+from vidseg.masks.frame_masks import FrameMasks
+from vidseg.prompt_text import fit_prompts
+from vidseg.sam.model import SegmentAnything
+from vidseg.sam.zoom import Zoom
+from vidseg.types import Detector, Prompt, State, Tracker, VideoInfo
+from vidseg_pipelines.build import check_count, load_models
+from vidseg_pipelines.frame_intake import FrameIntake, FrameLike
+from vidseg_pipelines.interactive import InteractiveSegmenter, Shown
+from vidseg_pipelines.prompt_forms import BoxLike, MaskLike, PointsLike, make_prompt
+from vidseg_pipelines.refiner import Mode
+from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.session_state import join_state, split_state
+
+
+class Session:
+    """Segments frames one by one, without files and threads; objects come and go in between.
+
+    What is added, corrected or removed acts on the frame just seen, as if it had been known when that frame came: the
+    masks are those that :func:`vidseg.segment_frames` gives for the same prompts. Arguments are checked at the call,
+    and after an error the session is as it was before. A session is used by one thread at a time.
+
+    ::
+
+        with vidseg.Session() as session:
+            session.step(frame)                            # FrameMasks of this frame
+            dog = session.add(box=(100, 80, 400, 360))     # an id; session.masks shows the object at once
+            session.correct(dog, points=[(250, 300)], labels=[0])
+            masks = session.step(next_frame)
+    """
+
+    def __init__(
+        self,
+        *,
+        tracker: str | Tracker = "xmem",
+        model: str | Path | SegmentAnything = "compact",
+        refine: Mode = "auto",
+        zoom: Zoom = "auto",
+        max_objects: int | None = None,
+        detector: str | Detector | None = None,
+        detect_every: int = 0,
+        fps: Fraction | float = 24,
+        bgr: bool = False,
+        device: str = "auto",
+        dtype: str = "auto",
+        tracker_options: Mapping[str, object] | None = None,
+        detector_options: Mapping[str, object] | None = None,
+        offline: bool = False,
+    ) -> None:
+        """Load the models.
+
+        Args:
+            tracker: name of a registered tracker, or an instance that nobody else uses.
+            model: name or file of HQ-SAM weights, or an instance.
+            refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
+            max_objects: search for objects, and follow at most so many; None: only what is added is followed.
+            detector: what finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks.
+            detect_every: search again every so many frames; 0: only until something is found.
+            fps: rate that gives arrays and images their times.
+            bgr: arrays are BGR, as OpenCV's cameras give them.
+            device, dtype: where and how precisely named models run.
+            tracker_options, detector_options: settings of a named tracker or detector.
+            offline: never use the network: missing weights are an error.
+
+        Raises:
+            UsageError: wrong values; a tracker that holds frames back. WeightsError: weights are missing or wrong.
+        """
+        check_count("detect_every", detect_every, 0)
+        if max_objects is not None:
+            check_count("max_objects", max_objects, 1)
+        elif detector is not None or detect_every:
+            what = "detector" if detector is not None else "detect_every"
+            raise UsageError(f"{what} is for a session that searches: give max_objects too")
+        self._fps, self._bgr = fps, bgr
+        self._intake = FrameIntake(fps=fps, bgr=bgr)  # refuses a wrong rate before anything is loaded
+        self._models = load_models(
+            tracker=tracker,
+            model=model,
+            refine=refine,
+            zoom=zoom,
+            detector=detector,
+            device=device,
+            dtype=dtype,
+            tracker_options=tracker_options,
+            detector_options=detector_options,
+            offline=offline,
+        )
+        self.tracker = tracker if isinstance(tracker, str) else type(tracker).__name__
+        """Name of the tracker."""
+        if self._models.tracker.lookahead:
+            raise UsageError(
+                f"tracker {self.tracker} holds frames back, and a session gives the masks of a frame at once: use"
+                " segment_frames, or other settings of the tracker"
+            )
+        if max_objects is not None and self._models.tracker.finds_objects:
+            raise UsageError(f"tracker {self.tracker} finds the objects by itself: leave out max_objects")
+        self._max_objects, self._detect_every = max_objects, detect_every
+        self._closed = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects and frames; the next frame may have another size. Ids begin at 1 again."""
+        self._check_open()
+        self._intake = FrameIntake(fps=self._fps, bgr=self._bgr)
+        self._engine = InteractiveSegmenter(
+            Segmenter(
+                self._models.tracker,
+                self._models.sam,
+                self._models.refiner,
+                max_objects=self._max_objects or 1,
+                detector=self._models.detector,
+                detect_every=self._detect_every,
+                search=self._max_objects is not None,
+                batch=1,
+            )
+        )
+
+    def step(self, frame: FrameLike) -> FrameMasks:
+        """The masks of the next frame.
+
+        Args:
+            frame: a uint8 RGB array (H, W, 3) (BGR in a session that says so), a PIL image, or a
+                :class:`vidseg.Frame`, whose index is greater than that of the last one.
+
+        Raises:
+            UsageError: no frame, or one of another size than the first; an index that does not grow.
+        """
+        self._check_open()
+        checked = self._intake.check(frame)
+        if self._intake.size is None:
+            self._engine.segmenter.start(self._video(checked.hw))
+        masks = self._engine.step(checked)
+        self._intake.accept(checked)
+        return masks
+
+    @property
+    def masks(self) -> FrameMasks:
+        """The masks of the frame just seen, with everything that was added, corrected and removed since.
+
+        Raises:
+            UsageError: no frame yet.
+        """
+        return self._seen().masks
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """Ids of the objects that are followed, visible or not."""
+        if self._models.tracker.finds_objects:
+            return () if self._engine.shown is None else self._engine.shown.masks.ids
+        return tuple(sorted(self._engine.followed))
+
+    def add(
+        self,
+        *,
+        box: BoxLike | None = None,
+        points: PointsLike = (),
+        labels: Sequence[int] | int | None = None,
+        mask: MaskLike | None = None,
+        label: str | None = None,
+    ) -> int:
+        """A new object, from a box, clicks or both, or a mask, on the frame just seen.
+
+        Args:
+            box: x1, y1, x2, y2 in pixels, right and bottom exclusive.
+            points: one click (x, y) or several.
+            labels: 1 for every click on the object, 0 on background; default: all 1.
+            mask: an array (H, W) of bool, or of 0 and one other value.
+            label: name of the object, which the results carry.
+
+        Returns:
+            Its id, which no other object gets.
+
+        Raises:
+            UsageError: no frame yet; a tracker that takes no prompts; a prompt that is none, lies outside of the frame,
+                shows nothing, or is the mask of another object.
+        """
+        seen = self._promptable()
+        prompt = self._prompt(seen, self._engine.next_id, box, points, labels, mask, label)
+        self._engine.prompt(seen, prompt)
+        return prompt.object_id
+
+    def correct(
+        self,
+        object_id: int,
+        *,
+        box: BoxLike | None = None,
+        points: PointsLike = (),
+        labels: Sequence[int] | int | None = None,
+        mask: MaskLike | None = None,
+    ) -> None:
+        """Correct an object on the frame just seen, and from there on. Arguments as in :meth:`add`.
+
+        Clicks change the mask that is shown; a box, or a mask, replaces it.
+
+        Raises:
+            UsageError: as :meth:`add`; no such object.
+        """
+        seen = self._promptable()
+        self._check_id(object_id)
+        self._engine.prompt(seen, self._prompt(seen, object_id, box, points, labels, mask))
+
+    def remove(self, object_id: int) -> None:
+        """Forget an object, from the frame just seen on. Its id is never used again.
+
+        Raises:
+            UsageError: no frame yet; no such object; a tracker that cannot let go of objects.
+        """
+        seen = self._promptable()
+        self._check_id(object_id)
+        self._engine.remove(seen, object_id)
+
+    def preview(
+        self,
+        object_id: int | None = None,
+        *,
+        box: BoxLike | None = None,
+        points: PointsLike = (),
+        labels: Sequence[int] | int | None = None,
+        mask: MaskLike | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        """The mask (H, W) that :meth:`add`, or with an id :meth:`correct`, would show. Nothing changes.
+
+        Raises:
+            UsageError: what they would refuse.
+        """
+        seen = self._promptable()
+        if object_id is not None:
+            self._check_id(object_id)
+        prompt = self._prompt(seen, object_id or self._engine.next_id, box, points, labels, mask)
+        return self._engine.preview(seen, prompt)
+
+    def state_dict(self) -> State:
+        """All that later frames depend on: a session of the same settings that loads it goes on from here.
+
+        Raises:
+            UsageError: no frame yet.
+        """
+        self._seen()
+        return join_state(self._engine.state(), self._intake, self._engine.names, self.tracker)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the frame at which ``state`` was taken. There is no frame to prompt on before the next step.
+
+        Raises:
+            UsageError: no state of a session, or one of another version, another tracker or other settings; the session
+                then is as it was.
+        """
+        self._check_open()
+        saved = split_state(state, self.tracker)
+        engine, old = self._engine, None if self._intake.size is None else self._engine.state()
+        shown, next_index, size, names = engine.shown, engine.next_index, self._intake.size, dict(engine.names)
+        try:
+            engine.load(saved.segmenter, self._video(saved.size), saved.next_index, saved.names)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            if old is None or size is None:
+                self.reset()
+            else:
+                engine.load(old, self._video(size), next_index, names)
+                engine.shown = shown
+            raise UsageError("the state is damaged, or of a session with other settings") from error
+        self._intake.next_index, self._intake.size = saved.next_index, saved.size
+
+    def close(self) -> None:
+        """Let go of everything. Any further call is an error."""
+        self._closed = True
+        del self._engine, self._models
+
+    def __enter__(self) -> Self:
+        """The session itself."""
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """One line."""
+        if self._closed:
+            return f"Session({self.tracker}, closed)"
+        return f"Session({self.tracker}, {self._intake.next_index} frames, objects {list(self.objects)})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the session is closed; make another one")
+
+    def _video(self, size: tuple[int, int]) -> VideoInfo:
+        return VideoInfo(size[1], size[0], self._intake.fps)
+
+    def _seen(self) -> Shown:
+        self._check_open()
+        if self._engine.shown is None:
+            raise UsageError("there is no frame yet: call step(frame) first")
+        return self._engine.shown
+
+    def _promptable(self) -> Shown:
+        seen = self._seen()
+        if self._models.tracker.finds_objects:
+            raise UsageError(f"tracker {self.tracker} finds the objects by itself: none can be given or taken away")
+        return seen
+
+    def _check_id(self, object_id: int) -> None:
+        check_count("object id", object_id, 1)
+        if object_id not in self.objects:
+            there = ", ".join(map(str, self.objects)) or "none"
+            gone = object_id < self._engine.next_id
+            what = "is not followed any more" if gone else "does not exist"
+            raise UsageError(f"object {object_id} {what}; there are: {there}")
+
+    def _prompt(
+        self,
+        seen: Shown,
+        object_id: int,
+        box: BoxLike | None,
+        points: PointsLike,
+        labels: Sequence[int] | int | None,
+        mask: MaskLike | None,
+        label: str | None = None,
+    ) -> Prompt:
+        """A prompt on the frame just seen, which it fits."""
+        frame = seen.step.frame
+        prompt = make_prompt(frame.index, object_id, box=box, points=points, labels=labels, mask=mask, label=label)
+        (prompt,) = fit_prompts([prompt], frame.hw)
+        if prompt.mask is not None:
+            for other, shown in seen.by_id.items():
+                if other != object_id and np.array_equal(shown, prompt.mask):
+                    raise UsageError(f"object {other} has this very mask already: two objects cannot share it")
+        return prompt
