@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
@@ -12,15 +13,15 @@ import numpy.typing as npt
 
 from vidseg.errors import OutputError, UsageError
 from vidseg.masks.boxes import mask_box
-from vidseg.masks.rle import decode_window, encode_window
-from vidseg.types import Frame, Gap, Rle, ShapeRepr
+from vidseg.masks.rle import area, decode_window, encode_window
+from vidseg.types import Frame, Gap, Rle
 
 LabelMap: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 Place: TypeAlias = tuple[slice, slice]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class FrameMasks(ShapeRepr):
+class FrameMasks:
     """The result for one frame: the N objects that are visible on it, with disjoint masks.
 
     The pipeline makes it of a label map (:meth:`from_label_map`), of which it keeps both forms; who has run-lengths,
@@ -47,7 +48,9 @@ class FrameMasks(ShapeRepr):
         """Check that all fields speak of the same N objects."""
         n = len(self.ids)
         if self.boxes.shape != (n, 4) or self.scores.shape != (n,) or len(self.labels) != n or len(self.rles) != n:
-            raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {self!r}")
+            found = f"boxes {self.boxes.shape}, scores {self.scores.shape}"
+            found += f", {len(self.labels)} labels, {len(self.rles)} rles"
+            raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {n} ids, {found}")
         if self.hw is None and self.rles:
             object.__setattr__(self, "hw", (self.rles[0].height, self.rles[0].width))
 
@@ -135,6 +138,68 @@ class FrameMasks(ShapeRepr):
     def with_hw(self, hw: tuple[int, int]) -> FrameMasks:
         """The same on a frame of ``hw``, for frames without objects that do not know their size."""
         return self if self.hw == hw else replace(self, hw=hw)
+
+    def draw(self, frame: Frame | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A copy of the frame, uint8 RGB (H, W, 3), with coloured masks, their edges, ids, names and scores.
+
+        Raises:
+            UsageError: a frame of another size.
+        """
+        from vidseg.outputs.overlay import draw_masks
+
+        rgb = frame.rgb if isinstance(frame, Frame) else frame
+        if self.hw is not None and rgb.shape[:2] != self.hw:
+            (h, w), (height, width) = rgb.shape[:2], self.hw
+            raise UsageError(f"draw: the frame is {w}x{h}, the masks are {width}x{height}")
+        picture: npt.NDArray[np.uint8] = draw_masks(rgb, self) if self.ids else rgb.copy()
+        return picture
+
+    def to_coco(self) -> list[dict[str, Any]]:
+        """The objects as COCO annotations: id, bbox (XYWH), area, RLE, score, name; they name no image and no category.
+
+        ``image_id`` is the index of the frame; ``category_name`` is the label, None without one.
+        """
+        boxes = self.boxes.astype(float)
+        boxes[:, 2:] -= boxes[:, :2]
+        return [
+            {
+                "id": object_id,
+                "image_id": self.frame_index,
+                "category_name": label,
+                "segmentation": rle.to_coco(),
+                "bbox": box,
+                "area": area(rle),
+                "iscrowd": 0,
+                "score": score,
+            }
+            for object_id, label, rle, box, score in zip(
+                self.ids, self.labels, self.rles, boxes.tolist(), self.scores.tolist(), strict=True
+            )
+        ]
+
+    def to_supervision(self) -> Any:
+        """As ``supervision.Detections``: masks, boxes, scores, ids as ``tracker_id``, labels as ``class_name``.
+
+        Raises:
+            UsageError: the package supervision is not installed.
+        """
+        try:
+            supervision = importlib.import_module("supervision")
+        except ImportError as error:
+            raise UsageError("to_supervision needs another package: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            mask=self.masks if self.ids else None,
+            confidence=self.scores.copy(),
+            tracker_id=np.array(self.ids, np.int64),
+            data={"class_name": np.array([label or "" for label in self.labels], np.str_)},
+        )
+
+    def __repr__(self) -> str:
+        """One line: the frame and its objects."""
+        objects = ", ".join(f"{i} {label}" if label else str(i) for i, label in zip(self.ids, self.labels, strict=True))
+        size = "" if self.hw is None else f", {self.hw[1]}x{self.hw[0]}"
+        return f"FrameMasks(frame {self.frame_index}, {self.time_s:.3f} s{size}, objects: {objects or 'none'})"
 
     @property
     def stem(self) -> str:
