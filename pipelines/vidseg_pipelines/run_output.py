@@ -214,7 +214,10 @@ class _RunOutputs:
         with run.segmenter.clock("export"):
             names = [name for name in run.config.saves if name in WRITERS and name != "davis"]
             if names:
-                recording = replace(open_recording(run.folder.journal), pictures=self.pictures.pictures)
+                warnings = bounded([*run.segmenter.doubts, *run.losses, *self.losses, *run.unused.warnings()])
+                recording = replace(
+                    open_recording(run.folder.journal), pictures=self.pictures.pictures, warnings=warnings
+                )
                 self.losses += export(recording, run.folder.path, names)
 
 

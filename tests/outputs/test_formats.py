@@ -168,7 +168,7 @@ def test_the_timeline_of_the_report_goes_by_frames(tmp_path):
             sink.write(frame(index), replace(one_object(0, 2 if index == 19 else 1), frame_index=index))
         sink.close()
         page = exported("report", tmp_path / f"{name}.jsonl", tmp_path).read_text()
-        assert 'viewBox="0 0 10 26"' in page
+        assert 'viewBox="0 0 10 38"' in page
         assert '<rect x="9" y=' in page  # object 2, on the last frame
 
 
@@ -184,21 +184,38 @@ def test_labelme(run):
 
 
 def test_report_is_self_contained(run):
-    thumbnails = ThumbnailSink(limit=4)
+    thumbnails = ThumbnailSink(spread=4, worst=2)
     for index in range(50):
         thumbnails.write(frame(index), result(index % COUNT))
-    assert 2 <= len(thumbnails.pictures) <= 4
-    assert all(jpeg.startswith(b"\xff\xd8") for jpeg in thumbnails.pictures.values())
-    assert min(thumbnails.pictures) == 0
+    spread = [index for index, picture in thumbnails.pictures.items() if not picture.why]
+    worst = {index: picture.why for index, picture in thumbnails.pictures.items() if picture.why}
+    assert 1 <= len(spread) <= 4 and len(worst) == 2
+    assert all(picture.jpeg.startswith(b"\xff\xd8") for picture in thumbnails.pictures.values())
     assert max(thumbnails.pictures) >= 30  # spread over the whole video
-    recording = replace(open_recording(run / "masks.jsonl"), video="a<b>", pictures=thumbnails.pictures)
+    assert all("object" in why for why in worst.values())
+    assert abs(max(worst) - min(worst)) >= 10
+    config = {"input": "my clip.mp4", "box": ["1@0,0,9,9"], "model": "compact", "tracker": "cutie", "detect_every": 5}
+    recording = replace(
+        open_recording(run / "masks.jsonl"),
+        video="a<b>",
+        pictures=thumbnails.pictures,
+        manifest={"config": config},
+        warnings=["two <frames> are damaged"],
+    )
     assert export(recording, run, ["report"]) == []
     page = (run / "report.html").read_text()
     assert "<title>a&lt;b&gt;</title>" in page
     assert page.count("<img") == len(thumbnails.pictures)
     assert page.count("<svg") == 2
     assert "http" not in page
-    assert "<td>dog" in page
+    assert "1 dog" in page
+    command = "vidseg run &#x27;my clip.mp4&#x27; --tracker cutie --box 1@0,0,9,9 --detect-every 5"
+    assert command in page
+    assert "two &lt;frames&gt; are damaged" in page
+    assert "overlay.mp4" not in page
+    assert len(page.encode()) < 3_000_000
+    (run / "overlay.mp4").touch()
+    assert 'href="overlay.mp4"' in exported("report", run / "masks.jsonl", run).read_text()
 
 
 def test_overlay_draws_inside_masks_and_keeps_the_rest():

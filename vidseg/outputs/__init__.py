@@ -6,7 +6,7 @@ Sinks (``write(frame, masks)``, ``close()``), fed while the video runs:
 * ``DavisSink(folder)``: one palette PNG per frame.
 * ``OverlaySink(path, info)``: the video with masks drawn on it.
 * ``frame_sinks`` and ``video_sinks``: all that the formats need of the frames: pictures, cut-outs, the overlay.
-* ``ThumbnailSink(limit=6)``: a few small pictures for the report, in ``.pictures``.
+* ``ThumbnailSink()``: small pictures for the report, in ``.pictures``.
 
 Made from the journal, now or later:
 
@@ -24,7 +24,7 @@ from vidseg.outputs.formats import FROM_FRAMES, WRITERS, export, frame_sinks, vi
 from vidseg.outputs.journal import JournalSink, read_journal, truncate_journal
 from vidseg.outputs.overlay import OverlaySink, draw_masks
 from vidseg.outputs.recording import Recording, open_recording
-from vidseg.outputs.report import ThumbnailSink
+from vidseg.outputs.thumbnails import ThumbnailSink
 
 __all__ = [
     "FROM_FRAMES",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -17,6 +17,7 @@ from vidseg.masks.rle import area
 from vidseg.names import printable, safe_name
 from vidseg.outputs.journal import read_journal
 from vidseg.outputs.layout import MANIFEST
+from vidseg.outputs.thumbnails import Picture
 
 _IMAGES = "images"  # codec of a folder of stills
 
@@ -45,8 +46,12 @@ class Recording:
     """The folder that the frames are files of, where they are."""
     video_id: int = 1
     """Number of the video in files that may be merged with those of other videos."""
-    pictures: Mapping[int, bytes] = field(default_factory=dict)
-    """Small JPEGs of some frames, by index, for the report."""
+    pictures: Mapping[int, Picture] = field(default_factory=dict)
+    """Pictures of some frames, by index, for the report."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    """What ``run.json`` says."""
+    warnings: Sequence[str] = ()
+    """What went wrong in the run."""
 
     def read(self) -> Iterator[FrameMasks]:
         """All frames in order, with the objects of ``labels`` that have a pixel; an object has one name throughout.
@@ -144,6 +149,8 @@ def open_recording(
         _rate_of(video),
         _folder_of(manifest) if stills else None,
         video_id,
+        manifest=manifest,
+        warnings=[str(text) for text in manifest.get("warnings", ())],
     )
 
 
