@@ -55,6 +55,14 @@ def test_hints_name_the_jump_first_and_keep_apart() -> None:
     assert [h.frame for h in hints(facts, drawn=[40], seen=[70], name=str)] == []
 
 
+def test_a_mask_that_drifts_slowly_is_doubted() -> None:
+    facts = {n: {1: (round(1000 * 1.06**n), 0.97)} for n in range(40)}
+    found = hints(facts, drawn=[0], seen=[], name=lambda i: "bunny")
+    assert found
+    assert found[0].why == "bunny grows by 101% from 12 frames before"
+    assert hints({n: {1: (1000 + 5 * n, 0.97)} for n in range(40)}, drawn=[0], seen=[], name=str) == []
+
+
 def test_a_document_comes_back_as_it_was() -> None:
     document = Document()
     first = document.new()

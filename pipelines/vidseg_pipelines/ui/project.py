@@ -211,8 +211,9 @@ class Project:
         facts = self.results.facts
         found: dict[int, dict[int, int]] = {}
         for frame in frames:
-            now, before, drawn = facts.get(frame), facts.get(frame - 1, {}), self.document.keys.get(frame, {})
-            found[frame] = {i: trust.mark(before.get(i), now[i], drawn=i in drawn) for i in now} if now else {}
+            now, before, earlier = (facts.get(frame, {}), facts.get(frame - 1, {}), trust.usual(facts, frame))
+            drawn = self.document.keys.get(frame, {})
+            found[frame] = {i: trust.mark(before.get(i), now[i], earlier.get(i), drawn=i in drawn) for i in now}
         return found
 
     def hints(self, seen: Iterable[int]) -> list[trust.Hint]:

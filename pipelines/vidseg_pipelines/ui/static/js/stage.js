@@ -10,6 +10,7 @@ const overlay = document.createElement("canvas");
 const view = { scale: 1, x: 0, y: 0, fitted: true };
 
 const NOTHING = [];
+let version = 0; // of the masks, for who watches the page
 let labels = null; // ids of the pixels of the frame that is shown
 let painted = ""; // what the overlay shows
 let shown = { picture: null, frame: -1, objects: [] };
@@ -106,7 +107,10 @@ function repaint(objects) {
   const line = Math.max(1, Math.round(1.6 / view.scale));
   const now = JSON.stringify([state.clip.key, state.frame, state.look, state.selected, [...state.hidden], line, state.objects.map((o) => o.color)]);
   if (now === painted && objects === shown.objects) return;
-  if (objects !== shown.objects || !labels || labels.length !== width * height) labels = labelMap(objects, width, height);
+  if (objects !== shown.objects || !labels || labels.length !== width * height) {
+    labels = labelMap(objects, width, height);
+    canvas.dataset.version = ++version;
+  }
   shown.objects = objects;
   shown.frame = state.frame;
   painted = now;
