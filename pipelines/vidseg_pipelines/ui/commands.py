@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from vidseg.errors import UsageError
-from vidseg_pipelines.ui.desk import Desk, Window
+from vidseg_pipelines.ui.desk import Desk
 from vidseg_pipelines.ui.exports import export
 from vidseg_pipelines.ui.project import Finish, Project
+from vidseg_pipelines.ui.windows import Window
 
 Message = Mapping[str, Any]
 _PAUSE_S = 0.15
@@ -46,7 +47,7 @@ async def _look(desk: Desk, window: Window, message: Message) -> None:
     """The window stays on a frame."""
     opened = desk.of(window)
     if opened.holder is window:
-        await desk.prepare(opened, int(message["frame"]))
+        desk.later(desk.prepare(opened, int(message["frame"])))
 
 
 async def _hints(desk: Desk, window: Window, message: Message) -> None:

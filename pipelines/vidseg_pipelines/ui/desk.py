@@ -7,10 +7,8 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, TypeVar
-
-from starlette.websockets import WebSocket
 
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, VidsegError
@@ -20,42 +18,14 @@ from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.pictures import Pictures
 from vidseg_pipelines.ui.project import Project
 from vidseg_pipelines.ui.propagation import Direction, Propagation
+from vidseg_pipelines.ui.windows import Event, Open, Window
 
 T = TypeVar("T")
-Event = dict[str, Any]
 
 _EVERY_S = 0.1  # seconds between two reports of a run
 _SETTLE_S = 3.0  # seconds after the last change
+_END_S = 7.0  # seconds that closing may wait for what is being computed
 _CLOSE_S = 60.0  # seconds after nobody looks any more
-
-
-@dataclass
-class Window:
-    """One browser window."""
-
-    socket: WebSocket
-    key: str | None = None
-    """The clip that it shows."""
-    seen: set[int] = field(default_factory=set)
-
-    async def send(self, event: Event) -> None:
-        """Tell it something; one that is gone misses it."""
-        with contextlib.suppress(Exception):
-            await self.socket.send_json(event)
-
-
-@dataclass
-class Open:
-    """A clip that is open: the one window that may change it, and its run."""
-
-    project: Project
-    pictures: Pictures
-    holder: Window | None = None
-    run: Propagation | None = None
-    task: asyncio.Task[None] | None = None
-    going: asyncio.Event = field(default_factory=asyncio.Event)
-    settling: asyncio.TimerHandle | None = None
-    closing: asyncio.TimerHandle | None = None
 
 
 class Desk:
@@ -65,6 +35,8 @@ class Desk:
         self.library, self.engine, self.config = library, engine, config
         self.windows: list[Window] = []
         self.open: dict[str, Open] = {}
+        self.hung = False
+        """At the end something was still being computed: what it had given before is saved."""
         self._work = ThreadPoolExecutor(1, "vidseg-ui-work")
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -203,7 +175,14 @@ class Desk:
                 await opened.task
 
     async def close(self) -> None:
-        """Save and close everything."""
+        """Save and close everything; within bounded time, whatever is being computed."""
+        try:
+            await asyncio.wait_for(self._close_all(), _END_S)
+        except TimeoutError:
+            self.hung = True
+        self._work.shutdown(wait=False, cancel_futures=True)
+
+    async def _close_all(self) -> None:
         self.windows.clear()
         for opened in self.open.values():
             await self.stop(opened)
@@ -211,7 +190,6 @@ class Desk:
             task.cancel()
         for opened in list(self.open.values()):
             await self._close(opened)
-        self._work.shutdown(wait=False, cancel_futures=True)
 
     async def _close(self, opened: Open) -> None:
         """Give a clip and its folder back, when no window shows it and nothing runs (or all is closed)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -48,7 +49,8 @@ def serve(
     hosts = {LOCAL, "localhost", "[::1]"} if host in (LOCAL, "localhost", "::1") else {shown, LOCAL, "localhost"}
     if host in ("0.0.0.0", "::"):
         hosts |= {socket.gethostname().lower(), *_addresses()}
-    app = build_app(Desk(library, engine, config), token, hosts)
+    desk = Desk(library, engine, config)
+    app = build_app(desk, token, hosts)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,7 +72,7 @@ def serve(
 
     settings = uvicorn.Config(
         app,
-        log_level="error",
+        log_level="critical",
         access_log=False,
         timeout_graceful_shutdown=_GRACE_S,
         ws="websockets-sansio",
@@ -78,6 +80,9 @@ def serve(
         server_header=False,
     )
     Server(settings).run(sockets=[listening])
+    if desk.hung:
+        sys.stdout.flush()
+        os._exit(0)  # a thread still computes; what it had finished is in the run folder
 
 
 def warn_of(host: str) -> None:

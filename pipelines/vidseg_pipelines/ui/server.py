@@ -20,10 +20,11 @@ from vidseg.errors import OutputError, UsageError, VidsegError
 from vidseg.names import printable
 from vidseg.outputs.layout import EXPORTED
 from vidseg_pipelines.ui.commands import answer
-from vidseg_pipelines.ui.desk import Desk, Window
+from vidseg_pipelines.ui.desk import Desk
 from vidseg_pipelines.ui.exports import EXPORTS, formats
 from vidseg_pipelines.ui.guard import Guard
 from vidseg_pipelines.ui.uploads import UPLOAD_LIMIT, receive
+from vidseg_pipelines.ui.windows import Window
 
 _LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"

@@ -90,8 +90,8 @@ function draw() {
   context.restore();
   canvas.dataset.frame = picture ? state.frame : "";
   canvas.dataset.objects = objects.map((o) => o.id).join(",");
-  if (state.masks && state.look.labels) drawNames(objects);
   drawPrompts();
+  if (state.masks && state.look.labels) drawNames(objects);
   drawPointer();
 }
 
