@@ -82,7 +82,7 @@ def test_digest_tells_results_apart_not_places() -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    with pytest.raises(UsageError, match="exclude each other"):
+    with pytest.raises(UsageError, match="cannot be combined"):
         RunConfig(resume=True, overwrite=True).check()
     for tracker in ("xmem", "mask2former"):
         with pytest.raises(UsageError, match=f"--boxes needs --tracker boxes; --tracker {tracker} takes none"):

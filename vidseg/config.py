@@ -29,27 +29,27 @@ TEXT = "text"
 """Name of the detector that ``text`` is for."""
 _MAX_SECONDS = 1_000_000
 NOT_RESULT = {"result": False}
-"""Metadata of a setting that does not decide the result: where it goes, where it is made, how it is shown."""
+"""Metadata of a setting that does not affect the result: only its place, its device or its presentation."""
 
 Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:N or mps.")]
-"""A setting: where networks run."""
+"""A setting: the device that runs the networks."""
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    tyro.conf.arg(help="Precision of the networks; auto is bfloat16 on CUDA devices that compute in it, else float32."),
+    tyro.conf.arg(help="Precision of the networks; auto: bfloat16 on CUDA devices that support it, else float32."),
 ]
-"""A setting: what networks compute in."""
+"""A setting: the precision of the networks."""
 Offline = Annotated[bool, tyro.conf.arg(help="Never use the network: missing weights are an error.")]
-"""A setting: whether weights may be fetched."""
+"""A setting: whether weights may be downloaded."""
 
 _Repeat = tyro.conf.UseAppendAction[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Segment the objects of one video: masks with stable ids, as DAVIS PNGs, YTVIS json and an overlay video.
+    """Segment the objects of one video: masks with stable ids, as DAVIS PNGs, YTVIS JSON and an overlay video.
 
     Examples:
-      vidseg run video.mp4                                   # finds the objects by itself
+      vidseg run video.mp4                                   # finds the objects automatically
       vidseg run video.mp4 --box 100,80,400,360              # one object, from a box on frame 0
       vidseg run video.mp4 --point 640,360 --point 25:90,40  # two objects, the second from frame 25 on
       vidseg run video.mp4 --box 1@9,9,80,90 --point 1@25:40,20/-70,80  # one object, corrected on frame 25
@@ -65,60 +65,60 @@ class RunConfig:
     output: Path | None = field(default=None, metadata=NOT_RESULT)
     """Output folder (default: runs/NAME)."""
     tracker: str = "xmem"
-    """Who follows the objects: xmem, cutie, sam2, boxes, or another installed tracker (see `vidseg doctor`)."""
+    """Tracker: xmem, cutie, sam2, mask2former, boxes, or another installed one (see `vidseg doctor`)."""
     model: str = "compact"
-    """Weights of HQ-SAM or SAM 2: a name of `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g.
+    """Weights of HQ-SAM or SAM 2: a name from `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g.
     sam-vit-b=x.pth)."""
     box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
     point: _Repeat = ()
-    """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. With the id and frame
-    of a box they belong together; on a later frame they correct the object. May be repeated."""
+    """[ID@][FRAME:]x,y[/x,y...] - an object by clicks; a leading - marks a background click. Clicks with the id and
+    frame of a box form one prompt with it; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
     """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
     label: _Repeat = ()
-    """ID=NAME - name of an object, which all files carry. May be repeated; several objects may have one name."""
+    """ID=NAME - name of an object, for every output. May be repeated; several objects may share a name."""
     classes: Path | None = field(default=None, metadata=NOT_RESULT)
-    """Names of all classes, which so have the same numbers in the files of every run: a text file with one per line, or
-    YAML or JSON (see docs/formats.md)."""
+    """Names of all classes, so that their numbers are the same in the files of every run: a text file with one per
+    line, or YAML or JSON (see docs/formats.md)."""
     boxes: Path | None = None
-    """Boxes of any detector for `--tracker boxes`: COCO or YTVIS json, MOT or YOLO txt (or a folder of YOLO txt), csv
-    with named columns, or a masks.jsonl."""
+    """Boxes from any detector for `--tracker boxes`: COCO or YTVIS JSON, MOT or YOLO text (or a folder of YOLO text
+    files), CSV with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
     """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat,
     labelme, label-studio, yolo, frames, cutout, cutout-webm, overlay, report (see docs/formats.md); or none."""
     overlay_style: _Repeat = field(default=(), metadata=NOT_RESULT)
-    """KEY=VALUE[,KEY=VALUE] - looks of the overlay: fill=0.4, contour=1, labels=yes, scores=no, text=1, trails=FRAMES,
+    """KEY=VALUE[,KEY=VALUE] - style of the overlay: fill=0.4, contour=1, labels=yes, scores=no, text=1, trails=FRAMES,
     background=keep|dim|grey|blur|green|#rrggbb, side_by_side=no. May be repeated."""
     refine: Literal["auto", "box", "none"] = "auto"
-    """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with all the
-    tracker knows and kept only where both agree. none: the tracker's own masks."""
+    """box: HQ-SAM redraws every mask from the tracker's box (the paper's protocol). auto: it is prompted with the
+    tracker's box and mask, and its mask is used only where both agree. none: the tracker's own masks."""
     zoom: Literal["auto", "always", "never"] = "auto"
-    """Draw objects on crops around them, encoded larger than the frame shows them. auto: first masks and corrections,
-    and in the video where crops cost no more than the frame that they replace; only with the compact model."""
+    """Draw objects on crops around them, encoded larger than in the frame. auto: for first masks and corrections, and
+    later where the crops cost no more than the frame that they replace; only with the compact model."""
     max_objects: int = 5
-    """Most objects to follow, visible or not, when they are found automatically."""
+    """Maximum number of objects to track, visible or not, when they are found automatically."""
     detect_with: str = ""
-    """What finds objects when no prompt is given: text (see --text), mask2former or another installed detector;
+    """Detector that finds objects when no prompt is given: text (see --text), mask2former or another installed one;
     default: HQ-SAM's automatic masks."""
     text: str | None = None
-    """Find objects by name: "person. red car", phrases with full stops between them. Means --detect-with text, an
-    open-vocabulary detector (needs `pip install 'vidseg[hf]'`); searches also when prompts name other objects."""
+    """Find objects by name: "person. red car", phrases separated by full stops. Implies --detect-with text, an
+    open-vocabulary detector (needs `pip install 'vidseg[hf]'`); also works next to prompts for other objects."""
     detect_every: int = 0
-    """Look for new objects every N frames; 0: only at the start. A new one may take the place of one that was found
-    before and has been absent for 30 frames or more."""
+    """Look for new objects every N frames; 0: only at the start. A new object may take the place of one found earlier
+    that has been absent for 30 frames or more."""
     detector_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the detector (in YAML)."""
     detector_option: _Repeat = ()
     """KEY=VALUE - a setting of the detector, e.g. model=FOLDER of --detect-with text. May be repeated."""
     frames: str = ":"
-    """A:B - only frames A (included) to B (excluded), counted from 0."""
+    """A:B - only frames A (inclusive) to B (exclusive), counted from 0."""
     stream: int | None = None
     """Number of the video stream to read, as ffprobe shows it (default: the largest of the default streams)."""
     deinterlace: bool = False
-    """Make one picture of the two fields of each frame of an interlaced video."""
+    """Deinterlace: merge the two fields of each frame into one image."""
     max_pixels: int = field(default=PIXEL_LIMIT, metadata=NOT_RESULT)
-    """Largest frame in pixels; raise it only for an input that you trust."""
+    """Largest allowed frame in pixels; raise it only for an input that you trust."""
     batch: int = 4
     """Frames per HQ-SAM encoder batch."""
     device: Device = field(default="auto", metadata=NOT_RESULT)
@@ -128,31 +128,31 @@ class RunConfig:
     tracker_option: _Repeat = ()
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     snapshot_every: int = field(default=50, metadata=NOT_RESULT)
-    """Frames between snapshots of the tracker's state, from which --resume goes on."""
+    """Frames between snapshots of the tracker's state, from which --resume continues."""
     resume: bool = field(default=False, metadata=NOT_RESULT)
-    """Go on with an interrupted run in the output folder."""
+    """Continue an interrupted run in the output folder."""
     overwrite: bool = field(default=False, metadata=NOT_RESULT)
-    """Replace what is in the output folder."""
+    """Replace the run in the output folder."""
     read_timeout: float = field(default=30.0, metadata=NOT_RESULT)
-    """Seconds that opening the input, or its next frame, may take. Then a file is an error and a stream is connected to
-    again."""
+    """Time limit in seconds for opening the input and for every frame. After it a file is an error and a stream is
+    reconnected."""
     reconnect: int = field(default=10, metadata=NOT_RESULT)
-    """How often in a row a lost camera or stream is connected to again, after 1, 2, 4, ... 30 s; 0: never."""
+    """Attempts in a row to reconnect a lost camera or stream, after 1, 2, 4, ... 30 s; 0: never."""
     drop: Literal["auto", "oldest", "none"] = "auto"
-    """When the frames of a live source come faster than they are segmented: oldest leaves out those that wait longest
-    (8 wait at most) and records how many; none leaves out nothing and lets the source wait. auto: oldest for cameras
-    and streams, none for standard input. Files never lose frames."""
+    """What to drop when a live source delivers frames faster than they are segmented: oldest drops those that have
+    waited longest (at most 8 wait) and records how many; none drops nothing and lets the source wait. auto: oldest for
+    cameras and streams, none for standard input. Frames of files are never dropped."""
     reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
-    """What decodes a video file: PyAV, or another package in a process of its own, checked against PyAV."""
+    """Decoder of a video file: PyAV, or another package in a separate process, checked against PyAV."""
     offline: bool = field(default=False, metadata=NOT_RESULT)
     """Never use the network: missing weights and remote inputs are an error."""
     json_log: bool = field(default=False, metadata=NOT_RESULT)
-    """Progress as one json object per line on standard error."""
+    """Report progress as one JSON object per line on standard error."""
     config: Path | None = field(default=None, metadata=NOT_RESULT)
-    """YAML file with any of these settings; flags win over it."""
+    """YAML file with any of these settings; flags take precedence."""
 
     def check(self) -> None:
-        """Refuse values that cannot be right, before any file or device is touched (UsageError)."""
+        """Refuse invalid values (UsageError), before any file or device is used."""
         unknown = [s for s in self.saves if s not in SAVES]
         if unknown:
             raise UsageError(f"--save {unknown[0]}{did_you_mean(unknown[0], SAVES)}: allowed are {', '.join(SAVES)}")
@@ -166,7 +166,7 @@ class RunConfig:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at most {HIGHEST_LIMIT} (16384x16384)")
         check_seconds("--read-timeout", self.read_timeout)
         if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite exclude each other")
+            raise UsageError("--resume and --overwrite cannot be combined")
         if self.boxes is not None and self.tracker != "boxes":
             raise UsageError(f"--boxes needs --tracker boxes; --tracker {self.tracker} takes none")
         if self.text is not None and self.detector != TEXT:
@@ -210,7 +210,7 @@ class RunConfig:
         return options if self.text is None else {**options, "text": self.text}
 
     def content(self) -> dict[str, Any]:
-        """The settings that decide the result, json-ready; not where it goes, where it is made, or how it is shown."""
+        """The settings that affect the result, as JSON types; without its place, its device or its presentation."""
         return result_settings(self) | {"input": redact(self.input)}
 
     def digest(self) -> str:
@@ -222,7 +222,7 @@ def names_by_id(labels: Sequence[str]) -> dict[int, str]:
     """``ID=NAME`` texts of ``--label`` as a mapping.
 
     Raises:
-        UsageError: another form, a name with control characters, two names for one id.
+        UsageError: not ID=NAME, a name with control characters, or two names for one id.
     """
     names: dict[int, str] = {}
     for text in labels:
@@ -236,7 +236,7 @@ def names_by_id(labels: Sequence[str]) -> dict[int, str]:
 
 
 def result_settings(config: Any) -> dict[str, Any]:
-    """The settings of a dataclass that decide the result, json-ready: all but those marked :data:`NOT_RESULT`."""
+    """The settings of a dataclass that affect the result, as JSON types: all but those marked :data:`NOT_RESULT`."""
     names = [f.name for f in dataclasses.fields(config) if f.metadata.get("result", True)]
     data: dict[str, Any] = json.loads(json.dumps({name: getattr(config, name) for name in names}, default=str))
     return data
@@ -246,7 +246,7 @@ def parse_frames(text: str) -> tuple[int, int | None]:
     """(first, end) of frames A:B; end is exclusive or None.
 
     Raises:
-        UsageError: another text, or an empty range.
+        UsageError: not A:B, or an empty range.
     """
     first, colon, end = text.partition(":")
     try:
@@ -259,6 +259,6 @@ def parse_frames(text: str) -> tuple[int, int | None]:
 
 
 def check_seconds(flag: str, seconds: float) -> None:
-    """Refuse times that nobody can wait for (UsageError)."""
-    if not 0 < seconds < _MAX_SECONDS:  # also what is no number
+    """Refuse times outside (0, 1,000,000) seconds (UsageError)."""
+    if not 0 < seconds < _MAX_SECONDS:  # NaN too
         raise UsageError(f"{flag} {seconds:g}: expected more than 0 and less than {_MAX_SECONDS} seconds")

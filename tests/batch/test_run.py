@@ -420,7 +420,7 @@ def test_missing_weights_stop_everything(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"output": None}, "where to"),
+        ({"output": None}, "--output DIR is required"),
         ({"inputs": ()}, "which videos"),
         ({"workers": -1}, "--workers -1"),
         ({"lease_timeout": 0.0}, "--lease-timeout 0"),

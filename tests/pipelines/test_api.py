@@ -222,7 +222,7 @@ def test_a_run_is_read_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     with (tmp_path / "masks.jsonl").open("ab") as file:
         file.write(b'{"frame":2,"pt')
     assert [m.frame_index for m in read_run(tmp_path)] == [0, 1]
-    with pytest.raises(InputError, match=r"no masks\.jsonl in it; name the output folder of a run"):
+    with pytest.raises(InputError, match=r"contains no masks\.jsonl; give the output folder of a run"):
         read_run(tmp_path / "none")
 
 

@@ -368,7 +368,7 @@ def test_a_training_overwrites_neither_its_start_nor_another_training(tmp_path: 
         train(replace(recipe, start=tmp_path / "sam_hq.pth"), tmp_path, True, False, CPU)
     with (
         file_lock(tmp_path / "train.lock"),
-        pytest.raises(VidsegError, match="another training is writing here"),
+        pytest.raises(VidsegError, match="another training run is writing to it"),
         training_in(tmp_path),
     ):
         pass

@@ -217,7 +217,7 @@ def test_options_of_videos_are_refused_elsewhere(tmp_path: Path, option: dict[st
     Image.fromarray(barcode_frame(0)).save(tmp_path / "frames" / "0.png")
     with pytest.raises(UsageError, match="is for videos"):
         open_source(tmp_path / "frames", **option)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="--reader decord exclude each other"):
+    with pytest.raises(UsageError, match="--reader decord cannot be combined"):
         open_source(barcode_video(tmp_path / "v.mp4", 3), reader="decord", **option)  # type: ignore[arg-type]
 
 

@@ -126,7 +126,7 @@ def test_the_command_trains_on_a_device_and_resumes_only_what_there_is(tmp_path,
     assert asked == [CPU, CPU]
     assert "step 1/2  loss " in capsys.readouterr().err
     assert load_network(str(tmp_path / "run" / "compact-xmem.safetensors"), device=CPU, offline=True).config.size == 64
-    with pytest.raises(OutputError, match="holds a training already; add --resume"):
+    with pytest.raises(OutputError, match="already holds a training run; add --resume"):
         command.run()
 
 

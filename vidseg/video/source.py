@@ -80,7 +80,7 @@ def open_source(
     if stream is not None or deinterlace:
         option = "--deinterlace" if stream is None else f"--stream {stream}"
         if reader != "pyav":
-            raise UsageError(f"{option} and --reader {reader} exclude each other")
+            raise UsageError(f"{option} and --reader {reader} cannot be combined")
         if stills:
             raise UsageError(f"{option} is for videos; {address.shown} holds pictures")
     if file is not None and stills:

@@ -36,10 +36,10 @@ LEASE_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class BatchCommand(RunConfig):
-    """Segment many videos into one folder; what is done already is not done again.
+    """Segment many videos into one folder; finished videos are skipped.
 
-    Calling it again with the same arguments goes on where it was stopped, also when it was killed. One bad video fails
-    alone, with its reason in summary.csv and summary.html. See also `vidseg batch status DIR`.
+    Repeating the call with the same arguments continues where it stopped, even after a kill. One bad video does not
+    stop the others; summary.csv and summary.html give the reason. See also `vidseg batch status DIR`.
 
     Examples:
       vidseg batch videos/ --output runs/all --workers 2
@@ -58,29 +58,29 @@ class BatchCommand(RunConfig):
     engine: Literal["local", "ray", "slurm"] = "local"
     """Where the workers run: processes here, Ray tasks (extra `ray`), or SLURM jobs (extra `slurm`)."""
     workers: int = 0
-    """How many; each loads the models once. 0: one per CUDA device, at least one."""
+    """Number of workers; each loads the models once. 0: one per CUDA device, at least one."""
     engine_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE - a setting of Ray (address, num_gpus...) or submitit (slurm_partition, mem_gb...). May be repeated."""
     retry_failed: bool = False
-    """Try the videos again that failed in an earlier call."""
+    """Retry the videos that failed in an earlier call."""
     overwrite: bool = False
-    """Do all of these videos again, whatever is there."""
+    """Process all of these videos again, replacing earlier results."""
     lease_timeout: float = LEASE_TIMEOUT_S
-    """Seconds without a sign of life after which a worker on another machine is taken for dead."""
+    """Seconds without a heartbeat after which a worker on another machine counts as dead."""
     input: Annotated[str, tyro.conf.Suppress] = ""
     resume: Annotated[bool, tyro.conf.Suppress] = False
 
     def run(self) -> int:
-        """Do all jobs; 5 when some failed or were done in part."""
+        """Run all jobs; 5 when some failed or were only partly done."""
         return run_batch(self)
 
     def check(self) -> None:
-        """Refuse wrong values, also of the settings of a run (UsageError)."""
+        """Refuse invalid values, including the settings of a run (UsageError)."""
         super().check()
         if self.output is None:
-            raise UsageError("where to? --output DIR")
+            raise UsageError("--output DIR is required")
         if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"--output {self.output} is a file; name a folder")
+            raise UsageError(f"--output {self.output} is a file; give a folder")
         if self.input or self.resume:
             raise UsageError("leave out 'input' and 'resume': a batch has inputs and always resumes")
         if self.workers < 0:
@@ -90,7 +90,7 @@ class BatchCommand(RunConfig):
 
 @dataclass(frozen=True)
 class StatusCommand:
-    """Where a batch stands; 5 when some videos failed or were done in part."""
+    """Show the progress of a batch; exit code 5 when some videos failed or were only partly done."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Output folder of the batch."""
@@ -160,7 +160,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
         )
     finally:
         signal.signal(signal.SIGTERM, previous)
-        with file_lock(store.root / "summary.lock"):  # who writes last has read last
+        with file_lock(store.root / "summary.lock"):  # the last writer has read last
             rows = rows_of(store, leases)
             table, page = write_summary(folder, rows)
     names = {job.name for job in jobs}
@@ -170,12 +170,12 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
 
 
 def exit_code(rows: list[Row]) -> int:
-    """0, or 5 when a job failed or was done in part."""
+    """0, or 5 when a job failed or was only partly done."""
     return PARTLY_DONE if any(row.status in ("failed", "partial") for row in rows) else 0
 
 
 class _Log:
-    """Lines on standard error: what is left out, and every job that ends."""
+    """Lines on standard error: inputs left out, and every job that ends."""
 
     def __init__(self, *, json_log: bool) -> None:
         self._total = self._done = 0

@@ -24,7 +24,7 @@ from vidseg_pipelines.commands.eval_report import (
 @dataclass(frozen=True)
 class _BoundaryCommand(Outputs):
     boundary: float | None = None
-    """Evaluate boundary AP with bands of this share of the diagonal: 0.02, or 0.01 for the strict variant."""
+    """Also compute boundary AP, with bands of this fraction of the diagonal: 0.02, or 0.01 for the strict variant."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class CocoCommand(_BoundaryCommand):
     """
 
     class_agnostic: bool = False
-    """Take all objects as one class."""
+    """Treat all objects as one class."""
     max_dets: tuple[int, ...] = (1, 10, 100)
     """Detections per image and class, ascending; AP uses the last one."""
 
@@ -86,7 +86,7 @@ class MasksCommand(Outputs):
     """
 
     ratio: float = 0.02
-    """Width of the boundary bands as a share of the diagonal."""
+    """Width of the boundary bands as a fraction of the diagonal."""
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""

@@ -14,24 +14,24 @@ from vidseg.evaluation.tables import draw_curves, text_pairs, text_table, write_
 from vidseg.names import printable
 
 WORST = 10
-"""Cases that are shown."""
+"""Number of worst cases shown."""
 _Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The two sides that are compared, and what is written beside the table."""
+    """Ground truth, predictions, and the files written besides the table."""
 
     gt: Path
-    """Ground truth: a folder or a json file, see above."""
+    """Ground truth: a folder or a JSON file, see above."""
     pred: Path
     """Predictions, of the same kind."""
     json: Path | None = None
     """Write all numbers, the protocol and the details to this file."""
     plot: Path | None = None
-    """Draw the curves into this PNG picture."""
+    """Plot the curves to this PNG file."""
     workers: int = 1
-    """Processes to work with; the numbers do not depend on it."""
+    """Number of processes; the results do not depend on it."""
 
 
 def say(text: str) -> None:
@@ -40,7 +40,7 @@ def say(text: str) -> None:
 
 
 def number(value: object) -> float:
-    """The number in a cell of a row."""
+    """A table cell as a number."""
     assert isinstance(value, (int, float))  # rows are made here
     return value
 
@@ -51,7 +51,7 @@ def finish(
     summary: Mapping[str, object],
     details: Mapping[str, object],
 ) -> None:
-    """Print protocol and summary; write the json file when one is wanted."""
+    """Print protocol and summary; write the JSON file if ``outputs.json`` is set."""
     say(text_pairs("protocol", protocol))
     say(text_table(list(summary), [list(summary.values())]))
     if outputs.json:
@@ -66,7 +66,7 @@ def finish_ap(
 ) -> None:
     """Report one or two kinds of AP: ``parts`` maps each kind to its details and its table.
 
-    The json file has the last part at its top level; two parts stand there under their names too.
+    The JSON file has the last part at its top level; two parts also appear under their names.
     """
     say(text_pairs("protocol", protocol))
     header = next(iter(parts.values()))[1]

@@ -33,7 +33,7 @@ class DavisCommand(Outputs):
     """
 
     task: Literal["semi-supervised", "unsupervised"] = "semi-supervised"
-    """Objects given in the first frame, or found by the method (any ids)."""
+    """semi-supervised: objects given in the first frame; unsupervised: found by the method (any ids)."""
     split: str = "val"
     """File in ImageSets that names the sequences; not used for plain folders."""
 
@@ -127,7 +127,7 @@ class VosCommand(Outputs):
 @dataclass(frozen=True)
 class _TubeCommand(Outputs):
     class_agnostic: bool = False
-    """Take all objects as one class."""
+    """Treat all objects as one class."""
     max_dets: tuple[int, ...] = (1, 10, 100)
     """Detections per video and class, ascending; AP uses the last one."""
 
@@ -156,7 +156,7 @@ class HqYtvisCommand(_TubeCommand):
     """
 
     ratio: float = 0.02
-    """Width of the boundary bands as a share of the diagonal; 0.01 is the strict variant."""
+    """Width of the boundary bands as a fraction of the diagonal; 0.01 is the strict variant."""
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""

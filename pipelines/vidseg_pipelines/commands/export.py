@@ -31,7 +31,7 @@ from vidseg.video import open_source
 
 @dataclass(frozen=True)
 class ExportCommand:
-    """Make other formats from the journal of a run; those with pictures need the video too.
+    """Convert the journal of a run to other formats; those that show frames also need the video.
 
     Examples:
       vidseg export runs/dog --to coco,labelme
@@ -44,30 +44,30 @@ class ExportCommand:
     """Comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat, labelme, label-studio, yolo, frames,
     cutout, cutout-webm, overlay, report (see docs/formats.md)."""
     objects: str = ""
-    """Only these objects: their ids with commas between them (default: all)."""
+    """Only these objects: comma-separated ids (default: all)."""
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """ID=NAME - name of an object, in place of the one that the run gave it. May be repeated."""
+    """ID=NAME - name of an object, replacing the one from the run. May be repeated."""
     classes: Path | None = None
-    """Names of all classes, in place of those of the run: their numbers are the same in the files of every run."""
+    """Names of all classes, replacing those of the run; their numbers are then the same in the files of every run."""
     video_id: int = 1
-    """Number of the video in coco and ytvis files: with one of its own for each video, files can be merged."""
+    """Id of the video in coco and ytvis files: give each video its own to merge the files."""
     output: Path | None = None
     """Folder to write to (default: RUN_DIR)."""
     overlay_style: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """KEY=VALUE[,KEY=VALUE] - looks of the overlay, see `vidseg run --help`. May be repeated."""
+    """KEY=VALUE[,KEY=VALUE] - style of the overlay, see `vidseg run --help`. May be repeated."""
     input: str | None = None
-    """The video, for formats with pictures (default: the one named in run.json)."""
+    """The video, for formats that show frames (default: the one named in run.json)."""
     max_pixels: int = PIXEL_LIMIT
-    """Largest frame of that video in pixels; raise it only for a video that you trust."""
+    """Largest allowed frame of that video in pixels; raise it only for a video that you trust."""
 
     def run(self) -> int:
-        """Write every format; 0 when done, 5 when one cannot hold the run and is left out.
+        """Write every format; 0 when done, 5 when one cannot represent the run and is left out.
 
-        Every format is written beside and takes its name when it is whole.
+        Every format is written to a temporary folder and moved to its name when complete.
 
         Raises:
-            UsageError: unknown format; another process writes to the folder; what is read would be overwritten.
-            InputError: no run there, or the video is gone.
+            UsageError: unknown format; another process writes to the folder; an input would be overwritten.
+            InputError: no run in the folder, or the video is missing.
             OutputError: a file cannot be written.
         """
         names = [name.strip() for name in self.to.split(",") if name.strip()]
@@ -84,7 +84,7 @@ class ExportCommand:
         classes = None if self.classes is None else read_classes(self.classes)
         journal = self.run_dir / JOURNAL
         if not journal.is_file():
-            raise InputError(f"{self.run_dir}: no {JOURNAL} in it; name the output folder of a run")
+            raise InputError(f"{self.run_dir}: contains no {JOURNAL}; give the output folder of a run")
         folder = self.output or self.run_dir
         drawn = [name for name in names if name in FROM_FRAMES]
         pictures: list[str] = []  # what goes without them
@@ -95,7 +95,7 @@ class ExportCommand:
             except InputError as error:
                 if not set(drawn) <= WRITERS.keys():
                     raise
-                pictures = [f"{', '.join(drawn)}: without the pictures of the frames: {error}"]
+                pictures = [f"{', '.join(drawn)}: without the frames' images: {error}"]
         videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
         keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
         with claimed(folder), _beside(folder) as scratch:
@@ -117,12 +117,12 @@ class ExportCommand:
         try:
             return [int(part) for part in self.objects.split(",") if part.strip()]
         except ValueError as error:
-            raise UsageError(f"--objects {self.objects}: ids with commas between them expected, e.g. 1,3") from error
+            raise UsageError(f"--objects {self.objects}: expected comma-separated ids, e.g. 1,3") from error
 
 
 @contextlib.contextmanager
 def _beside(folder: Path) -> Iterator[Path]:
-    """A folder inside ``folder``, which is held, for what is not finished; those of killed exports go."""
+    """A temporary folder inside ``folder``, which must be locked; those of killed exports are removed."""
     clear_parts(folder)
     scratch = make_folder(part_of(folder / "export"))
     try:
@@ -192,7 +192,7 @@ class _Reading(TypedDict, total=False):
 
 
 def _reading_of(run_dir: Path) -> _Reading:
-    """How a run read its video, as far as its manifest tells; a limit of pixels is raised by the user alone."""
+    """How a run read its video, as recorded in its manifest; only the user raises the pixel limit."""
     reading: _Reading = {}
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         config = json.loads((run_dir / MANIFEST).read_bytes())["config"]
@@ -203,7 +203,7 @@ def _reading_of(run_dir: Path) -> _Reading:
 
 
 def _input_of(run_dir: Path) -> str | None:
-    """The input that a run names, if it does."""
+    """The input named in the manifest of a run, if any."""
     try:
         return str(json.loads((run_dir / MANIFEST).read_bytes())["input"]["path"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -39,7 +39,7 @@ from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.drawing import draw_object, prompts_of
 
 _ENDS = (".png", "_overlay.jpg", ".json")
-"""What the names of the files of an image end in."""
+"""Suffixes of the output files of an image."""
 
 _SHOWN = 5  # images that cannot be read
 
@@ -65,47 +65,47 @@ class ImageCommand:
     point: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """[ID@]x,y[/x,y...] - an object by clicks; a leading - marks a click on background. May be repeated."""
     auto: bool = False
-    """Find all objects (the default when there is no box and no point)."""
+    """Find all objects (the default without --box and --point)."""
     points_per_side: int = 32
     """Automatic: clicks along each side of the image."""
     min_iou: float | None = None
-    """Automatic: smallest predicted quality (default: 0.88, SAM 2 0.8)."""
+    """Automatic: minimum predicted quality (default: 0.88, SAM 2 0.8)."""
     min_stability: float = 0.95
-    """Automatic: smallest stability score."""
+    """Automatic: minimum stability score."""
     crop_layers: int = 0
-    """Automatic: also look at 2x2, 4x4, ... overlapping crops, for small objects."""
+    """Automatic: also search 2x2, 4x4, ... overlapping crops, for small objects."""
     min_area: int = 0
-    """Automatic: fill holes and drop islands of fewer pixels."""
+    """Automatic: fill holes and remove islands of fewer pixels."""
     model: str = "compact"
     """Catalogue name (see `vidseg weights list`), checkpoint file, or NAME=FILE."""
     masks: Literal["default", "sum", "hq", "sam"] = "default"
     """sum: SAM and HQ logits added. hq: the HQ mask alone, for one salient object. sam: without the HQ branch."""
     candidates: Literal["auto", "single", "best", "all"] = "auto"
-    """Per prompt one mask, the best of three, or all three. auto: one; for clicks the best of several looks at the
-    image and at crops of it, without the parts that were not clicked."""
+    """Masks per prompt: one, the best of three, or all three. auto: one; for clicks the best of several passes over the
+    image and its crops, keeping only the clicked parts."""
     zoom: Literal["auto", "always", "never"] = "auto"
-    """Look at every object a second time, on a crop around it, and take the mean of both. auto: with the compact model;
-    not where all three candidates are asked for."""
+    """Draw every object a second time, on a crop around it, and use the mean of both. auto: only with the compact
+    model, and not with --candidates all."""
     device: Device = "auto"
     dtype: Dtype = "auto"
     offline: Offline = False
     overwrite: bool = False
     """Replace files of earlier calls in the output folder."""
     max_pixels: int = PIXEL_LIMIT
-    """Largest image in pixels; raise it only for images that you trust."""
+    """Largest allowed image in pixels; raise it only for images that you trust."""
 
     def run(self) -> int:
         """Segment every image; 0 when all are done.
 
         Raises:
-            UsageError: wrong options, or a prompt outside an image; a result is there already, or would replace an
-                image that is read.
+            UsageError: invalid options, or a prompt outside an image; a result exists already, or would replace an
+                input image.
             InputError: no image can be read. PartialError: some cannot; the others are done.
         """
         if not self.images:
-            raise UsageError("which image? vidseg image IMAGE... --output DIR")
+            raise UsageError("no image given: vidseg image IMAGE... --output DIR")
         if self.auto and (self.box or self.point):
-            raise UsageError("--auto finds objects by itself: leave out --box and --point, or leave out --auto")
+            raise UsageError("--auto cannot be combined with --box and --point: leave out one or the other")
         options = AutomaticOptions(
             points_per_side=self.points_per_side,
             pred_iou_thresh=self.min_iou,
@@ -137,9 +137,9 @@ class ImageCommand:
         return 0
 
     def _check_outputs(self, paths: Sequence[Path]) -> None:
-        """Refuse to replace an image that is read, and results of earlier calls without --overwrite."""
+        """Refuse to replace an input image, and results of earlier calls without --overwrite."""
         if self.output.exists() and not self.output.is_dir():
-            raise UsageError(f"--output {self.output} is a file; name a folder")
+            raise UsageError(f"--output {self.output} is a file; give a folder")
         keep_apart(self.images, paths)
         there = [path for path in paths if path.exists()]
         if there and not self.overwrite:

@@ -22,10 +22,11 @@ from vidseg_pipelines.run import Loaders, load_run_sam
 
 @dataclass(frozen=True)
 class ReproduceCommand(ReproduceConfig):
-    """A whole benchmark, from the official data folder to the score; or a table of the HQ-SAM paper beside ours.
+    """Run a whole benchmark, from the official data folder to the score; or print a table of the HQ-SAM paper next to
+    ours.
 
     Benchmarks: davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val (DIS, COIFT, HRSOD, ThinObject), big.
-    What is in the output folder already is not computed again. Exit code 5: a part of a table could not be run.
+    Results already in the output folder are reused. Exit code 5: a part of a table could not be run.
 
     Examples:
       vidseg reproduce hq44k-val --data DATA --model sam-hq-vit-l
@@ -38,11 +39,11 @@ class ReproduceCommand(ReproduceConfig):
 
     table: str = ""
     """A table of the paper (table-2, table-3, table-5 to -8, -10 to -13, -16, figure-4, figure-5) or a YAML file;
-    --model, --tracker and --limit then replace what its rows say."""
+    --model, --tracker and --limit then override its rows."""
     plot: Path | None = None
-    """With --table figure-4, figure-5, table-6 or table-13: draw our curves into this PNG picture."""
+    """With --table figure-4, figure-5, table-6 or table-13: plot our curves to this PNG file."""
     json: bool = False
-    """Print the scores and the protocol as json instead of a table."""
+    """Print the scores and the protocol as JSON instead of a table."""
 
     def run(self) -> int:
         """Run and report; returns the exit code."""
@@ -57,12 +58,12 @@ class ReproduceCommand(ReproduceConfig):
             config = ReproduceConfig(**{f.name: getattr(self, f.name) for f in fields(ReproduceConfig)})
             if self.table:
                 if self.benchmark:
-                    raise UsageError("a benchmark and --table exclude each other: the rows name theirs")
+                    raise UsageError("a benchmark and --table cannot be combined: table rows name their own")
                 return self._table(config, loaders, on_start)
             if self.plot:
                 raise UsageError("--plot goes with --table: figure-4, figure-5, table-6 or table-13")
             if not self.benchmark:
-                raise UsageError("which benchmark? vidseg reproduce NAME --data ROOT, or --table TABLE --data ROOT")
+                raise UsageError("no benchmark given: vidseg reproduce NAME --data ROOT, or --table TABLE --data ROOT")
             result = run_benchmark(config, loaders=loaders, on_start=on_start)
         if self.json:
             sys.stdout.write(json.dumps(result.content(), indent=1) + "\n")

@@ -30,10 +30,10 @@ class RunCommand(RunConfig):  # noqa: D101
     CONFIG_IS_DEFAULTS: ClassVar[bool] = True
 
     def run(self) -> int:
-        """Segment the video and say where the results are; 5 when something of the input came to nothing.
+        """Segment the video and print where the results are; 5 when part of the input was lost.
 
-        A live input has no other end than Ctrl-C: the first one ends it in order, with code 0. Of a file, and the
-        second time, it interrupts the run.
+        A live input ends at Ctrl-C: the first one ends it cleanly, with code 0; the second one, and Ctrl-C while
+        reading a file, interrupts the run.
         """
         with _Signals() as signals, ExitStack() as stack:
 
@@ -59,7 +59,7 @@ class _Signals:
         self._before: list[tuple[int, Any]] = []
 
     def watch(self, source: Source) -> None:
-        """The source of the run is open."""
+        """Remember the run's open source, to stop it if it is live."""
         if source.live:
             self._live = source
         if isinstance(source, LiveSource):
@@ -80,11 +80,11 @@ class _Signals:
         if source is None:
             raise KeyboardInterrupt
         source.stop()
-        sys.stderr.write("stopping; what was read is finished first (once more: at once)\n")
+        sys.stderr.write("stopping after the frames already read (Ctrl-C again: at once)\n")
 
 
 def _notice(text: str) -> None:
-    """Tell what happens to a live source, from the thread that reads it."""
+    """Report what happens to a live source, from the thread that reads it."""
     sys.stderr.write(f"{printable(text)}\n")
 
 

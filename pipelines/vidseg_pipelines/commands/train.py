@@ -23,14 +23,14 @@ from vidseg.training.resume import CHECKPOINT
 from vidseg.training.trainer import train
 
 _LONGEST_VALIDATION = timedelta(days=7)
-"""How long processes wait for the first one; it ends with them when it fails, so there is nothing to wait for then."""
+"""How long the other processes wait for the first one's validation; if it fails, all of them end."""
 
 
 @dataclass(frozen=True)
 class TrainBaseCommand:
     """Train a plain SAM on boxes, points and masks: the first stage of the embedded compact model.
 
-    The data is looked at before the first step, as by `vidseg train hq`.
+    All data is checked before the first step, as in `vidseg train hq`.
     """
 
     config: Path
@@ -38,8 +38,8 @@ class TrainBaseCommand:
     output: Path
     """Folder for checkpoints, log.jsonl and the trained weights."""
     resume: bool = False
-    """Go on from the checkpoint in the output folder, with the recipe and data it was made with; steps, stop and what
-    is only logged or measured may differ."""
+    """Continue from the checkpoint in the output folder, with the same recipe and data; only steps, stop and the
+    settings of logging and validation may differ."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -52,8 +52,8 @@ class TrainBaseCommand:
 class TrainHqCommand:
     """Train the HQ parts of a frozen SAM of any size.
 
-    An image NAME.jpg owns the masks NAME.png, NAME__0.png, NAME__1.png, ...; any mask file does: 0 and 255, 0 and 1, a
-    grey class value, a palette, colours. All files are looked at before the first step, and what is left out is said.
+    An image NAME.jpg has the masks NAME.png, NAME__0.png, NAME__1.png, ..., in any form: 0 and 255, 0 and 1, a grey
+    class value, a palette, colours. All files are checked before the first step, and files left out are listed.
     Exit code 5: done, but damaged images were replaced by others.
 
     Several processes: torchrun --nproc-per-node N -m vidseg train hq ...
@@ -64,8 +64,8 @@ class TrainHqCommand:
     output: Path
     """Folder for checkpoints, log.jsonl and the trained weights."""
     resume: bool = False
-    """Go on from the checkpoint in the output folder, with the recipe and data it was made with; steps, stop and what
-    is only logged or measured may differ."""
+    """Continue from the checkpoint in the output folder, with the same recipe and data; only steps, stop and the
+    settings of logging and validation may differ."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -94,21 +94,21 @@ def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
 
 @contextmanager
 def training_in(folder: Path, *, resume: bool = False, rank: int = 0) -> Iterator[None]:
-    """For a training that writes into ``folder``: it alone, and what it says is shown on standard error.
+    """Lock ``folder`` for a training run and show its log messages on standard error.
 
     Of several processes only the first (``rank`` 0) locks, and only it shows more than errors.
 
     Raises:
-        OutputError: the folder holds a training that is not to be resumed. UsageError: another process trains in it.
+        OutputError: the folder holds a training run and ``resume`` is false. UsageError: another process trains in it.
     """
     if not resume and rank == 0 and (folder / CHECKPOINT).exists():
-        raise OutputError(f"{folder}: holds a training already; add --resume or name another --output")
+        raise OutputError(f"{folder}: already holds a training run; add --resume or choose another --output")
     with _messages(logging.INFO if rank == 0 else logging.ERROR):
         if rank:
             yield
             return
         make_folder(folder)
-        busy = f"{folder}: another training is writing here; wait for it, or name another --output"
+        busy = f"{folder}: another training run is writing to it; wait for it, or choose another --output"
         with file_lock(folder / "train.lock", busy, keep=False):
             clear_parts(folder)
             yield

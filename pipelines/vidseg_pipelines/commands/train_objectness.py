@@ -16,12 +16,12 @@ from vidseg.training.trainer import find_items
 
 @dataclass(frozen=True)
 class TrainObjectnessCommand:
-    """Teach a compact model which masks are objects; everything else of the file stays as it is."""
+    """Train the objectness score of a compact model; the rest of the file is unchanged."""
 
     data: Path
-    """Folder with train/ and videos/, as for the other stages of compact."""
+    """Folder with train/ and videos/, as for the other training stages of compact."""
     weights: Path
-    """File of the model (.safetensors)."""
+    """Model file (.safetensors)."""
     output: Path
     """File to write."""
     images: dict[str, int] = field(default_factory=lambda: dict(IMAGES))
@@ -29,7 +29,7 @@ class TrainObjectnessCommand:
     points_per_side: int = 7
     """Clicks along each side of an image."""
     decay: float = 3e-3
-    """Weight of the squared parameters."""
+    """Weight of the L2 regularisation."""
     seed: int = 0
 
     def run(self) -> int:

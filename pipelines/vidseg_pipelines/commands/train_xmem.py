@@ -21,7 +21,7 @@ class TrainXmemCommand:
     output: Path = Path("runs/train-xmem")
     """Folder for last.pt, log.jsonl and compact-xmem.safetensors."""
     resume: bool = False
-    """Go on from the checkpoint in the output folder, with the recipe and the data it was made with."""
+    """Continue from the checkpoint in the output folder, with the same recipe and data."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 

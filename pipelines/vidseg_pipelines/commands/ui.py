@@ -39,9 +39,9 @@ class UiCommand:
     no_browser: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only print the address."""
     tracker: str = "xmem"
-    """Who follows the objects: xmem, cutie, sam2 or another installed tracker that takes masks."""
+    """Tracker: xmem, cutie, sam2 or another installed tracker that takes masks."""
     model: str = "compact"
-    """Weights of HQ-SAM or SAM 2: a name of `vidseg weights list`, or a file."""
+    """Weights of HQ-SAM or SAM 2: a name from `vidseg weights list`, or a file."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     offline: bool = False
@@ -53,7 +53,7 @@ class UiCommand:
         if missing:
             raise UsageError(f"vidseg ui needs {', '.join(missing)}: pip install 'vidseg[ui]'")
         if not 0 <= self.port <= 65535:
-            raise UsageError(f"--port {self.port}: 0 to 65535 expected")
+            raise UsageError(f"--port {self.port}: expected 0 to 65535")
         from vidseg_pipelines.ui.engine import Engine, Models
         from vidseg_pipelines.ui.serve import serve, warn_of
 

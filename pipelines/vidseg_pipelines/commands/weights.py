@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ListCommand:
-    """What can be loaded by name, where it comes from and under which licence.
+    """List the weights that load by name, with their source and licence.
 
     Examples:
       vidseg weights list
@@ -37,7 +37,7 @@ class ListCommand:
     """
 
     json: bool = False
-    """The whole catalogue as JSON on standard output."""
+    """Print the whole catalogue as JSON."""
 
     def run(self) -> int:
         """Print the table; returns 0."""
@@ -56,21 +56,21 @@ class ListCommand:
         return 0
 
 
-_GROUPS = {  # what a user has to decide: the families of the catalogue that answer it, and what else does
-    "Image models: who draws the masks (--model NAME)": (("sam", "sam2"), ""),
-    "Trackers: who follows the objects (--tracker, --tracker-option weights=NAME)": (
+_GROUPS = {  # title: (catalogue families, a note on alternatives)
+    "Image models: draw the masks (--model NAME)": (("sam", "sam2"), ""),
+    "Trackers: follow the objects (--tracker, --tracker-option weights=NAME)": (
         ("xmem", "cutie"),
-        "SAM 2 follows too (--tracker sam2), with the weights of the image model",
+        "SAM 2 is also a tracker (--tracker sam2), with the weights of the image model",
     ),
-    "Detectors: who finds objects by class (--detect-with, --tracker mask2former)": (
+    "Detectors: find objects by class (--detect-with, --tracker mask2former)": (
         ("mask2former",),
-        "by any name (--text): models of the Hugging Face Hub, see docs/text.md",
+        "any name (--text): models from the Hugging Face Hub, see docs/text.md",
     ),
 }
 
 
 def _table(entries: Sequence[Entry]) -> Table:
-    """One line per entry; titles may fold, names never."""
+    """One row per entry; titles may wrap, names never."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("name", "what", "size", "licence", "here"):
         table.add_column(column, no_wrap=column != "what", justify="right" if column == "size" else "left")
@@ -90,9 +90,9 @@ class FetchCommand:
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """Names of the catalogue."""
+    """Names from the catalogue."""
     folder: Path | None = None
-    """Where to keep the files (default: $VIDSEG_WEIGHTS, else the cache folder)."""
+    """Folder for the files (default: $VIDSEG_WEIGHTS, otherwise the cache folder)."""
 
     def run(self) -> int:
         """Fetch every name; returns 0.
@@ -119,12 +119,12 @@ class VerifyCommand:
     """Check files against the size and checksum of the catalogue. Exit code 4 when one is wrong.
 
     Examples:
-      vidseg weights verify                     # everything that is here
+      vidseg weights verify                     # all local weights
       vidseg weights verify sam_hq_vit_l.pth
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME_OR_FILE")] = ()
-    """Catalogue names or files with the published names; default: all that are here."""
+    """Catalogue names or files with the published names; default: all local ones."""
 
     def run(self) -> int:
         """Print one line per file; 0 when all are right, 4 otherwise."""
@@ -151,8 +151,8 @@ class VerifyCommand:
 
 @dataclass(frozen=True)
 class ConvertCommand:
-    """Official or Hugging Face SAM and SAM 2 files to one safetensors file that loads by its path; joins a trained
-    decoder.
+    """Convert official or Hugging Face SAM and SAM 2 files to one safetensors file that loads by its path; also merges
+    a trained decoder with its SAM.
 
     Examples:
       vidseg weights convert sam_hq_vit_l.pth
@@ -161,8 +161,8 @@ class ConvertCommand:
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Official .pth, Hugging Face model.safetensors, a checkpoint of a training of your own (its tensors may be wrapped
-    in dictionaries and have prefixes), or a decoder file of the official HQ-SAM training."""
+    """Official .pth, Hugging Face model.safetensors, a checkpoint from your own training (its tensors may be wrapped in
+    dictionaries and have prefixes), or a decoder file from the official HQ-SAM training."""
     sam: Path | None = None
     """The SAM file that a decoder file was trained on."""
     output: Path | None = None
@@ -183,7 +183,7 @@ class ConvertCommand:
 
         target = self.output or self.file.with_suffix(".safetensors")
         if target.exists() and not self.overwrite:
-            raise UsageError(f"{target} exists: name another --output, or add --overwrite")
+            raise UsageError(f"{target} exists: choose another --output, or add --overwrite")
         source = read_weights(self.file, ANY_SAM)
         if is_sam2(source.tensors) and self.sam is None:
             write = partial(save_sam2, sam2_from_file(source))

@@ -21,37 +21,37 @@ _MASK2FORMER = {"mode": "offline", "min_score": 0.0, "classes": "numbers"}
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """What a benchmark is run with. Empty texts mean the default of the benchmark."""
+    """Settings of a benchmark. Empty strings mean the benchmark's default."""
 
     benchmark: Annotated[str, tyro.conf.Positional] = ""
     """davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val or big."""
     data: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder that holds the data sets in their official layouts (see docs/evaluation.md)."""
     model: str = ""
-    """SAM or HQ-SAM weights: a name of `vidseg weights list` or a file (default: compact)."""
+    """SAM or HQ-SAM weights: a name from `vidseg weights list` or a file (default: compact)."""
     masks: str = ""
     """Which masks of the network, comma-separated: sam, hq, sum (SAM and HQ logits added). Default: sam and the mask
     that the paper scores, side by side from one pass of the encoder."""
     prompt: PromptKind = "auto"
-    """What the network is asked with. auto: the paper's choice."""
+    """How the network is prompted. auto: the paper's choice."""
     boxes: Path | None = field(default=None, metadata=NOT_RESULT)
-    """Boxes of a detector: COCO results with bbox, YTVIS results for videos; for sginw a folder of NAME.json."""
+    """Boxes from a detector: COCO results with bbox, YTVIS results for videos; for sginw a folder of NAME.json."""
     coarse: Path | None = field(default=None, metadata=NOT_RESULT)
-    """Folder of coarse masks NAME.png for --prompt coarse-masks (default: those of BIG, else made with noise)."""
+    """Folder of coarse masks NAME.png for --prompt coarse-masks (default: those of BIG, otherwise simulated)."""
     noise: float = 0.4
-    """Scale of the box noise (0..1) for --prompt noisy-boxes; the paper has 0.2 and 0.4."""
+    """Scale of the box noise (0..1) for --prompt noisy-boxes; the paper uses 0.2 and 0.4."""
     points: int = 1
     """Clicks on the object for --prompt points; a single one is its innermost point, several are drawn at random."""
     negative_points: int = 0
     """Clicks on the background for --prompt points."""
     trials: int = 0
-    """Draws to average where the prompt is random (default: 3)."""
+    """Draws to average for random prompts (default: 3)."""
     seed: int = 0
-    """Seed of all draws."""
+    """Random seed."""
     sets: str = field(default="", metadata=NOT_RESULT)
     """hq44k-val and sginw: only these data sets, comma-separated."""
     tracker: str = ""
-    """Who follows the objects of videos: xmem (default for davis2017), mask2former, ..."""
+    """Tracker for videos: xmem (default for davis2017), mask2former, ..."""
     tracker_option: tyro.conf.UseAppendAction[tuple[str, ...]] = field(default=(), metadata=NOT_RESULT)
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     refine: Literal["box", "auto", "none"] = "box"
@@ -61,14 +61,14 @@ class ReproduceConfig:
     images: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder of images or frames to use instead of the official one."""
     fit: Literal["auto", "squash", "pad"] = "auto"
-    """How images enter the network. pad: aspect kept. squash: stretched to its square, as the published evaluator of
-    HQ-SAM does. auto: squash on hq44k-val and big for the official networks, else pad."""
+    """How images are resized. pad: keep the aspect ratio. squash: stretch to the network's square, as the published
+    evaluator of HQ-SAM does. auto: squash on hq44k-val and big for the official networks, otherwise pad."""
     limit: int = field(default=0, metadata=NOT_RESULT)
     """Only the first N images or videos of every data set (0: all)."""
     output: Path | None = field(default=None, metadata=NOT_RESULT)
-    """Folder for masks and scores (default: runs/reproduce-NAME). What it holds already is not computed again."""
+    """Folder for masks and scores (default: runs/reproduce-NAME). Results already in it are reused."""
     overwrite: bool = field(default=False, metadata=NOT_RESULT)
-    """Start again when the folder was made with other settings."""
+    """Start over even if the folder was made with other settings."""
     workers: int = field(default=1, metadata=NOT_RESULT)
     """Processes that compute the scores."""
     device: Device = field(default="auto", metadata=NOT_RESULT)
@@ -78,7 +78,7 @@ class ReproduceConfig:
     """Settings of the tracker (in YAML)."""
 
     def check(self) -> None:
-        """Refuse values that cannot be right, before any file is touched (UsageError)."""
+        """Refuse invalid values (UsageError), before any file is used."""
         unknown = [m for m in _names(self.masks) if m not in MASKS]
         if unknown:
             raise UsageError(f"--masks {unknown[0]}{did_you_mean(unknown[0], MASKS)}: allowed are {', '.join(MASKS)}")
@@ -96,7 +96,7 @@ class ReproduceConfig:
         if self.prompt == "boxes-file" and self.boxes is None:
             raise UsageError("--prompt boxes-file needs --boxes FILE")
         if self.boxes is not None and self.prompt not in ("auto", "boxes-file"):
-            raise UsageError(f"--boxes and --prompt {self.prompt} exclude each other")
+            raise UsageError(f"--boxes and --prompt {self.prompt} cannot be combined")
 
     @property
     def root(self) -> Path:
