@@ -338,7 +338,7 @@ def test_prompts_outside_the_image_are_answered(sam: Sam) -> None:
         ({"encoder": "vitt"}, r"did you mean 'vit'\?\): use one of vit, tiny_vit, compact"),
         ({"encoder": "vit"}, "section 'vit' must be there"),
         ({"encoder": "compact", "imagesize": 512}, r"unknown option 'imagesize' \(did you mean 'image_size'"),
-        ({"encoder": "compact", "image_size": 500}, "image_size 500: a multiple of 32"),
+        ({"encoder": "compact", "image_size": 500}, "image_size 500: expected a multiple of 32"),
         ({"encoder": "compact", "hq": False}, "has only 'sam'"),
         (
             {"encoder": "compact", "early_channels": 8, "pad": "round"},
