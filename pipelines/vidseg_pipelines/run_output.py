@@ -254,6 +254,10 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
 def _describe(run: Run, counts: _CountingSink, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
     """Bring the manifest to what is known now."""
     segmenter = run.segmenter
+    doubts = list(segmenter.doubts) if status != "running" else []
+    if status in FINISHED:
+        unseen = {i: name for i, name in run.config.names.items() if i not in counts.objects}
+        doubts += [f"--label {i}={name}: the run has no object {i}" for i, name in unseen.items()]
     run.manifest.update(
         status=status,
         frames=counts.frames,
@@ -261,7 +265,7 @@ def _describe(run: Run, counts: _CountingSink, status: str, seconds: float = 0.0
         wall_seconds=round(seconds, 3),
         fps=round(counts.frames / seconds, 3) if seconds else 0.0,
         seconds=segmenter.clock.seconds(),
-        warnings=bounded([*moves_of(run.manifest), *(segmenter.doubts if status != "running" else ()), *losses]),
+        warnings=bounded([*moves_of(run.manifest), *doubts, *losses]),
         notes=bounded([*run.source.notes, *segmenter.notes]),
     )
     if run.source.live:

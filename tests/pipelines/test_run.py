@@ -462,8 +462,10 @@ def test_names_of_objects_are_in_every_file(
 ) -> None:
     classes = tmp_path / "classes.txt"
     classes.write_text("ant\nbear\nfox\n")
-    named = _with(config, label=("1=fox", "2=bear"), classes=classes, save="ytvis,coco,labelme")
-    folder = run_video(named).folder
+    named = _with(config, label=("1=fox", "2=bear", "9=ant"), classes=classes, save="ytvis,coco,labelme")
+    summary = run_video(named)
+    folder = summary.folder
+    assert (summary.status, summary.warnings) == ("done", ("--label 9=ant: the run has no object 9",))
     assert {masks.labels for masks in read_journal(folder / "masks.jsonl")} == {("fox", "bear")}
     entries = json.loads((folder / "ytvis.json").read_text())
     assert [(e["category_id"], e["category_name"]) for e in entries] == [(3, "fox"), (2, "bear")]
