@@ -5,21 +5,32 @@ In the groups ``vidseg.trackers`` and ``vidseg.detectors`` an entry point names 
 :class:`~vidseg.types.Detector`. ``options`` is a mapping of its own settings; unknown settings are a
 :class:`~vidseg.errors.UsageError`. A module may name the weights that it uses by default as ``DEFAULT_WEIGHTS``,
 or, where these depend on the model that draws the masks, have a function ``default_weights(model)``.
+
+A package that is broken is a :class:`~vidseg.errors.UsageError` that names it, and only for who asks for it by name.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import torch
 
-from vidseg.errors import UsageError, did_you_mean
+from vidseg.errors import UsageError, VidsegError, did_you_mean
 from vidseg.types import Detector, Tracker
 
 _GROUPS = {"tracker": "vidseg.trackers", "detector": "vidseg.detectors"}
+KINDS = tuple(_GROUPS)
+_MEMBERS = {
+    "tracker": (
+        *("lookahead", "wants_masks", "finds_objects"),
+        *("start", "step", "finish", "state_dict", "load_state_dict"),
+    ),
+    "detector": ("detect",),
+}
 
 
 def installed(kind: str) -> list[str]:
@@ -36,12 +47,15 @@ def check_name(kind: str, name: str) -> None:
 
 def weights_used(kind: str, name: str, options: Mapping[str, object], model: str) -> str | None:
     """Name or file of the weights that a tracker or detector would use, if any, where ``model`` draws the masks."""
-    module = importlib.import_module(_entry(kind, name).module)
+    entry = _entry(kind, name)
+    with _blamed(kind, entry, "cannot be imported"):
+        module = importlib.import_module(entry.module)
     chosen = options.get("weights") or options.get("model") or "auto"
     if chosen != "auto":
         return str(chosen)
     if hasattr(module, "default_weights"):
-        return str(module.default_weights(model))
+        with _blamed(kind, entry, "cannot name its weights"):
+            return str(module.default_weights(model))
     default: str | None = getattr(module, "DEFAULT_WEIGHTS", None)
     return default
 
@@ -57,7 +71,7 @@ def build_tracker(
     """Build the tracker called ``name``.
 
     Raises:
-        UsageError: unknown name or unknown option.
+        UsageError: unknown name or unknown option, or the package of the tracker is broken.
     """
     tracker: Tracker = _build("tracker", name, options, device, dtype, offline)
     return tracker
@@ -76,10 +90,57 @@ def build_detector(
     return detector
 
 
+def broken_plugins() -> list[str]:
+    """One line for each tracker or detector of another package that cannot be imported."""
+    lines = []
+    for kind, group in _GROUPS.items():
+        for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+            if not _is_ours(entry):
+                try:
+                    with _blamed(kind, entry, "cannot be imported"):
+                        entry.load()
+                except VidsegError as error:
+                    lines.append(str(error))
+    return lines
+
+
+def package_of(kind: str, name: str) -> str:
+    """Names and versions of the packages that give a tracker or detector; empty for our own."""
+    return ", ".join(_package(entry) for entry in entry_points(group=_GROUPS[kind], name=name) if not _is_ours(entry))
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == "vidseg"
+
+
+@contextmanager
+def _blamed(kind: str, entry: EntryPoint, what: str) -> Iterator[None]:
+    """Errors that no user caused become one line that names the package of a plug-in."""
+    try:
+        yield
+    except VidsegError:
+        raise
+    except (Exception, SystemExit) as error:
+        if _is_ours(entry):
+            raise
+        raise UsageError(f"{_plugin(kind, entry)} {what}: {type(error).__name__}: {error}") from error
+
+
+def _plugin(kind: str, entry: EntryPoint) -> str:
+    return f"{kind} '{entry.name}' of the package {_package(entry)} (entry point {entry.value})"
+
+
 def _entry(kind: str, name: str) -> EntryPoint:
     check_name(kind, name)
-    (entry,) = entry_points(group=_GROUPS[kind], name=name)
-    return entry
+    entries = list(entry_points(group=_GROUPS[kind], name=name))
+    if len(entries) > 1:
+        packages = ", ".join(sorted(map(_package, entries)))
+        raise UsageError(f"{kind} '{name}' is in several packages, {packages}: uninstall all but one")
+    return entries[0]
 
 
 def _build(
@@ -90,5 +151,12 @@ def _build(
     dtype: torch.dtype,
     offline: bool,
 ) -> Any:
-    build = _entry(kind, name).load()
-    return build(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
+    entry = _entry(kind, name)
+    with _blamed(kind, entry, "cannot be imported"):
+        build = entry.load()
+    with _blamed(kind, entry, "cannot be built"):
+        built = build(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
+    missing = [member for member in _MEMBERS[kind] if not hasattr(built, member)]
+    if missing:
+        raise UsageError(f"{_plugin(kind, entry)} is no {kind}: {type(built).__name__} lacks {', '.join(missing)}")
+    return built

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidseg import __version__
-from vidseg.registry import installed
+from vidseg.registry import KINDS, broken_plugins, installed, package_of
 from vidseg.weights.catalog import CATALOG, find_local
 
 
@@ -44,11 +44,16 @@ def _rows() -> list[tuple[str, str]]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     rows.append(("cuda", ", ".join(gpus) or "no device"))
     rows.append(("mps", "yes" if torch.backends.mps.is_available() else "no"))
-    rows.append(("trackers", ", ".join(installed("tracker"))))
-    rows.append(("detectors", ", ".join(installed("detector"))))
+    rows += [(f"{kind}s", ", ".join(_with_package(kind, name) for name in installed(kind))) for kind in KINDS]
+    rows += [("broken plug-in", line) for line in broken_plugins()]
     found = [name for name in CATALOG if find_local(name)]
     rows.append(("weights here", ", ".join(found) or "none"))
     return rows
+
+
+def _with_package(kind: str, name: str) -> str:
+    package = package_of(kind, name)
+    return f"{name} ({package})" if package else name
 
 
 def _version(name: str) -> str:
