@@ -14,6 +14,7 @@ from PIL import Image
 
 import paths
 from cutie_rule import toy_cutie
+from sam2_rule import Case
 from toys import BoxesEverywhere, KeepMasks, frames, tiny_sam
 from vidseg import Session, __version__, segment_frames
 from vidseg.errors import UsageError
@@ -23,6 +24,7 @@ from vidseg.registry import build_tracker
 from vidseg.types import Frame, Prompt, Proposal, Tracker
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.cutie.tracker import CutieTracker
+from vidseg_trackers.sam2.tracker import Sam2Tracker
 
 HEIGHT, WIDTH = 48, 64
 FRAMES = frames(6, HEIGHT, WIDTH)
@@ -105,6 +107,29 @@ def test_a_session_gives_what_segment_frames_gives_for_the_same_prompts(tracker:
             given.append(session.masks)
     assert [m.ids for m in expected][2] == (1, 2, 3)
     assert all(same(a, b) for a, b in zip(given, expected, strict=True))
+
+
+def test_a_tracker_that_takes_clicks_itself_gets_all_clicks_of_a_frame() -> None:
+    network, sam = Case("video_correction").network(), tiny_sam()
+    clicks = Prompt(2, 1, points=((12.0, 12.0), (40.0, 40.0)), point_labels=(1, 0))
+    prompts = [Prompt(0, 1, box=BOX), Prompt(1, 2, mask=square(30, 5)), clicks]
+    settings: dict[str, Any] = {"model": sam, "refine": "none"}
+    expected = list(segment_frames(FRAMES[:4], prompts=prompts, tracker=Sam2Tracker(network), **settings))
+    session, given = Session(tracker=Sam2Tracker(network), **settings), []
+    for frame in FRAMES[:4]:
+        session.step(frame)
+        if frame.index == 0:
+            session.add(box=BOX)
+        elif frame.index == 1:
+            session.add(mask=square(30, 5))
+        elif frame.index == 2:
+            session.correct(1, points=(12, 12))
+            session.correct(1, points=(40, 40), labels=0)
+        given.append(session.masks)
+    assert given[1].ids == (1, 2)
+    assert all(same(a, b) for a, b in zip(given, expected, strict=True))
+    session.remove(1)
+    assert session.masks.ids == session.objects == (2,)
 
 
 def test_what_is_added_is_seen_at_once_and_followed() -> None:
