@@ -1,5 +1,6 @@
 """The page in a real browser."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -132,6 +133,23 @@ def test_sigterm_in_the_middle_of_a_run_saves_everything(tmp_path: Path) -> None
     assert frames_in(run)[: done + 1] == list(range(done + 1))
     assert not (run / "changes.jsonl").exists()
     assert not (run / "run.lock").exists()
+
+
+def test_sigterm_does_not_wait_for_what_takes_long(tmp_path: Path) -> None:
+    from websockets.sync.client import connect
+
+    video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
+    with served(video, tmp_path / "runs", seconds=60) as server:
+        token = server.url.partition("token=")[2]
+        with connect(f"{server.url.partition('/?')[0].replace('http', 'ws')}/{token}/socket", proxy=None) as socket:
+            stroke = {"frame": 0, "id": None, "points": [[40, 40], [90, 40]], "radius": 9, "erase": False}
+            run_it = {"do": "run", "frame": 0, "direction": "forward"}
+            for message in ({"do": "open", "key": "square.mp4"}, {"do": "stroke", **stroke}, run_it):
+                socket.send(json.dumps(message))
+            while json.loads(socket.recv()).get("undo") != "run":
+                pass
+            assert server.end() == 0  # within the 15 seconds that it waits
+    assert frames_in(run) == [0]
 
 
 def test_a_video_that_breaks_in_the_middle_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 _EVERY_S = 0.1  # seconds between two reports of a run
 _SETTLE_S = 3.0  # seconds after the last change
-_END_S = 7.0  # seconds that closing may wait for what is being computed
+_END_S = 6.0  # seconds that closing may wait for what is being computed
 _CLOSE_S = 60.0  # seconds after nobody looks any more
 
 
@@ -171,8 +171,7 @@ class Desk:
         if opened.task is not None:
             opened.going.set()
             opened.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await opened.task
+            await asyncio.wait([opened.task])
 
     async def close(self) -> None:
         """Save and close everything; within bounded time, whatever is being computed."""

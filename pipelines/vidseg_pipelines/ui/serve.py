@@ -22,7 +22,7 @@ from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.server import build_app
 
 LOCAL = "127.0.0.1"
-_GRACE_S = 5
+_GRACE_S = 2
 
 
 def serve(
