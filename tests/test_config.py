@@ -155,6 +155,7 @@ def test_the_hash_covers_every_setting_but_those_that_are_marked() -> None:
         *(
             "output",
             "classes",
+            "overlay_style",
             "max_pixels",
             "device",
             "snapshot_every",
