@@ -130,7 +130,7 @@ def test_plain_values_mean_what_the_option_takes(tmp_path: Path, text: str, name
         ("text: 5", "text: expected a str, got 5; put it in quotes"),
         ("switch: 1", "switch: expected a bool, got 1"),
         ("shares: {a: much}", "shares: a: expected a float"),
-        ("rate: 1\nsteps: 2\nrate: 3", "'rate' stands twice"),
+        ("rate: 1\nsteps: 2\nrate: 3", "'rate' appears twice"),
     ],
 )
 def test_other_values_are_refused(tmp_path: Path, text: str, message: str) -> None:

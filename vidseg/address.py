@@ -49,13 +49,13 @@ def parse_address(text: str) -> Address:
     if camera:
         return Address("camera", f"/dev/video{camera[1]}", text, f"camera{camera[1]}")
     if text.startswith("camera:"):
-        raise InputError(f"{text}: which camera? camera:0, camera:1, ...")
+        raise InputError(f"{text}: no camera number: camera:0, camera:1, ...")
     url = _URL.fullmatch(text)
     if url is None or os.path.exists(text):  # noqa: PTH110  (False for names that no file can have)
         return Address("file", text, text, _file_name(text))
     shown, scheme = redact(text), url[1].lower()
     if scheme not in SCHEMES:
-        raise InputError(f"{shown}: no such file, and '{scheme}://' is no stream: allowed are {', '.join(SCHEMES)}")
+        raise InputError(f"{shown}: no such file, and '{scheme}://' is not a stream: allowed are {', '.join(SCHEMES)}")
     try:
         host = urlsplit(text).hostname
     except ValueError:

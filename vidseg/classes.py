@@ -84,9 +84,9 @@ def read_classes(path: Path) -> ClassSet:
     for number, name in pairs:
         check_label(f"--classes {path}: class {number}", name)
         if name in ids:
-            raise UsageError(f"--classes {path}: '{name}' is there twice, as {ids[name]} and {number}")
+            raise UsageError(f"--classes {path}: '{name}' appears twice, as {ids[name]} and {number}")
         if number < 0 or number in ids.values():
-            problem = "there twice" if number >= 0 else "below 0"
+            problem = "appears twice" if number >= 0 else "below 0"
             raise UsageError(f"--classes {path}: the number {number} of '{name}' is {problem}")
         ids[name] = number
     return ClassSet(dict(sorted(ids.items(), key=lambda item: item[1])))

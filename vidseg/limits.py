@@ -1,4 +1,4 @@
-"""How large a picture may be before memory is taken for it."""
+"""How large an image may be before memory is taken for it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ PIXEL_LIMIT = 8192 * 4352
 """Default limit of pixels per frame: a little more than 8K (7680x4320 and the 8192-wide cinema format)."""
 
 HIGHEST_LIMIT = 16384 * 16384
-"""What ``--max-pixels`` may raise it to: the largest picture of H.264, and the largest mask that a journal may hold."""
+"""What ``--max-pixels`` may raise it to: the largest image of H.264, and the largest mask that a journal may hold."""
 
 
 def check_pixels(name: str | Path, size: tuple[int, int], limit: int = PIXEL_LIMIT, *, option: bool = False) -> None:
-    """Refuse a picture of ``size`` (width, height) with more than ``limit`` pixels.
+    """Refuse an image of ``size`` (width, height) with more than ``limit`` pixels.
 
     ``option``: ``--max-pixels`` raises this limit; the message says so.
 

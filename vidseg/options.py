@@ -79,7 +79,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' appears twice", key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -116,7 +116,7 @@ def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
             hint = did_you_mean(key, known) or f": allowed are {', '.join(known)}"
             raise UsageError(f"{where}: unknown option '{raw}'{hint}")
         if key in values:
-            raise UsageError(f"{where}: option '{raw}' stands twice")
+            raise UsageError(f"{where}: option '{raw}' appears twice")
         values[key] = _coerce(hints[key], value, f"{where}: {raw}")
     missing = [
         name

@@ -120,7 +120,7 @@ def fit_prompts(prompts: Sequence[Prompt], size: tuple[int, int]) -> list[Prompt
 def _merge(first: Prompt, second: Prompt) -> Prompt:
     where = f"object {first.object_id} is prompted twice on frame {first.frame_index}"
     if first.mask is not None or second.mask is not None:
-        raise UsageError(f"{where}: a mask is taken as it is; leave out the mask, or the box and clicks")
+        raise UsageError(f"{where}: a mask is used unchanged; leave out the mask, or the box and clicks")
     if first.box is not None and second.box is not None:
         raise UsageError(f"{where}: one box only, to which clicks may be added")
     return replace(

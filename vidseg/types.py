@@ -73,7 +73,7 @@ class VideoInfo:
     levels: tuple[float, float] | None = None
     """Values that became black and white where the source is deeper than 8 bits and does not say them."""
     deinterlaced: str = ""
-    """FFmpeg's filter that made one picture of the two fields of each frame."""
+    """FFmpeg's filter that made one image of the two fields of each frame."""
     frame_names: tuple[str, ...] = ()
     """File names of all frames, by index, where the frames are files (:attr:`Frame.name`)."""
     end: int | None = None

@@ -205,7 +205,7 @@ def read_run(folder: str | Path) -> Iterator[FrameMasks]:
     """
     run = RunFolder(Path(folder))
     if not run.journal.is_file():
-        raise InputError(f"{folder}: no {JOURNAL} in it; name the output folder of a run")
+        raise InputError(f"{folder}: contains no {JOURNAL}; give the output folder of a run")
     return run.results()
 
 

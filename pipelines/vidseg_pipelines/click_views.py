@@ -24,7 +24,7 @@ from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import LEAST_PX, LOGIT_LIMIT, Crop, Zoom, crop_around, crop_side, zooms
 
 SCALES = (1 / 2, 1 / 4)
-"""Sides of the crops around a click, as shares of the frame's longer side."""
+"""Sides of the crops around a click, as fractions of the frame's longer side."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -120,7 +120,7 @@ def _look(
 
 
 def _mirrored(prompts: PromptBatch, width: int) -> PromptBatch:
-    """Boxes and points in the mirror image of a picture of this width."""
+    """Boxes and points in the mirror image of an image of this width."""
     boxes, points = prompts.boxes, prompts.points
     if boxes is not None:
         boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)

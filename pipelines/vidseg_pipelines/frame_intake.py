@@ -40,7 +40,7 @@ class FrameIntake:
         frame = as_frame(item, self.next_index, self.fps, bgr=self._bgr)
         if frame.index < self.next_index:
             last = self.next_index - 1
-            raise UsageError(f"frame {frame.index} comes after frame {last}: indices must grow")
+            raise UsageError(f"frame {frame.index} comes after frame {last}: indices must increase")
         if self.size is not None and frame.hw != self.size:
             (h, w), (height, width) = frame.hw, self.size
             raise UsageError(f"frame {frame.index} is {w}x{h}, the first was {width}x{height}: one size expected")

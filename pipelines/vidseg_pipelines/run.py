@@ -105,7 +105,7 @@ def run_video(
 def _check(config: RunConfig) -> None:
     """Refuse settings that cannot be right, before anything is opened."""
     if not config.input:
-        raise UsageError("which video? vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
+        raise UsageError("no video given: vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
     parse_style(config.overlay_style)
     check_name("tracker", config.tracker)

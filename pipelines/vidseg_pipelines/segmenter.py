@@ -78,7 +78,7 @@ class Segmenter:
         if tracker.finds_objects:
             settings = {"the prompts": prompts, "--detect-every": detect_every, "--detect-with": detector is not None}
             for name in (name for name, given in settings.items() if given):
-                raise UsageError(f"this tracker finds the objects by itself: leave out {name}")
+                raise UsageError(f"this tracker finds objects automatically: leave out {name}")
         if not refiner.uses_sam and not getattr(tracker, "gives_masks", True):
             raise UsageError("--refine none needs a tracker that draws masks; this one gives boxes only")
         self.tracker, self.sam, self.refiner = tracker, sam, refiner

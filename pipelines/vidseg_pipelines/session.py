@@ -106,7 +106,7 @@ class Session:
                 " segment_frames, or other settings of the tracker"
             )
         if max_objects is not None and self._models.tracker.finds_objects:
-            raise UsageError(f"tracker {self.tracker} finds the objects by itself: leave out max_objects")
+            raise UsageError(f"tracker {self.tracker} finds objects automatically: leave out max_objects")
         self._max_objects, self._detect_every = max_objects, detect_every
         self._closed = False
         self.reset()
@@ -311,7 +311,7 @@ class Session:
     def _promptable(self) -> Shown:
         seen = self._seen()
         if self._models.tracker.finds_objects:
-            raise UsageError(f"tracker {self.tracker} finds the objects by itself: none can be given or taken away")
+            raise UsageError(f"tracker {self.tracker} finds objects automatically: none can be given or taken away")
         return seen
 
     def _check_id(self, object_id: int) -> None:

@@ -102,7 +102,7 @@ def load_snapshot(path: Path, manifest: Mapping[str, Any]) -> Snapshot | None:
 
 def unusable(path: Path, why: str = "it is damaged") -> UsageError:
     """The error of a snapshot that no run can go on from."""
-    return UsageError(f"--resume: {path}: {why}; delete it to go on from the first frame")
+    return UsageError(f"--resume: {path}: {why}; delete it to restart from the first frame")
 
 
 def _cannot_write(path: Path, error: SafetensorError) -> OutputError:

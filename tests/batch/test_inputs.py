@@ -182,7 +182,7 @@ def test_wrong_manifests_name_the_line(tmp_path: Path, file: str, text: str, mes
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
-    [([], "which videos"), (["-"], "standard input"), (["no*such"], "no file"), (["EMPTY"], "without videos")],
+    [([], "no videos given"), (["-"], "standard input"), (["no*such"], "no file"), (["EMPTY"], "without videos")],
 )
 def test_wrong_inputs(videos: Path, inputs: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

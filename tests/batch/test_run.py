@@ -421,7 +421,7 @@ def test_missing_weights_stop_everything(
     ("settings", "message"),
     [
         ({"output": None}, "--output DIR is required"),
-        ({"inputs": ()}, "which videos"),
+        ({"inputs": ()}, "no videos given"),
         ({"workers": -1}, "--workers -1"),
         ({"lease_timeout": 0.0}, "--lease-timeout 0"),
         ({"lease_timeout": float("nan")}, "--lease-timeout nan"),
@@ -514,7 +514,7 @@ def test_an_overwrite_never_removes_what_it_reads(tmp_path: Path, base: RunConfi
     work(spec_of(store, job), 0)
     before = results(out / "a")
     corrected = replace(base, mask=(str(out / "a" / "davis" / "00000.png"),))
-    with pytest.raises(UsageError, match=r"00000\.png is read and would be overwritten by .*davis"):
+    with pytest.raises(UsageError, match=r"00000\.png is an input and would be overwritten by .*davis"):
         plan_jobs(store, leases, expand([job.config.input], corrected), overwrite=True)
     assert results(out / "a") == before
     assert store.finished() == {job.key}

@@ -297,7 +297,7 @@ def test_an_object_that_leaves_the_frame_is_no_fault(tmp_path: Path) -> None:
 
 def test_shares_of_the_frame_are_refused_as_pixels(tmp_path: Path) -> None:
     path = save(tmp_path / "norm.txt", mot(x=1 / WIDTH, y=1 / HEIGHT))
-    assert "all boxes are smaller than a pixel: shares of the frame? pixels expected" in refused(path, VIDEO)
+    assert "all boxes are smaller than a pixel: fractions of the frame? pixels expected" in refused(path, VIDEO)
 
 
 def test_boxes_on_frames_that_never_come_are_counted(tmp_path: Path) -> None:

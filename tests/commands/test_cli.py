@@ -34,7 +34,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     [
         (["rnu"], "did you mean 'run'"),
         (["eval", "davs"], "did you mean 'eval davis'"),
-        (["run"], "which video?"),
+        (["run"], "no video given"),
         (["run", "x.mp4", "--save", "davs"], "did you mean 'davis'"),
         (["run", "x.mp4", "--tracker", "xmen"], "did you mean 'xmem'"),
     ],

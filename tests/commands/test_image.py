@@ -125,7 +125,7 @@ def test_an_image_is_never_replaced_by_its_result(
     before = contents(tmp_path)
     assert main(["image", photo, "--box", "5,5,40,40", "--output", str(folder), *flags]) == 2
     told = capsys.readouterr().err
-    assert "photo.png is read and would be overwritten by " in told and told.count("\n") == 1
+    assert "photo.png is an input and would be overwritten by " in told and told.count("\n") == 1
     assert contents(tmp_path) == before
 
 

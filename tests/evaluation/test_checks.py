@@ -113,7 +113,7 @@ def test_wrong_tables(tmp_path: Path) -> None:
     assert "'categories' must be a list" in message({**truth, "categories": [1]})
     assert "'categories' is empty" in message({**truth, "categories": []})
     for table in ("videos", "categories", "annotations"):
-        assert f"{table}[{len(truth[table])}] has id 1, which is there already" in message(
+        assert f"{table}[{len(truth[table])}] has id 1 again" in message(
             {**truth, table: [*truth[table], truth[table][0]]}
         )
     video = truth["videos"][0]

@@ -139,7 +139,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path: Path, monkeypatch: p
     with pytest.raises(InputError, match=r"a\.png: 40x30 is larger than the limit of 1000 pixels"):
         read_label_map(path)
     path.write_bytes(bytes(1001))
-    with pytest.raises(InputError, match=r"a\.png: a file of 1,001 bytes is no label map"):
+    with pytest.raises(InputError, match=r"a\.png: a file of 1,001 bytes is not a label map"):
         read_label_map(path)
     monkeypatch.undo()
     path.unlink()

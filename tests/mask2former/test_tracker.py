@@ -355,7 +355,7 @@ def test_start_forgets_everything() -> None:
 
 def test_prompts_and_changing_sizes_are_refused() -> None:
     made = tracker(GivenQueries(lambda t: []), mode="offline")
-    with pytest.raises(UsageError, match="finds the objects by itself"):
+    with pytest.raises(UsageError, match="finds objects automatically"):
         made.step(blank(0), [Prompt(0, 1, box=(0, 0, 5, 5))])
     made.step(blank(0))
     with pytest.raises(InputError, match="frame 1 is 50x40"):

@@ -109,7 +109,7 @@ class Attack:
 
 def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
     path = write_pickle(tmp_path / "model.pkl", {"a": Attack(tmp_path / "owned")})
-    with pytest.raises(WeightsError, match=r"model\.pkl refused: it asks for (posix|nt)\.system"):
+    with pytest.raises(WeightsError, match=r"model\.pkl refused: it requests (posix|nt)\.system"):
         read_state_dict(path)
     assert not (tmp_path / "owned").exists()
 

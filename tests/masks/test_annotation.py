@@ -90,7 +90,9 @@ def test_soft_edges_and_pictures_are_refused(tmp_path: Path) -> None:
     white = Image.fromarray(((TWO > 0) * 255).astype(np.uint8))
     noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), np.uint8)
     for picture in (white.filter(ImageFilter.GaussianBlur(2)), noise, np.repeat(noise[..., None], 3, axis=2)):
-        with pytest.raises(InputError, match="grey levels that are no areas: a soft edge or a picture, not objects"):
+        with pytest.raises(
+            InputError, match="grey levels that do not form regions: a soft edge or a photograph, not objects"
+        ):
             read(tmp_path, picture)
 
 
@@ -119,7 +121,7 @@ def test_another_size_is_explained_by_its_cause(tmp_path: Path) -> None:
             VideoInfo(256, 192, Fraction(24)),
             "the mask is 128x96, the frame is 256x192: .* resize it with nearest neighbour",
         ),
-        (VideoInfo(128, 128, Fraction(24)), "the mask is 128x96, the frame is 128x128: another shape"),
+        (VideoInfo(128, 128, Fraction(24)), "the mask is 128x96, the frame is 128x128: the aspect ratio differs"),
         (VideoInfo(96, 128, Fraction(24)), "the sides are swapped; turn the mask by 90 degrees"),
         (VideoInfo(96, 128, Fraction(24), rotation=270), "by their rotation, .* by 270 degrees clockwise"),
     ):

@@ -150,7 +150,7 @@ def test_what_is_no_mask_is_refused_by_name(tmp_path: Path) -> None:
     Image.fromarray(DISC.astype(np.float32)).save(tmp_path / "float.tif")
     for name, message in (
         ("cut.png", "not a readable image$"),
-        ("two.tif", "2 pictures in one file"),
+        ("two.tif", "2 images in one file"),
         ("float.tif", "whole numbers"),
         ("none.png", "no such file"),
     ):

@@ -311,12 +311,12 @@ def test_an_export_never_replaces_what_it_reads(run, tmp_path):
     (tmp_path / "link").symlink_to(run)
     before = contents(run)
     for folder in (run, tmp_path / "link"):
-        with pytest.raises(UsageError, match=r"overlay\.mp4 is read and would be overwritten by"):
+        with pytest.raises(UsageError, match=r"overlay\.mp4 is an input and would be overwritten by"):
             ExportCommand(run, to="coco,overlay", input=str(video), output=folder).run()
     frames = tmp_path / "clips" / "davis"
     (run / "run.json").write_text(json.dumps({"input": {"path": str(frames)}}))
     frames.mkdir(parents=True)
-    with pytest.raises(UsageError, match="davis is read and would be overwritten by"):
+    with pytest.raises(UsageError, match="davis is an input and would be overwritten by"):
         ExportCommand(run, to="davis", output=tmp_path / "clips").run()  # onto the frames that the run was made of
     assert contents(run) == {**before, "run.json": (run / "run.json").read_bytes()}
 

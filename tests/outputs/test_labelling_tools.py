@@ -228,7 +228,7 @@ def test_labelme_keeps_holes_and_has_its_pictures(run, tmp_path):
 def test_without_the_video_the_polygons_are_written_and_the_exit_code_is_5(run, capsys):
     (run / "run.json").write_text(json.dumps({"video": VIDEO, "input": {"path": str(run / "gone.mp4")}}))
     assert ExportCommand(run, "labelme,yolo,cvat").run() == 5
-    assert "labelme, yolo: without the pictures of the frames" in capsys.readouterr().err
+    assert "labelme, yolo: without the frames' images" in capsys.readouterr().err
     assert len(list((run / "labelme").iterdir())) == COUNT
 
 

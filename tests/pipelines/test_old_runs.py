@@ -62,7 +62,7 @@ def test_a_run_of_another_version_is_refused_and_begins_anew_without_its_snapsho
     with pytest.raises(UsageError) as caught:
         run_video(CONFIG, loaders=LOADERS)
     path = Path("killed") / SNAPSHOT
-    why = f"it was made by vidseg 0.0.9, this is {__version__}; delete it to go on from the first frame"
+    why = f"it was made by vidseg 0.0.9, this is {__version__}; delete it to restart from the first frame"
     assert str(caught.value) == f"--resume: {path}: {why}"
     (killed / SNAPSHOT).unlink()
     assert run_video(CONFIG, loaders=LOADERS).frames == 12

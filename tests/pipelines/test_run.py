@@ -203,7 +203,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(
     with pytest.raises(RuntimeError, match="killed"):
         run_video(config)
     with (tmp_path / "out" / "masks.jsonl").open("ab") as file:
-        file.write(b'{"frame":99,"pt')  # a line that the kill cut off
+        file.write(b'{"frame":99,"pt')  # a line truncated by the kill
     resumed = run_video(_with(config, resume=True))
     assert resumed.frames == COUNT
     assert contents(tmp_path / "out") == whole

@@ -113,7 +113,7 @@ def test_a_second_run_on_a_folder_that_is_being_written_is_refused(config: RunCo
     assert config.output is not None
     with underway(config):
         before = contents(config.output)
-        with pytest.raises(UsageError, match=r"out is in use by another run: wait for it, or name another --output"):
+        with pytest.raises(UsageError, match=r"out is in use by another run: wait for it, or choose another --output"):
             run_video(replace(config, **how))
         assert contents(config.output) == before
     assert [masks.frame_index for masks in read_journal(config.output / "masks.jsonl")] == list(range(COUNT))
@@ -220,7 +220,7 @@ def test_an_input_among_the_outputs_is_refused_and_kept(
     run_video(config)
     settings = use(config.output)
     before = contents(config.output)
-    with pytest.raises(UsageError, match=r"is read and would be overwritten by .*: name another --output"):
+    with pytest.raises(UsageError, match=r"is an input and would be overwritten by .*: choose another --output"):
         run_video(replace(config, overwrite=True, **settings))  # type: ignore[arg-type]
     assert contents(config.output) == before
 
@@ -233,7 +233,7 @@ def test_standard_input_from_an_output_is_refused(config: RunConfig, monkeypatch
         with (config.output / "overlay.mp4").open("rb") as file:
             os.dup2(file.fileno(), 0)
             monkeypatch.setattr(sys, "stdin", file)
-            with pytest.raises(UsageError, match=r"^- is read and would be overwritten by .*overlay\.mp4"):
+            with pytest.raises(UsageError, match=r"^- is an input and would be overwritten by .*overlay\.mp4"):
                 run_video(replace(config, input="-", overwrite=True))
     finally:
         os.dup2(stdin, 0)

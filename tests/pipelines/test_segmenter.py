@@ -286,7 +286,7 @@ def test_an_offline_tracker_is_refined_in_batches() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"detect_every": 5}, "finds the objects by itself: leave out --detect-every"),
+        ({"detect_every": 5}, "finds objects automatically: leave out --detect-every"),
         ({"detector": object()}, "leave out --detect-with"),
         ({"mode": "none"}, "gives boxes only"),
     ],

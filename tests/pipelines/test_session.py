@@ -234,7 +234,7 @@ WRONG: list[tuple[Callable[[Session], object], str]] = [
     (lambda s: s.remove(0), "object id 0: a whole number of at least 1 expected"),
     (lambda s: s.preview(9, box=BOX), "object 9 does not exist"),
     (lambda s: s.preview(box=(100, 5, 130, 25)), "lies outside the frame"),
-    (lambda s: s.step(FRAMES[1]), "frame 1 comes after frame 1: indices must grow"),
+    (lambda s: s.step(FRAMES[1]), "frame 1 comes after frame 1: indices must increase"),
     (lambda s: s.step(np.zeros((50, 64, 3), np.uint8)), "frame 2 is 64x50, the first was 64x48: one size expected"),
     (lambda s: s.step(np.zeros((HEIGHT, WIDTH), np.uint8)), r"rgb must be uint8 \(H, W, 3\)"),
     (lambda s: s.step(np.zeros((HEIGHT, WIDTH, 3))), "rgb must be uint8"),
@@ -404,7 +404,7 @@ def test_a_session_searches_when_it_is_asked_to_and_what_it_found_keeps_its_ids(
         ({"refine": "best"}, "refine 'best'"),
         ({"tracker": "xmen"}, "did you mean 'xmem'"),
         ({"tracker_options": {"size": 3}}, "tracker_options are for a tracker that is named"),
-        ({"tracker": BoxesEverywhere(1), "refine": "box", "max_objects": 2}, "finds the objects by itself"),
+        ({"tracker": BoxesEverywhere(1), "refine": "box", "max_objects": 2}, "finds objects automatically"),
     ],
 )
 def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: str) -> None:
@@ -423,7 +423,7 @@ def test_a_tracker_that_finds_its_objects_says_so_at_the_call() -> None:
     session = seen(tracker=BoxesEverywhere(1), refine="box")
     assert session.objects == session.masks.ids == (1,)
     for call in (lambda: session.add(box=BOX), lambda: session.remove(1), lambda: session.correct(1, box=BOX)):
-        with pytest.raises(UsageError, match="tracker BoxesEverywhere finds the objects by itself"):
+        with pytest.raises(UsageError, match="tracker BoxesEverywhere finds objects automatically"):
             call()
     assert session.step(FRAMES[1]).ids == (1,)
 

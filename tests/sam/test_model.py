@@ -336,7 +336,7 @@ def test_prompts_outside_the_image_are_answered(sam: Sam) -> None:
     ("values", "words"),
     [
         ({"encoder": "vitt"}, r"did you mean 'vit'\?\): use one of vit, tiny_vit, compact"),
-        ({"encoder": "vit"}, "section 'vit' must be there"),
+        ({"encoder": "vit"}, "section 'vit' is required"),
         ({"encoder": "compact", "imagesize": 512}, r"unknown option 'imagesize' \(did you mean 'image_size'"),
         ({"encoder": "compact", "image_size": 500}, "image_size 500: expected a multiple of 32"),
         ({"encoder": "compact", "hq": False}, "has only 'sam'"),

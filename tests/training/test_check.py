@@ -107,7 +107,7 @@ def test_what_leads_to_nothing_is_said(tmp_path: Path, caplog: pytest.LogCapture
     text = caplog.text
     assert "1 of 6 images have no mask in" in text and "expected toy_1.png" in text
     assert "1 masks belong to no image and are left out: toy_1_mask.png" in text
-    assert "1 files are no pictures of a kind that is read and are left out: phone.HEIC" in text
+    assert "1 files are not images of a supported kind and are left out: phone.HEIC" in text
     for path in (tmp_path / "gt").glob("toy_?.png"):
         path.rename(path.with_name(f"{path.stem}.jpg.png"))
     with pytest.raises(

@@ -36,7 +36,7 @@ def test_a_folder_of_one_video_is_that_video(tmp_path: Path) -> None:
     assert [read_barcode(frame.rgb) for frame in source] == [0, 1, 2]
     picture(folder / "clip.jpg")  # a thumbnail
     assert codes(folder) == [0, 1, 2]
-    assert open_source(folder).notes == ["left out, beside the video clip.MP4: clip.jpg"]
+    assert open_source(folder).notes == ["left out, next to the video clip.MP4: clip.jpg"]
     file.rename(folder / "clip.recording")
     (folder / "clip.jpg").unlink()
     assert codes(folder) == [0, 1, 2]
@@ -49,7 +49,7 @@ def test_a_folder_of_frames_stays_one_beside_a_video(tmp_path: Path) -> None:
         picture(folder / f"{number}.png", 20 + number)
     video(folder / "clip.mp4")
     assert codes(folder) == [20, 21, 22]
-    assert open_source(folder).notes == ["left out, beside the images: clip.mp4"]
+    assert open_source(folder).notes == ["left out, next to the images: clip.mp4"]
 
 
 def test_folders_that_are_no_video_say_what_they_are(tmp_path: Path) -> None:

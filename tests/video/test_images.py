@@ -86,8 +86,8 @@ def test_a_damaged_image_leaves_a_gap_and_a_warning(tmp_path):
     source = open_source(tmp_path)
     assert [(f.index, read_barcode(f.rgb)) for f in source] == [(0, 0), (3, 3)]
     assert len(source.warnings) == 2
-    assert source.warnings[0].startswith("pictures skipped: 1 (1.png): damaged image")
-    assert source.warnings[1] == "pictures skipped: 1 (2.png): not an image that can be read"
+    assert source.warnings[0].startswith("images skipped: 1 (1.png): damaged image")
+    assert source.warnings[1] == "images skipped: 1 (2.png): not an image that can be read"
 
 
 def test_nothing_to_read(tmp_path):

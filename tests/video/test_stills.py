@@ -140,7 +140,7 @@ def test_damaged_deep_pictures_are_skipped_in_silence_of_the_decoders(
         (folder / f"2{suffix}").write_bytes(whole[: len(whole) * 2 // 3])
         source = open_source(folder)
         assert [n for n, _ in numbers(list(source))] == [0, 1, 3, 4]
-        assert source.warnings[0].startswith(f"pictures skipped: 1 (2{suffix}): ")
+        assert source.warnings[0].startswith(f"images skipped: 1 (2{suffix}): ")
     assert capfd.readouterr().err == ""
 
 
@@ -216,12 +216,12 @@ def test_a_picture_of_several_pages_is_never_reduced_to_one_in_silence(
 ) -> None:
     stack(save(tmp_path / "f", RGB[:2]) / "stack.tif", RGB)
     for call in (open_source, lambda f: read_image(f / "stack.tif"), lambda f: image_size(f / "stack.tif")):
-        with pytest.raises(InputError, match="holds 5 pictures where one is expected"):
+        with pytest.raises(InputError, match="holds 5 images where one is expected"):
             call(tmp_path / "f")
     monkeypatch.setattr("vidseg_pipelines.commands.image.load_sam", lambda *a, **k: tiny_sam())
     command = ["image", str(tmp_path / "f" / "stack.tif"), "--box", "5,5,40,40", "--output", str(tmp_path / "out")]
     assert main(command) == 3
-    assert "holds 5 pictures" in capsys.readouterr().err
+    assert "holds 5 images" in capsys.readouterr().err
 
 
 def test_the_main_picture_of_a_jpeg_is_read_and_the_others_are_named(tmp_path: Path) -> None:
@@ -229,7 +229,9 @@ def test_the_main_picture_of_a_jpeg_is_read_and_the_others_are_named(tmp_path: P
     pages[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=pages[1:], quality=95)
     source = open_source(tmp_path)
     assert numbers(list(source)) == [(0, 0)]
-    assert source.notes == ["1 pictures hold more beside the main one (previews, depth), which is left out (a.jpg)"]
+    assert source.notes == [
+        "1 images hold more besides the main one (previews, depth); only the main one is read (a.jpg)"
+    ]
 
 
 def test_pictures_are_known_by_any_ending_or_by_their_content(tmp_path: Path) -> None:
@@ -252,9 +254,9 @@ def test_pictures_that_cannot_be_read_keep_their_places(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert numbers(list(source)) == [(0, 0), (2, 2), (4, 4)]
     assert source.info.frame_count == 5
-    reason = ".heic pictures cannot be read: convert them to PNG or JPEG"
-    assert source.warnings == [f"pictures skipped: 2 (IMG_1.HEIC, IMG_3.HEIC): {reason}"]
-    with pytest.raises(InputError, match=r"IMG_1\.HEIC: \.heic pictures cannot be read"):
+    reason = ".heic images cannot be read: convert them to PNG or JPEG"
+    assert source.warnings == [f"images skipped: 2 (IMG_1.HEIC, IMG_3.HEIC): {reason}"]
+    with pytest.raises(InputError, match=r"IMG_1\.HEIC: \.heic images cannot be read"):
         open_source(tmp_path / "IMG_1.HEIC")
 
 
@@ -268,7 +270,7 @@ def test_a_raw_file_beside_its_jpeg_is_the_same_frame(tmp_path: Path) -> None:
 def test_two_pictures_of_one_stem_are_never_two_frames(tmp_path: Path) -> None:
     folder = save(tmp_path / "fra[mes]", RGB, "{}.jpg", quality=95)
     save(folder, RGB, "{}.png")
-    with pytest.raises(InputError, match=r"5 frames have two pictures each, such as 0\.jpg and 0\.png: .*\*\.jpg'"):
+    with pytest.raises(InputError, match=r"5 frames have two images each, such as 0\.jpg and 0\.png: .*\*\.jpg'"):
         open_source(folder)
     source = open_source(folder / "*.jpg")  # as the message says
     assert numbers(list(source)) == [(n, n) for n in range(5)]
@@ -293,7 +295,7 @@ def test_names_that_do_not_follow_the_others_are_noted(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert len(list(source)) == 7
     (note,) = source.notes
-    assert note.startswith("names of 2 pictures differ from the other 5 (00000.jpg): 00001 (1).jpg, overlay.png")
+    assert note.startswith("names of 2 images differ from the other 5 (00000.jpg): 00001 (1).jpg, overlay.png")
 
 
 def test_equal_reasons_are_one_line(tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ def test_equal_reasons_are_one_line(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert len(list(source)) == 1
     (warning,) = source.warnings
-    assert warning.startswith("pictures skipped: 39 (01.png, 02.png,") and "08.png, ...)" in warning
+    assert warning.startswith("images skipped: 39 (01.png, 02.png,") and "08.png, ...)" in warning
 
 
 def test_a_folder_of_which_nothing_can_be_read_is_an_error_and_leaves_nothing(

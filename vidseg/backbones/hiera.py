@@ -30,7 +30,7 @@ class HieraConfig:
     """Blocks that attend everywhere; the others attend in the windows of their stage."""
     windows: tuple[int, ...] = (8, 4, 14, 7)
     background: tuple[int, int] = (7, 7)
-    """Size of the position embedding that is stretched over the picture."""
+    """Size of the position embedding that is stretched over the image."""
 
     @property
     def dims(self) -> tuple[int, ...]:

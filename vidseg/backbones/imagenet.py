@@ -1,4 +1,4 @@
-"""Mean and standard deviation of the colours of ImageNet, by which pretrained networks expect pictures normalised."""
+"""Mean and standard deviation of the colours of ImageNet, by which pretrained networks expect images normalised."""
 
 from __future__ import annotations
 

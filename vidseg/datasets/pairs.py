@@ -131,7 +131,7 @@ def check_size(mask: Path, size: tuple[int, int], image: Path, expected: tuple[i
 
 
 def load_cutout(path: Path, max_side: int) -> tuple[Image, Mask]:
-    """A picture with transparency as (RGB, alpha), reduced to ``max_side``.
+    """An image with transparency as (RGB, alpha), reduced to ``max_side``.
 
     Raises:
         InputError: unreadable, or without transparency.
@@ -139,7 +139,7 @@ def load_cutout(path: Path, max_side: int) -> tuple[Image, Mask]:
     try:
         with Pillow.open(path) as picture:
             if not picture.has_transparency_data:
-                raise InputError(f"{path}: a cut-out needs transparency around its object, this picture has none")
+                raise InputError(f"{path}: a cut-out needs transparency around its object; this image has none")
             rgba = np.array(picture.convert("RGBA"), np.uint8)
     except InputError:
         raise
@@ -231,7 +231,7 @@ def _count(images: Path, masks: Path, pictures: list[Path], owned: Collection[Pa
         _warn(f"{masks}: {len(strays)} masks belong to no image and are left out", strays)
     others = [path for path in data_files(images) if path.suffix.lower() not in (*IMAGE_SUFFIXES, *_TEXTS)]
     if others:
-        _warn(f"{images}: {len(others)} files are no pictures of a kind that is read and are left out", others)
+        _warn(f"{images}: {len(others)} files are not images of a supported kind and are left out", others)
 
 
 def _warn(text: str, paths: Sequence[Path], limit: int = 3) -> None:

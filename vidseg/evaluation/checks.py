@@ -65,7 +65,7 @@ def _check_ids(rows: Iterable[Row], table: str, path: Path) -> None:
             why = ": 0 means 'no match' to evaluators; start at 1" if value == 0 else ""
             raise InputError(f"{path}: {table}[{place}] has id {value}, at least {lowest} is expected{why}")
         if value in seen:
-            raise InputError(f"{path}: {table}[{place}] has id {value}, which is there already: ids must be distinct")
+            raise InputError(f"{path}: {table}[{place}] has id {value} again: ids must be unique")
         seen.add(value)
 
 

@@ -59,7 +59,7 @@ def read_label_map(path: Path) -> LabelMap:
     try:
         size = path.stat().st_size
         if size > PIXEL_LIMIT:  # before it is read: no label map needs so much
-            raise InputError(f"{path}: a file of {size:,} bytes is no label map; the limit is {PIXEL_LIMIT:,}")
+            raise InputError(f"{path}: a file of {size:,} bytes is not a label map; the limit is {PIXEL_LIMIT:,}")
         data = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None

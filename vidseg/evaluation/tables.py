@@ -1,4 +1,4 @@
-"""Plain text tables, json files and pictures of curves: how the evaluation commands show their results.
+"""Plain text tables, json files and images of curves: how the evaluation commands show their results.
 
 Names of classes and files come from outside: tables print them without control characters.
 """
@@ -60,7 +60,7 @@ def draw_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     ticks: Mapping[float, str] | None = None,
 ) -> None:
-    """Draw ``curves`` (name to points in 0..1 x 0..1) into a PNG picture.
+    """Draw ``curves`` (name to points in 0..1 x 0..1) into a PNG image.
 
     ``ticks``: what stands below the places of the first axis; None: numbers.
 

@@ -38,7 +38,7 @@ def read_annotation(path: str | Path, video: VideoInfo | None = None) -> dict[in
         Object id to bool mask (H, W), ids ascending; every mask has at least one pixel.
 
     Raises:
-        InputError: unreadable, another size than the frames, a soft edge or a picture, or nothing but background.
+        InputError: unreadable, another size than the frames, a soft edge or a photograph, or only background.
     """
     path = Path(path)
     mode = _check_size(path, video)
@@ -47,7 +47,7 @@ def read_annotation(path: str | Path, video: VideoInfo | None = None) -> dict[in
         raise InputError(f"{path}: the mask is empty (all pixels are background)")
     if file.kind == "soft":
         count = len(np.unique(file.values)) - 1
-        what = "grey levels that are no areas: a soft edge or a picture, not objects"
+        what = "grey levels that do not form regions: a soft edge or a photograph, not objects"
         raise InputError(f"{path}: {count} {what}; {_HINT}")
     values = [int(value) for value in np.unique(file.values) if value]
     ids = _ids(file, mode, values)
@@ -88,8 +88,8 @@ def _check_size(path: Path, video: VideoInfo | None) -> str:
     if (height, width) == (video.width, video.height):
         raise InputError(f"{sizes}: the sides are swapped; {_how_to_turn(video)}")
     if abs(width * video.height / (height * video.width) - 1) < _SAME_SHAPE:
-        raise InputError(f"{sizes}: it was made for another size of the same picture; resize it with nearest neighbour")
-    raise InputError(f"{sizes}: another shape, so that it belongs to another picture or to a part of this one")
+        raise InputError(f"{sizes}: it was made for another size of the same image; resize it with nearest neighbour")
+    raise InputError(f"{sizes}: the aspect ratio differs, so it belongs to another image or to a part of this one")
 
 
 def _how_to_turn(video: VideoInfo) -> str:

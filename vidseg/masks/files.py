@@ -69,7 +69,7 @@ def read_mask_values(path: Path, pixel_limit: int = PIXEL_LIMIT) -> MaskFile:
     """Read a mask file of one of :data:`FORMATS`, turned as its EXIF orientation says.
 
     Raises:
-        InputError: missing, damaged, too large, several pictures in one file, or floating-point values.
+        InputError: missing, damaged, too large, several images in one file, or floating-point values.
     """
     pixels, palette = _read(path, pixel_limit)
     if palette is not None:
@@ -86,7 +86,7 @@ def read_mask_values(path: Path, pixel_limit: int = PIXEL_LIMIT) -> MaskFile:
         if grey and objects[-1] == VOID and objects[-2] < _MAX_ID_BESIDE_VOID:
             values = np.where(values == VOID, values.dtype.type(0), values)
         return MaskFile(path, values, "labels")
-    if alpha is not None:  # the cut-out of a picture
+    if alpha is not None:  # the cut-out of an image
         return MaskFile(path, alpha, "soft")
     return MaskFile(path, _soft(brightness), "soft")
 
@@ -97,7 +97,7 @@ def _read(path: Path, pixel_limit: int) -> tuple[npt.NDArray[Any], npt.NDArray[n
         with Image.open(path, formats=FORMATS) as image:
             check_pixels(path, image.size, pixel_limit)
             if getattr(image, "n_frames", 1) > 1:
-                raise InputError(f"{path}: {image.n_frames} pictures in one file; a mask is one picture")  # type: ignore[attr-defined]
+                raise InputError(f"{path}: {image.n_frames} images in one file; a mask is one image")  # type: ignore[attr-defined]
             turned = ImageOps.exif_transpose(image)
             mode = turned.mode
             if mode == "P":

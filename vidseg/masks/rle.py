@@ -180,7 +180,7 @@ def _parse(rle: Rle) -> _Counts:
     """Counts of a compressed RLE, validated: their sum is the number of pixels, none is negative."""
     digits = np.frombuffer(rle.counts, np.uint8).astype(np.int64) - 48
     if not len(digits) or digits.min() < 0 or digits.max() > 63 or digits[-1] & 32:
-        raise InputError("RLE counts: empty, cut off, or with characters that are no run-lengths")
+        raise InputError("RLE counts: empty, truncated, or with invalid characters")
     last = np.nonzero(digits & 32 == 0)[0]
     first = np.concatenate([[0], last[:-1] + 1])
     length = last - first + 1

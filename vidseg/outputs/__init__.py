@@ -5,8 +5,8 @@ Sinks (``write(frame, masks)``, ``close()``), fed while the video runs:
 * ``JournalSink(path, *, append=False)``: ``masks.jsonl``, one flushed line per frame.
 * ``DavisSink(folder)``: one palette PNG per frame.
 * ``OverlaySink(path, info)``: the video with masks drawn on it.
-* ``frame_sinks`` and ``video_sinks``: all that the formats need of the frames: pictures, cut-outs, the overlay.
-* ``ThumbnailSink()``: small pictures for the report, in ``.pictures``.
+* ``frame_sinks`` and ``video_sinks``: all that the formats need of the frames: images, cut-outs, the overlay.
+* ``ThumbnailSink()``: small images for the report, in ``.pictures``.
 
 Made from the journal, now or later:
 

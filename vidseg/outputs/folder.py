@@ -26,10 +26,10 @@ def claimed(folder: Path) -> Iterator[None]:
         UsageError: another process holds it, or it is a file. OutputError: it cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output {folder} is a file; name a folder")
+        raise UsageError(f"output {folder} is a file; give a folder")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
-    busy = f"output folder {folder} is in use by another run: wait for it, or name another --output"
+    busy = f"output folder {folder} is in use by another run: wait for it, or choose another --output"
     try:
         with file_lock(folder / LOCK, busy, keep=False):
             yield
@@ -57,7 +57,9 @@ def keep_apart(inputs: Iterable[str | Path], outputs: Iterable[Path]) -> None:
         links = [entry for entry in path.iterdir() if entry.is_symlink()] if path.is_dir() else []
         found = _standard_input() if str(given) == "-" else {i for p in (path, *links) for i in _ids_above(p)}
         if hit := found & written.keys():
-            raise UsageError(f"{given} is read and would be overwritten by {written[hit.pop()]}: name another --output")
+            raise UsageError(
+                f"{given} is an input and would be overwritten by {written[hit.pop()]}: choose another --output"
+            )
 
 
 def _ids_of(path: Path) -> set[_FileId]:

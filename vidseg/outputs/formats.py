@@ -48,7 +48,7 @@ WRITERS: Mapping[str, Callable[[Recording, Path], Writer]] = {
 """What is made of the journal: a writer into a folder, by the format's name."""
 
 WITH_PICTURES: Mapping[str, str] = {"frames": FRAMES, "labelme": LABELME, "yolo": YOLO_PICTURES}
-"""Formats with the pictures of the frames, and the folders for them."""
+"""Formats with the images of the frames, and the folders for them."""
 
 FROM_FRAMES = (*WITH_PICTURES, "cutout", "cutout-webm", "overlay")
 """Formats that need the frames of the video."""

@@ -20,13 +20,13 @@ from vidseg.outputs.layout import LABEL_STUDIO
 from vidseg.outputs.recording import Recording
 
 _SIZES = (3, 4, 8, 16)  # bits of the length of a run, by the two bits before it
-_CHANNELS = 4  # of the picture that the run-lengths describe: red, green, blue, alpha
+_CHANNELS = 4  # of the image that the run-lengths describe: red, green, blue, alpha
 
 
 def write_label_studio(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
     """Write ``FOLDER/label-studio/tasks.json`` and ``config.xml``.
 
-    The pictures are those of the format ``frames``, served from the folder above.
+    The images are those of the format ``frames``, served from the folder above.
 
     Raises:
         InputError: the size of the frames is not known.
@@ -80,7 +80,7 @@ def write_label_studio(recording: Recording, folder: Path) -> Generator[None, Fr
 def brush_rle(mask: npt.NDArray[np.bool_]) -> list[int]:
     """Run-lengths of a mask as Label Studio's brush packs them, as bytes.
 
-    They describe the flat picture of four channels, row by row. After 32 bits for its number of values, 5 for their
+    They describe the flat image of four channels, row by row. After 32 bits for its number of values, 5 for their
     width (8, minus one) and 4 for each size in ``_SIZES`` (minus one) follow the runs: a bit that says "one value", two
     for the size, the length minus one in so many bits, and the value.
     """

@@ -15,9 +15,9 @@ from vidseg.outputs.recording import Recording
 
 
 def write_labelme(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
-    """Write ``FOLDER/labelme/STEM.json`` per frame, the stem being that of its picture.
+    """Write ``FOLDER/labelme/STEM.json`` per frame, the stem being that of its image.
 
-    ``group_id`` is the object id: an object in several parts has as many polygons. Holes are kept. The pictures are
+    ``group_id`` is the object id: an object in several parts has as many polygons. Holes are kept. The images are
     expected beside (:class:`vidseg.outputs.pictures.PictureSink`).
 
     Raises:

@@ -48,7 +48,7 @@ EXPORTED: Mapping[str, str] = {
 """Format to the file or folder that an export of it writes."""
 
 PICTURES = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.webp", "*.tif", "*.tiff")
-"""Files that pictures of frames may be, as patterns."""
+"""Files that images of frames may be, as patterns."""
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     DAVIS: ("*.png",),

@@ -1,4 +1,4 @@
-"""MOTS as PNG: a 16-bit picture per frame, pixel = 1000 x class + object, in a zip as CVAT imports it."""
+"""MOTS as PNG: a 16-bit image per frame, pixel = 1000 x class + object, in a zip as CVAT imports it."""
 
 from __future__ import annotations
 

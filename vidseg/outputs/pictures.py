@@ -1,4 +1,4 @@
-"""The pictures of a run: its frames, as they are or cut out along the masks."""
+"""The images of a run: its frames, as they are or cut out along the masks."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Recording:
     video_id: int = 1
     """Number of the video in files that may be merged with those of other videos."""
     pictures: Mapping[int, Picture] = field(default_factory=dict)
-    """Pictures of some frames, by index, for the report."""
+    """Images of some frames, by index, for the report."""
     manifest: Mapping[str, Any] = field(default_factory=dict)
     """What ``run.json`` says."""
     warnings: Sequence[str] = ()
@@ -91,14 +91,14 @@ class Recording:
         return self.labels[object_id] or f"object {object_id}"
 
     def picture(self, masks: FrameMasks) -> str:
-        """File name of the picture of a frame."""
+        """File name of the image of a frame."""
         return picture_name(self.video, masks.frame_index, masks.name)
 
 
 def picture_name(video: str, index: int, name: str | None) -> str:
-    """What the picture of a frame is called: as the still that it is, else after the video and its index.
+    """What the image of a frame is called: as the still that it is, else after the video and its index.
 
-    So pictures of different videos may lie in one folder.
+    So images of different videos may lie in one folder.
     """
     return f"{safe_name(video)}_{index:05d}.jpg" if name is None else name
 

@@ -115,7 +115,7 @@ def _facts(recording: Recording) -> str:
             ("prompts", html.escape(", ".join(prompts) or "none: the objects were found")),
         ]
     if (recording.journal.parent / OVERLAY).is_file():
-        facts.append(("video", f'<a href="{OVERLAY}">{OVERLAY}</a>, beside this page'))
+        facts.append(("video", f'<a href="{OVERLAY}">{OVERLAY}</a>, next to this page'))
     facts += [("warning", f'<span class="warn">{html.escape(text)}</span>') for text in recording.warnings]
     body = "".join(f"<dt>{name}<dd>{text}" for name, text in facts)
     return f'<dl class="facts">{body}</dl>' if body else ""
@@ -147,7 +147,7 @@ def command_of(config: Mapping[str, Any]) -> str:
 
 
 def _figures(pictures: Mapping[int, Picture]) -> str:
-    """The doubtful pictures, the worst reasons in words, then the others."""
+    """The doubtful images, the worst reasons in words, then the others."""
     groups = (
         ("Where to look first", [(k, p) for k, p in sorted(pictures.items()) if p.why]),
         ("Throughout the video", [(k, p) for k, p in sorted(pictures.items()) if not p.why]),

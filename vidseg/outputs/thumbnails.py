@@ -1,4 +1,4 @@
-"""The pictures of the report: a few of the whole video, and where the result looks worst."""
+"""The images of the report: a few of the whole video, and where the result looks worst."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vidseg.outputs.overlay import draw_masks
 from vidseg.outputs.style import OverlayStyle
 from vidseg.types import Frame
 
-_APART = 10  # frames between two of the worst pictures
+_APART = 10  # frames between two of the worst images
 _WEIGHT_OF_CHANGE = 0.5
 _LEAST_DOUBT = 0.15
 _QUALITY = 80
-_STYLE = OverlayStyle(text=1.6)  # to be read in a small picture
+_STYLE = OverlayStyle(text=1.6)  # to be read in a small image
 
 
 class Picture(NamedTuple):
@@ -26,18 +26,18 @@ class Picture(NamedTuple):
 
     jpeg: bytes
     why: str = ""
-    """What makes the frame doubtful; empty for a picture of the whole video."""
+    """What makes the frame doubtful; empty for an image of the whole video."""
 
 
 class ThumbnailSink:
-    """Keeps a few pictures spread over the whole video, whatever its length, and those with the greatest doubts.
+    """Keeps a few images spread over the whole video, whatever its length, and those with the greatest doubts.
 
     A frame is doubtful by the lowest score on it, and by how much a mask's area changes from the frame before; a mask
     that appears later than the first frame, or vanishes, counts as a change by half.
     """
 
     def __init__(self, spread: int = 4, worst: int = 4, height: int = 360) -> None:
-        """Keep at most ``spread`` and ``worst`` pictures, ``height`` pixels high where the frames are higher."""
+        """Keep at most ``spread`` and ``worst`` images, ``height`` pixels high where the frames are higher."""
         self._spread: dict[int, Picture] = {}
         self._worst: dict[int, tuple[float, Picture]] = {}
         self._limit, self._count_of_worst, self._height = spread, worst, height
@@ -50,7 +50,7 @@ class ThumbnailSink:
         return {**self._spread, **{index: picture for index, (_, picture) in self._worst.items()}}
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
-        """Take a picture when its turn comes, or when the frame is among the most doubtful."""
+        """Take an image when its turn comes, or when the frame is among the most doubtful."""
         doubt, why = self._doubt(masks)
         if doubt >= _LEAST_DOUBT:
             self._take_worst(frame, masks, doubt, why)

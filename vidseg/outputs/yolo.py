@@ -1,4 +1,4 @@
-"""YOLO segmentation: a text file of polygons per picture, and the description of the data set."""
+"""YOLO segmentation: a text file of polygons per image, and the description of the data set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidseg.outputs.layout import YOLO
 from vidseg.outputs.recording import Recording
 
 YOLO_PICTURES = f"{YOLO}/images/train"
-"""Where the pictures are: those who train look for the labels in the folder ``labels`` beside ``images``."""
+"""Where the images are: those who train look for the labels in the folder ``labels`` beside ``images``."""
 
 
 def write_yolo(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:

@@ -96,7 +96,7 @@ class SamConfig:
             raise UsageError(f"encoder {self.encoder!r}: allowed are {', '.join(get_args(EncoderKind))}")
         for kind, part in (("vit", self.vit), ("tiny_vit", self.tiny_vit)):
             if (self.encoder == kind) != (part is not None):
-                raise UsageError(f"encoder {self.encoder!r}: section '{kind}' must be there for {kind} and only then")
+                raise UsageError(f"encoder {self.encoder!r}: section '{kind}' is required for {kind}, and only for it")
         if self.image_size < 32 or self.image_size % 32:
             raise UsageError(f"image_size {self.image_size}: expected a multiple of 32")
         if self.prompt_dim % 8 or self.prompt_dim % (2 * self.decoder_heads):

@@ -29,7 +29,7 @@ PROMPTS_AT_A_TIME = {"cpu": 16, "other": 64}
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """What pictures become (a square of ``image_size``, squashed) and which masks are handed out by default."""
+    """What images become (a square of ``image_size``, squashed) and which masks are handed out by default."""
 
     image_size: int
     hq: bool
@@ -49,7 +49,7 @@ class Sam2FrameFeatures(FrameFeatures):
 class Sam2AsSam:
     """A SAM 2 or HQ-SAM 2 with the interface of :class:`vidseg.sam.model.Sam`.
 
-    Pictures are squashed to a square, so that prompts and masks have different scales along x and y. The answers are
+    Images are squashed to a square, so that prompts and masks have different scales along x and y. The answers are
     those of the published image predictor with its default settings: an unstable single mask gives way to the best of
     the three candidates, and the score of the object's presence is not applied.
     """

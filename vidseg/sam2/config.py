@@ -21,7 +21,7 @@ class Sam2Config:
     memory_dim: int = 64
     """Channels of the spatial memory."""
     image_size: int = 1024
-    """Pictures are squashed to this square."""
+    """Images are squashed to this square."""
     attention_layers: int = 4
     attention_ff: int = 2048
     hq: bool = False

@@ -103,7 +103,7 @@ class Sam2MaskDecoder(nn.Module):
         dense: Float[Tensor, "K D h w"],
         high_res: tuple[Tensor, Tensor],
     ) -> DecoderOutput:
-        """Answer N prompts; B is 1 (one picture for all) or N, and ``dense`` is a row per prompt or a constant."""
+        """Answer N prompts; B is 1 (one image for all) or N, and ``dense`` is a row per prompt or a constant."""
         heads = [self.obj_score_token.weight, self.iou_token.weight, self.mask_tokens.weight]
         if self.config.hq:
             heads.append(self.hf_token.weight)

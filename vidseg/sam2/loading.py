@@ -165,7 +165,7 @@ def infer_sam2_config(state: Mapping[str, Tensor], where: str, metadata: Mapping
     if name is None:
         width, blocks = _trunk(state)
         raise WeightsError(
-            f"{where} is no published SAM 2: a first width of {width or 'nothing'} with {blocks} blocks fits none of"
+            f"{where} is not a published SAM 2: a first width of {width or 'nothing'} with {blocks} blocks fits none of"
             " tiny, small, base-plus and large, and the file carries no configuration"
         )
     return replace(published_config(name), hq=_HQ_TOKEN in state)

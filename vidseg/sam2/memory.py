@@ -62,7 +62,7 @@ class _Fuser(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-    """The picture's embedding and an object's mask -> spatial memory."""
+    """The image's embedding and an object's mask -> spatial memory."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _Layer(nn.Module):
 
 
 class MemoryAttention(nn.Module):
-    """The picture's embedding after it has read the memory of an object."""
+    """The image's embedding after it has read the memory of an object."""
 
     def __init__(self, config: Sam2Config) -> None:
         super().__init__()

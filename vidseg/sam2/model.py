@@ -1,4 +1,4 @@
-"""SAM 2 as one object: encode pictures once, answer any number of prompts on them; the networks of its video memory.
+"""SAM 2 as one object: encode images once, answer any number of prompts on them; the networks of its video memory.
 
 The networks alone: what is remembered between frames, and when, is the business of the ``sam2`` tracker.
 """
@@ -30,13 +30,13 @@ LOGIT_LIMIT = 32.0
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sam2Features(ShapeRepr):
-    """One encoded picture. ``size`` is its original (height, width)."""
+    """One encoded image. ``size`` is its original (height, width)."""
 
     input: Float[Tensor, "1 3 S S"]
     fpn: tuple[Tensor, Tensor, Tensor]
     """Levels (1, D, h, w) at strides 4, 8 and 16."""
     embedding: Float[Tensor, "1 D g g"]
-    """The last level plus ``no_mem_embed``: what pictures without memory are decoded from."""
+    """The last level plus ``no_mem_embed``: what images without memory are decoded from."""
     high_res: tuple[Tensor, Tensor]
     """Projections of the first two levels for the mask decoder."""
     size: tuple[int, int]
@@ -47,7 +47,7 @@ class Sam2Prediction(ShapeRepr):
     """M masks for each of N prompts. The object score (a logit, > 0: it is there) is not applied to the masks."""
 
     logits: Float[Tensor, "N M H W"]
-    """At the size of the picture."""
+    """At the size of the image."""
     low: Float[Tensor, "N M h w"]
     """At a quarter of the input's size, clipped to +-32: can be given as ``mask`` again."""
     iou: Float[Tensor, "N K"]
@@ -85,7 +85,7 @@ class Sam2(nn.Module):
 
     @torch.inference_mode()
     def encode_image(self, rgb: npt.NDArray[np.uint8]) -> Sam2Features:
-        """Encode a picture (H, W, 3), uint8 RGB, as the image predictor does."""
+        """Encode an image (H, W, 3), uint8 RGB, as the image predictor does."""
         x = preprocess.image(rgb, self.config.image_size, self.device)
         return self.encode(x[None], (rgb.shape[0], rgb.shape[1]))
 
@@ -118,8 +118,8 @@ class Sam2(nn.Module):
         """Masks for one prompt or for N prompts of one kind, as the image predictor gives them.
 
         Args:
-            features: the picture.
-            points: (P, 2) or (N, P, 2), pixels (x, y) of the picture.
+            features: the image.
+            points: (P, 2) or (N, P, 2), pixels (x, y) of the image.
             labels: (P,) or (N, P): 1 object, 0 background, -1 no point.
             box: (4,) or (N, 4): x1, y1, x2, y2.
             mask: low-resolution logits (S/4, S/4), with leading axes (1,), (N, 1) or none.
@@ -154,8 +154,8 @@ class Sam2(nn.Module):
         """Everything the decoder says of N prompts.
 
         Args:
-            embedding: what is decoded, for all prompts (B = 1) or for each: the picture's own or a conditioned one.
-            high_res: those of the picture.
+            embedding: what is decoded, for all prompts (B = 1) or for each: the image's own or a conditioned one.
+            high_res: those of the image.
             clicks: points (N, P, 2) in pixels of the square input, corners of boxes among them, and labels (N, P).
             mask: low-resolution logits.
         """

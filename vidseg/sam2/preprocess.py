@@ -1,4 +1,4 @@
-"""Pictures and masks on their way into SAM 2, and logits on their way out.
+"""Images and masks on their way into SAM 2, and logits on their way out.
 
 The published image predictor resizes with averaging in float, the video predictor with Pillow's bicubic filter in
 bytes; both squash to a square. Results of the two differ visibly, so each has its function.
@@ -30,7 +30,7 @@ class MaskPrompt(NamedTuple):
 
 
 def image(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | str = "cpu") -> Float[Tensor, "3 S S"]:
-    """A picture (H, W, 3), uint8 RGB, as the image predictor sees it."""
+    """An image (H, W, 3), uint8 RGB, as the image predictor sees it."""
     x = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1).float() / 255
     x = F.interpolate(x[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
     return _normalised(x)
@@ -54,14 +54,14 @@ def mask_prompt(mask: npt.ArrayLike | Tensor, size: int = 1024, device: torch.de
 
 
 def upsample(logits: Float[Tensor, "*n h w"] | npt.NDArray[Any], size: tuple[int, int]) -> Float[Tensor, "*n H W"]:
-    """Logits at the size (height, width) of the picture: bilinear, corners not aligned."""
+    """Logits at the size (height, width) of the image: bilinear, corners not aligned."""
     x = torch.as_tensor(logits)
     flat = x.reshape(-1, 1, *x.shape[-2:])
     return F.interpolate(flat, size, mode="bilinear", align_corners=False).reshape(*x.shape[:-2], *size)
 
 
 def scaled(xy: npt.ArrayLike, width: int, height: int, size: int) -> Float[Tensor, "*n 2"]:
-    """Points (x, y) in pixels of the picture -> pixels of the square input, float32."""
+    """Points (x, y) in pixels of the image -> pixels of the square input, float32."""
     points = torch.as_tensor(np.asarray(xy, np.float32))
     return points / torch.tensor([width, height], dtype=torch.float32) * size
 

@@ -183,7 +183,7 @@ def _warp(mask: Mask, matrix: npt.NDArray[np.float64], height: int, width: int) 
 
 
 def recolour(rng: np.random.Generator, image: Image) -> Image:
-    """Random gain, offset and gamma per picture, a small gain per channel, sometimes grey or blurred."""
+    """Random gain, offset and gamma per image, a small gain per channel, sometimes grey or blurred."""
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.92, 1.08, 3)
     ramp = (np.arange(256) / 255.0) ** rng.uniform(0.75, 1.35)
     table = np.clip(ramp[:, None] * gain * 255 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)

@@ -168,7 +168,7 @@ def train(
     config, loop_config = network_of(recipe, hq), recipe.loop
     result = folder / ("weights.safetensors" if config.encoder == "compact" else "sam_hq.pth")
     if recipe.start is not None and result.resolve() == recipe.start.resolve():
-        raise UsageError(f"recipe: start {recipe.start} would be replaced by the result: name another --output")
+        raise UsageError(f"recipe: start {recipe.start} would be replaced by the result: choose another --output")
     if recipe.scenes is not None:
         training, choosing = find_items(recipe.scenes)
     else:

@@ -132,11 +132,11 @@ class BackendSource:
         size = header.get("height"), header.get("width")
         if size != (self.info.height, self.info.width):
             wanted = f"{self.info.width}x{self.info.height}"
-            raise InputError(f"{what}: is {size[1]}x{size[0]}, PyAV shows {wanted}: leave out --reader")
+            raise InputError(f"{what}: is {size[1]}x{size[0]}, PyAV reads {wanted}: leave out --reader")
         data = self._watchdog.call(lambda: self._read(self.info.height * self.info.width * 3), what)
         rgb = np.frombuffer(data, np.uint8).reshape(self.info.height, self.info.width, 3)
         if index == 0 and np.abs(rgb.astype(np.int16) - self._first).mean() > MAX_DIFFERENCE:
-            raise InputError(f"{what}: is another picture than PyAV's: leave out --reader")
+            raise InputError(f"{what}: the first image differs from PyAV's: leave out --reader")
         return rgb
 
     def _receive(self, what: str) -> dict[str, int]:

@@ -177,7 +177,7 @@ def other_streams(container: InputContainer, chosen: VideoStream) -> str | None:
 
 
 def _pictures(container: InputContainer) -> list[VideoStream]:
-    """The video streams, without pictures of a cover."""
+    """The video streams, without images of a cover."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 

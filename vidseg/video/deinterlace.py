@@ -1,4 +1,4 @@
-"""Interlaced video: one picture per frame from two fields, with FFmpeg's filter ``bwdif``."""
+"""Interlaced video: one image per frame from two fields, with FFmpeg's filter ``bwdif``."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def video_of(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def _left_out(files: Sequence[Path], kept: str) -> list[str]:
-    return [f"left out, beside the {kept}: {listed([path.name for path in files])}"] if files else []
+    return [f"left out, next to the {kept}: {listed([path.name for path in files])}"] if files else []
 
 
 def listed(names: Sequence[str]) -> str:

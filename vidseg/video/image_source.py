@@ -1,4 +1,4 @@
-"""Picture files as a video."""
+"""Image files as a video."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vidseg.video.listing import odd_names
 from vidseg.video.pictures import PictureSource
 from vidseg.video.watchdog import TimeLimitError, Watchdog
 
-_OTHERS = "pictures hold more beside the main one (previews, depth), which is left out"
+_OTHERS = "images hold more besides the main one (previews, depth); only the main one is read"
 
 
 class ImageSource(PictureSource):
-    """Frames from picture files. ``Frame.index`` is the place in their order."""
+    """Frames from image files. ``Frame.index`` is the place in their order."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ImageSource(PictureSource):
         """Check the headers of ``files``, which ``path`` stands for; of deep ones some are read to find their range.
 
         Raises:
-            InputError: none readable, two sizes, too large, several pictures in one file, or the chosen frames do not
+            InputError: none readable, two sizes, too large, several images in one file, or the chosen frames do not
                 exist.
         """
         super().__init__(path, len(files), frames, watchdog)

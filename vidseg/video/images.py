@@ -1,6 +1,6 @@
-"""One picture file: what its header says, and its pixels.
+"""One image file: what its header says, and its pixels.
 
-Pictures of 8 bits are read by Pillow as RGB. Deep ones (more bits, floating point) keep their values until the range of
+Images of 8 bits are read by Pillow as RGB. Deep ones (more bits, floating point) keep their values until the range of
 the whole source is known, see :mod:`vidseg.video.levels`; Pillow would cut their colours to 8 bits, so that those are
 read by OpenCV.
 """
@@ -45,7 +45,7 @@ _GLOBALS = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One picture of a file: ``size`` is (width, height) upright, ``number`` its place in the file."""
+    """One image of a file: ``size`` is (width, height) upright, ``number`` its place in the file."""
 
     file: Path
     size: tuple[int, int]
@@ -57,11 +57,11 @@ class Page:
     turned: bool = False
     """The decoder turns it by itself, as those of TIFF do."""
     others: int = 0
-    """Further pictures beside the main one of a JPEG: previews, depth, a second eye."""
+    """Further images beside the main one of a JPEG: previews, depth, a second eye."""
 
 
 def pages_of(file: Path, pixel_limit: int = PIXEL_LIMIT) -> list[Page]:
-    """The pictures of a file from its headers alone: one, or the pages of a TIFF and the frames of an animation.
+    """The images of a file from its headers alone: one, or the pages of a TIFF and the frames of an animation.
 
     ``pixel_limit`` is what the caller allows; it compares the sizes with it.
 
@@ -87,7 +87,7 @@ def the_page(pages: Sequence[Page], pixel_limit: int = PIXEL_LIMIT) -> Page:
     page = pages[0]
     if len(pages) > 1:
         raise InputError(
-            f"{page.file}: holds {len(pages)} pictures where one is expected: split it, or give the file itself to "
+            f"{page.file}: holds {len(pages)} images where one is expected: split it, or give the file itself to "
             "`vidseg run` as a video"
         )
     check_pixels(page.file, page.size, pixel_limit, option=True)
@@ -133,15 +133,15 @@ def image_size(file: Path) -> tuple[int, int]:
     """(width, height) after EXIF orientation, from the header alone.
 
     Raises:
-        InputError: not an image, too large, or several pictures in one file.
+        InputError: not an image, too large, or several images in one file.
     """
     return the_page(pages_of(file)).size
 
 
 def read_image(file: Path, pixel_limit: int = PIXEL_LIMIT) -> Array:
-    """Pixels of a single picture as uint8 RGB (H, W, 3), EXIF orientation applied, transparency dropped.
+    """Pixels of a single image as uint8 RGB (H, W, 3), EXIF orientation applied, transparency dropped.
 
-    The range of a deep picture is found in itself.
+    The range of a deep image is found in itself.
 
     Raises:
         InputError: as :func:`pages_of`, :func:`the_page` and :func:`read_page`.
@@ -164,7 +164,7 @@ def open_image(file: Path, pixels: int) -> Iterator[Image.Image]:
             kind = file.suffix.lower()
             reason = "not an image that can be read"
             if kind and kind not in IMAGE_SUFFIXES:
-                reason = f"{kind} pictures cannot be read: convert them to PNG or JPEG"
+                reason = f"{kind} images cannot be read: convert them to PNG or JPEG"
             raise InputError(f"{file}: {reason}") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{file}: {error}") from error
@@ -200,7 +200,7 @@ def _silent_opencv() -> Iterator[None]:
 def _pages(file: Path, pixel_limit: int) -> list[Page]:
     with open_image(file, pixel_limit) as image:
         orientation = _WHOLE
-        if image.format != "PNG" or "exif" in image.info:  # else Pillow would decode the picture to look behind it
+        if image.format != "PNG" or "exif" in image.info:  # else Pillow would decode the image to look behind it
             orientation = _ORIENTATIONS.get(image.getexif().get(_EXIF_ORIENTATION, 1), _WHOLE)
         count = getattr(image, "n_frames", 1)
         first = 1 if image.info.get("default_image") else 0  # of an APNG, shown by who knows no animations

@@ -1,4 +1,4 @@
-"""Which values of deep pictures (10 to 32 bits, floating point) are black and white, found once for a whole source.
+"""Which values of deep images (10 to 32 bits, floating point) are black and white, found once for a whole source.
 
 Cameras write 10, 12 or 14 bits into 16-bit files, simulators and microscopes floating point: the file does not say
 which value is white. One range for all frames keeps them from flickering.
@@ -19,7 +19,7 @@ Levels = tuple[float, float]
 OUTSIDE = "frames have values outside the range of the others and were cut to it"
 
 _FLOAT_RANGES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
-_OVERSHOOT = 1.05  # resampling makes values a little above the white of a floating-point picture
+_OVERSHOOT = 1.05  # resampling makes values a little above the white of a floating-point image
 _TAILS = (0.1, 99.9)  # percentiles
 _FILLED = 0.25  # a smaller part of the range than this is stretched
 _MAX_OUTSIDE = 0.01
@@ -27,7 +27,7 @@ _PIXELS = 1 << 20  # of a frame that are looked at
 
 
 def find_levels(samples: Iterable[Array]) -> Levels:
-    """The range of deep pictures, arrays of any shape and of whole or floating-point numbers.
+    """The range of deep images, arrays of any shape and of whole or floating-point numbers.
 
     From 0 to the white of the bits that are used (10 bits: 1023; floating point: 1, 255, ...). Where the values fill
     less than a quarter of that, or are negative, from their 0.1th to their 99.9th percentile.

@@ -14,7 +14,7 @@ OTHER_SUFFIXES = (
     *(".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".gif", ".apng", ".tga", ".exr", ".hdr", ".psd"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"),
 )
-"""Endings of pictures that are not read (but may hold one that is), in lower case."""
+"""Endings of images that are not read (but may hold one that is), in lower case."""
 
 _HEADS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"GIF8")
 _KINDS = (b"WEBP", b"heic", b"heix", b"mif1", b"msf1", b"avif")  # at byte 8 of RIFF and of ISO files
@@ -24,7 +24,7 @@ def list_images(folder: Path) -> list[Path]:
     """The frames in a folder, see :func:`frames_among`.
 
     Raises:
-        InputError: no pictures, two for one frame, or the folder cannot be read.
+        InputError: no images, two for one frame, or the folder cannot be read.
     """
     try:
         return frames_among(data_files(folder), folder)
@@ -33,13 +33,13 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def frames_among(files: Iterable[Path], where: str | Path) -> list[Path]:
-    """The pictures among files in natural order, those that cannot be read too: each has its place in the video.
+    """The images among files in natural order, those that cannot be read too: each has its place in the video.
 
-    Pictures are known by the endings of their names, or by their content. Of two with the same stem, one of a kind that
+    Images are known by the endings of their names, or by their content. Of two with the same stem, one of a kind that
     is read and one of another (IMG_1.JPG and IMG_1.CR2), the first is the frame.
 
     Raises:
-        InputError: no pictures, or two for one frame.
+        InputError: no images, or two for one frame.
         OSError: a file cannot be read.
     """
     frames: dict[str, list[Path]] = {}
@@ -55,14 +55,14 @@ def frames_among(files: Iterable[Path], where: str | Path) -> list[Path]:
     if double:
         first, second = double[0][:2]
         raise InputError(
-            f"{where}: {len(double)} frames have two pictures each, such as {first.name} and {second.name}: name those "
+            f"{where}: {len(double)} frames have two images each, such as {first.name} and {second.name}: name those "
             f"that are meant with a pattern ('{first.parent / '*'}{first.suffix}'), or give them a folder of their own"
         )
     return sorted((same[0] for same in frames.values()), key=lambda file: natural_key(str(file)))
 
 
 def odd_names(files: Sequence[Path]) -> str | None:
-    """A line on pictures whose names do not follow the pattern of the others; None where all do."""
+    """A line on images whose names do not follow the pattern of the others; None where all do."""
     patterns = {file: re.sub(r"\d+", "1", file.stem.casefold()) for file in files}
     usual, count = Counter(patterns.values()).most_common(1)[0]
     odd = [file.name for file in files if patterns[file] != usual]
@@ -70,7 +70,7 @@ def odd_names(files: Sequence[Path]) -> str | None:
         return None
     example = next(file.name for file in files if patterns[file] == usual)
     shown = ", ".join(odd[:3] + ["..."] * (len(odd) > 3))
-    return f"names of {len(odd)} pictures differ from the other {count} ({example}): {shown}; all are taken as frames"
+    return f"names of {len(odd)} images differ from the other {count} ({example}): {shown}; all are taken as frames"
 
 
 def is_picture(file: Path) -> bool:

@@ -223,7 +223,7 @@ def newest(frames: Iterable[Frame], size: int) -> Iterator[Frame]:
 
 
 def _fit(rgb: Array, width: int, height: int) -> Array:
-    """The picture scaled to fit into ``width`` x ``height``, its shape kept, in the middle of black."""
+    """The image scaled to fit into ``width`` x ``height``, its shape kept, in the middle of black."""
     h, w = rgb.shape[:2]
     if (w, h) == (width, height):
         return rgb

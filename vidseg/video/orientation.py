@@ -32,12 +32,12 @@ class Orientation:
         return np.ascontiguousarray(rgb)
 
     def size(self, stored: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of a picture that is stored as ``stored``."""
+        """(width, height) of an image that is stored as ``stored``."""
         return stored[::-1] if self.transpose else stored
 
     @property
     def degrees(self) -> int:
-        """Clockwise turn that shows the coded picture upright (mirrors not counted): 0, 90, 180 or 270."""
+        """Clockwise turn that shows the coded image upright (mirrors not counted): 0, 90, 180 or 270."""
         if self.transpose:
             return 90 if self.flip_x else 270
         return 180 if self.flip_x and self.flip_y else 0

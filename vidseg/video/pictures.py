@@ -1,4 +1,4 @@
-"""What folders of pictures and files of several pages have in common as videos."""
+"""What folders of images and files of several pages have in common as videos."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vidseg.video.levels import OUTSIDE, Levels, find_levels, outside
 from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
 
 SAMPLES = 16
-"""Deep pictures, spread over the source, from which its range is found."""
+"""Deep images, spread over the source, from which its range is found."""
 
 
 class PictureSource(ABC):
-    """Pictures of one size, each with an index; one that cannot be read leaves a gap."""
+    """Images of one size, each with an index; one that cannot be read leaves a gap."""
 
     live = False
     info: VideoInfo
 
     def __init__(self, path: str | Path, count: int, frames: slice | None, watchdog: Watchdog | None) -> None:
-        """``path`` is what the user named, ``count`` the number of its pictures.
+        """``path`` is what the user named, ``count`` the number of its images.
 
         Raises:
             InputError: the chosen frames do not exist.
@@ -37,7 +37,7 @@ class PictureSource(ABC):
         self.notes: list[str] = []
         self._path, self._count = path, count
         self._reasons: dict[str, str] = {}
-        self._skipped = Damage(self.warnings, "pictures skipped: {count} ({places}): {kind}")
+        self._skipped = Damage(self.warnings, "images skipped: {count} ({places}): {kind}")
         self._remarks = Damage(self.notes, "{count} {kind} ({places})")
         self._start, self._stop = frame_bounds(frames)
         self._watchdog = watchdog or Watchdog()
@@ -49,11 +49,11 @@ class PictureSource(ABC):
 
     @abstractmethod
     def _page(self, index: int) -> Page:
-        """Header of a picture."""
+        """Header of an image."""
 
     @abstractmethod
     def _name(self, index: int) -> str:
-        """What a picture is called in messages."""
+        """What an image is called in messages."""
 
     def _frame(self, index: int, rgb: Array) -> Frame:
         return Frame(index, index, float(index / self.info.fps), rgb)
@@ -62,7 +62,7 @@ class PictureSource(ABC):
         return read_page(page)
 
     def __iter__(self) -> Iterator[Frame]:
-        """Read the chosen pictures one by one; those that cannot be read are skipped and named in :attr:`warnings`.
+        """Read the chosen images one by one; those that cannot be read are skipped and named in :attr:`warnings`.
 
         Raises:
             InputError: none of them can be read, or one takes too long.
@@ -83,13 +83,13 @@ class PictureSource(ABC):
                 some = True
                 yield frame
             if not some:
-                reason = self.warnings[0] if self.warnings else "no picture"
+                reason = self.warnings[0] if self.warnings else "no image"
                 raise InputError(f"{self._path}: none of its {len(chosen)} images can be read; {reason}")
         finally:
             self.close()
 
     def at(self, index: int) -> Frame:
-        """One picture, in any order, before the source is closed.
+        """One image, in any order, before the source is closed.
 
         Raises:
             InputError: it cannot be read, or takes too long.
@@ -124,7 +124,7 @@ class PictureSource(ABC):
         self._skipped.add(self._reasons[known], self._name(index))
 
     def _levels(self, deep: Sequence[int]) -> Levels | None:
-        """The range of the deep pictures, whose indices are given."""
+        """The range of the deep images, whose indices are given."""
         count = min(SAMPLES, len(deep))
         return find_levels(self._samples(deep[k * len(deep) // count] for k in range(count))) if count else None
 

@@ -1,4 +1,4 @@
-"""Any frame of a video file or of pictures, by its index, with the pixels that reading from the start gives.
+"""Any frame of a video file or of images, by its index, with the pixels that reading from the start gives.
 
 The packets of a video are listed once, without decoding: their timestamps in order are the frames. To read a frame, the
 decoder is set to the last key frame before it. Where the list cannot be trusted (no timestamps, damage), the video is

@@ -1,4 +1,4 @@
-"""The sound of a video, copied beside new pictures."""
+"""The sound of a video, copied beside new images."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def open_source(
         path: the input; ``frames/*.jpg``, ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
         frames: only frames ``A <= index < B`` of the input; they keep their indices.
         stream: number of the video stream in its file, as ffprobe shows it; default: the main one.
-        deinterlace: make one picture of the two fields of each frame.
+        deinterlace: make one image of the two fields of each frame.
         pixel_limit: frames with more pixels are refused before memory is taken for them.
         image_fps: rate given to images, which have none.
         threads: decoder threads. One keeps the pixels of damaged videos the same in every run.
@@ -82,7 +82,7 @@ def open_source(
         if reader != "pyav":
             raise UsageError(f"{option} and --reader {reader} cannot be combined")
         if stills:
-            raise UsageError(f"{option} is for videos; {address.shown} holds pictures")
+            raise UsageError(f"{option} is for videos; {address.shown} holds images")
     if file is not None and stills:
         images = _open_stills(file, files, frames, pixel_limit, image_fps, Watchdog(limit_s))
         if images is not None:
@@ -127,7 +127,7 @@ def probe(path: str | Path, *, pixel_limit: int = PIXEL_LIMIT) -> VideoInfo:
 
 
 def _named(address: Address) -> tuple[Address, list[Path] | None, list[str]]:
-    """The file that a folder or pattern stands for, or the pictures, and notes on what is left out."""
+    """The file that a folder or pattern stands for, or the images, and notes on what is left out."""
     path = Path(address.url)
     if is_pattern(address.url):
         found = [Path(name) for name in matches(address.url)]
@@ -143,14 +143,14 @@ def _named(address: Address) -> tuple[Address, list[Path] | None, list[str]]:
 
 
 def _is_still(file: Path) -> bool:
-    """A picture; GIF and APNG are videos."""
+    """An image; GIF and APNG are videos."""
     return os.path.isfile(file) and file.suffix.lower() not in _ANIMATIONS and is_picture(file)  # noqa: PTH113
 
 
 def _open_stills(
     file: Path, files: list[Path] | None, frames: slice | None, pixel_limit: int, fps: Fraction, watchdog: Watchdog
 ) -> ImageSource | StackSource | None:
-    """Pictures as a video; None for an animation that FFmpeg reads."""
+    """Images as a video; None for an animation that FFmpeg reads."""
     name = parse_address(str(file.parent if is_pattern(str(file)) else file)).name
     if files is None:
         files = [file]

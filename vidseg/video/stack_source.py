@@ -1,4 +1,4 @@
-"""A file of several pictures as a video: the pages of a TIFF, or an animated WebP."""
+"""A file of several images as a video: the pages of a TIFF, or an animated WebP."""
 
 from __future__ import annotations
 

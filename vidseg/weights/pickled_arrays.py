@@ -57,7 +57,7 @@ class _ArraysOnly(pickle.Unpickler):
         if (module_name, global_name) == ("_codecs", "encode"):
             return _latin1
         if (module_name, global_name) not in _ALLOWED:
-            raise WeightsError(f"it asks for {module_name}.{global_name}, which could run code")
+            raise WeightsError(f"it requests {module_name}.{global_name}, which could run code")
         if module_name == "collections":
             return OrderedDict
         return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
@@ -66,5 +66,5 @@ class _ArraysOnly(pickle.Unpickler):
 def _latin1(text: str, encoding: str) -> bytes:
     """How Python 3 pickles bytes in old protocols."""
     if encoding != "latin1":
-        raise WeightsError(f"it asks for the codec {encoding!r}")
+        raise WeightsError(f"it requests the codec {encoding!r}")
     return text.encode("latin1")

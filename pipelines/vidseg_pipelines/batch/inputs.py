@@ -52,7 +52,7 @@ def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text:
         InputError: a manifest or folder cannot be read.
     """
     if not inputs:
-        raise UsageError("which videos? vidseg batch INPUT... (files, folders, globs, or a .csv or .jsonl manifest)")
+        raise UsageError("no videos given: vidseg batch INPUT... (files, folders, globs, or a .csv or .jsonl manifest)")
     requests: list[Request] = []
     for text in inputs:
         if text == "-":
@@ -120,7 +120,7 @@ def _manifest(path: Path, base: RunConfig) -> list[Request]:
                 raise UsageError(f"{where}: unknown column '{column}'{hint}: allowed are {', '.join(COLUMNS)}")
         name = row.pop("output", None)
         if not isinstance(row.get("input") or None, str) or not isinstance(name, str | None):
-            raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be texts")
+            raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be strings")
         requests.append(Request(_with(base, row, path.parent, where), name))
     if not requests:
         raise UsageError(f"{path}: a manifest without videos")

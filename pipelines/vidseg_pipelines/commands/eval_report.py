@@ -1,4 +1,4 @@
-"""What the commands of ``vidseg eval`` take and write alike: protocol, table and worst cases, a json and a picture."""
+"""What the commands of ``vidseg eval`` take and write alike: protocol, table and worst cases, a json and an image."""
 
 from __future__ import annotations
 

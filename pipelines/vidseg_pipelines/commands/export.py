@@ -180,7 +180,7 @@ def _video_of(run_dir: Path) -> str:
     if video is None:
         raise InputError(f"{run_dir / MANIFEST}: does not name the video; give it with --input")
     if parse_address(video).kind != "file":
-        raise InputError(f"{video} was no file: give a recording of it with --input")
+        raise InputError(f"{video} was not a file: give a recording of it with --input")
     if not is_pattern(video) and not Path(video).exists():
         raise InputError(f"{video}: no such file; give it with --input")
     return video

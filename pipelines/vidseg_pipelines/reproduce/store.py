@@ -35,11 +35,11 @@ def folder_lock(folder: Path, *, overwrite: bool = False) -> AbstractContextMana
         OutputError: it cannot be written.
     """
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"output {folder} is a file; name a folder")
+        raise UsageError(f"output {folder} is a file; give a folder")
     names = {path.name for path in folder.iterdir() if not is_part(path)} if folder.is_dir() else set()
     if MANIFEST not in names and names - {LOCK} and not overwrite:
-        raise UsageError(f"output folder {folder} holds no benchmark run: name another --output")
-    busy = f"another call works on output folder {folder}: wait for it, or name another --output"
+        raise UsageError(f"output folder {folder} holds no benchmark run: choose another --output")
+    busy = f"another call works on output folder {folder}: wait for it, or choose another --output"
     return file_lock(make_folder(folder) / LOCK, busy)
 
 

@@ -202,7 +202,7 @@ def _check_places(file: BoxFile, scaled: Sequence[Detection], video: VideoInfo, 
     unstated = [side for d in file.detections if d.size is None for side in d.box]
     if unstated and max(unstated) <= 1 and any(not side.is_integer() for side in unstated):
         raise InputError(
-            f"{file.path}: all boxes are smaller than a pixel: shares of the frame? pixels expected (or YOLO labels)"
+            f"{file.path}: all boxes are smaller than a pixel: fractions of the frame? pixels expected (or YOLO labels)"
         )
     outside = [d for d in scaled if _is_outside(d.box, video)]
     if not outside:

@@ -176,7 +176,7 @@ def _yolo(
             kind = frame_number(fields[0])
             values = [float(field) for field in fields[1:]]
             if not _is_share(fields[1 : 5 if len(fields) < 8 else None]):
-                raise ValueError("shares of the frame, 0 to 1, expected")
+                raise ValueError("fractions of the frame, 0 to 1, expected")
             score, object_id = 1.0, None
             if len(values) > 6:  # the outline of the object: x y x y ...
                 box = corners(min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2]))

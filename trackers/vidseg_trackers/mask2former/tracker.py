@@ -80,7 +80,7 @@ class Mask2FormerTracker:
             InputError: the size of the frames changes inside a clip.
         """
         if prompts:
-            raise UsageError("the mask2former tracker takes no prompts: it finds the objects by itself")
+            raise UsageError("the mask2former tracker takes no prompts: it finds objects automatically")
         sizes = fit_frame(frame.hw, self.options.size or trained_size(self.network), self.options.max_size)
         if self._frames and sizes != self._sizes:
             raise InputError(f"frame {frame.index} is {frame.hw[1]}x{frame.hw[0]}, the frames before it are not")

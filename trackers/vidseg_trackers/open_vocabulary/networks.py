@@ -1,4 +1,4 @@
-"""Grounding DINO and OWLv2 through Hugging Face transformers, behind one face: a picture in, boxes of phrases out.
+"""Grounding DINO and OWLv2 through Hugging Face transformers, behind one face: an image in, boxes of phrases out.
 
 transformers is an extra of vidseg and is imported when a network is loaded. Pickled weights are never read, code of a
 model's own is never run.
@@ -40,12 +40,12 @@ class PhraseDetector(Protocol):
     box_threshold: float
 
     def find(self, image: npt.NDArray[np.uint8]) -> Found:
-        """All that the network says about a picture (H, W, 3), RGB."""
+        """All that the network says about an image (H, W, 3), RGB."""
         ...
 
 
 class _Parts(NamedTuple):
-    """A model in evaluation mode, its tokenizer and what prepares pictures for it."""
+    """A model in evaluation mode, its tokenizer and what prepares images for it."""
 
     model: Any
     tokenizer: Any
@@ -85,7 +85,7 @@ class GroundingDino:
 
 
 class Owl:
-    """OWLv2 (Minderer et al., NeurIPS 2023): a score for every phrase at every patch of the picture, padded square."""
+    """OWLv2 (Minderer et al., NeurIPS 2023): a score for every phrase at every patch of the image, padded square."""
 
     def __init__(self, parts: _Parts, options: TextOptions, device: torch.device) -> None:
         """The phrases are read once.

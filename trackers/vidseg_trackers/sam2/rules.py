@@ -1,6 +1,6 @@
 """The video rules of SAM 2 around its networks: prompts become a record, records memory, and memory meets a frame.
 
-Everything works on N objects of one picture at once.
+Everything works on N objects of one image at once.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class VideoRules:
     def condition(
         self, features: Sam2Features, readings: Sequence[Reading], pointer_frames: int
     ) -> Float[Tensor, "N D g g"]:
-        """The picture's embedding after reading the memory of each object; ``pointer_frames`` scales distances."""
+        """The image's embedding after reading the memory of each object; ``pointer_frames`` scales distances."""
         parts = [(self._spatial(r), self._pointer_tokens(r, pointer_frames)) for r in readings]
         spatial = max(len(s[0]) for s, _ in parts)
         pointers = max(len(p[0]) for _, p in parts)

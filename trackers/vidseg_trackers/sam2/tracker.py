@@ -106,7 +106,7 @@ class Sam2Tracker:
             UsageError: no network is shared.
         """
         if self._shared is None:
-            raise UsageError("sam2: features are there for a shared network only")
+            raise UsageError("sam2: features are available only with a shared network")
         return self._shared.wrap(self._encode(frame))
 
     def _encode(self, frame: Frame) -> Sam2Features:
