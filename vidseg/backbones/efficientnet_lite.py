@@ -47,7 +47,7 @@ class SameConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, padding, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
-        """See the class."""
+        """(B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride))."""
         if self.training and self.groups > 1:
             # The bfloat16 gradient of a depthwise convolution is several times slower than the float32 one on CPUs.
             with torch.autocast(input.device.type, enabled=False):

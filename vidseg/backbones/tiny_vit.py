@@ -116,7 +116,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply."""
+        """(..., dim) -> (..., dim)."""
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 

@@ -96,7 +96,7 @@ class Mlp(nn.Module):
         self.lin2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply."""
+        """(..., dim) -> (..., dim)."""
         return self.lin2(F.gelu(self.lin1(x)))
 
 
@@ -176,7 +176,7 @@ class ContextBlock(nn.Module):
         self.project = nn.Linear(expansion * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(B, C, H, W) -> (B, C, H, W)."""
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
         y = self.project(F.gelu(self.expand(y)))
         return x + y.permute(0, 3, 1, 2)

@@ -39,7 +39,7 @@ class MaskDecoder(nn.Module):
     """Two-way transformer, upscaling, one hypernetwork per mask token; with ``config.hq`` also the HQ branch."""
 
     def __init__(self, config: SamConfig) -> None:
-        """Build with official parameter names."""
+        """Parameter names are those of the official checkpoints."""
         super().__init__()
         dim = config.prompt_dim
         self.transformer = TwoWayTransformer(dim, config.decoder_heads, config.decoder_mlp_dim)

@@ -27,7 +27,7 @@ class EncoderGraph(nn.Module):
         self.sam = sam
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Encode."""
+        """Embedding (1, D, H/16, W/16), with HQ also the fused feature."""
         embedding, early = self.sam.image_encoder(image)
         fused = self.sam.mask_decoder.fuse(embedding, early) if _uses_fused(self.sam) else None
         return (embedding,) if fused is None else (embedding, fused)
@@ -60,7 +60,7 @@ class DecoderGraph(nn.Module):
         has_mask: Float[Tensor, 1],
         fused: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode."""
+        """Mask logits (N, 4, 4h, 4w) and predicted qualities (N, 4)."""
         encoder, config = self.sam.prompt_encoder, self.sam.config
         code = encoder.pe_layer((points + 0.5) / config.image_size)
         label = labels[..., None]

@@ -70,7 +70,7 @@ class MlpBlock(nn.Module):
         self.lin2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply."""
+        """(..., dim) -> (..., dim)."""
         return self.lin2(F.relu(self.lin1(x)))
 
 

@@ -200,7 +200,7 @@ class ValueEncoder(nn.Module):
         self.hidden_reinforce = HiddenReinforcer(config.value_dim, config.hidden_dim) if config.hidden_dim else None
 
     def trunk(self, image: Tensor, masks: Tensor) -> Tensor:
-        """See the class."""
+        """Normalised RGB (B, 3, H, W) and masks (B*N, 2, H, W) -> features (B*N, mask_dim, h, w)."""
         raise NotImplementedError
 
     def forward(
