@@ -38,7 +38,7 @@ def test_a_data_yaml_counts_from_zero(tmp_path):
         ("a.txt", "bear\nfox\nbear\n", "'bear' appears twice, as 1 and 3"),
         ("a.txt", "\n \n", "no names in it"),
         ("a.txt", "be\x1bar\n", r"class 1: the name 'be\?ar' has control characters"),
-        ("a.json", '{"bear": 1, "fox": 1}', "the number 1 of 'fox' appears twice"),
+        ("a.json", '{"bear": 1, "fox": 1}', "the number 1 of 'fox' is used twice"),
         ("a.json", '{"bear": -1}', "the number -1 of 'bear' is below 0"),
         ("a.json", '{"bear": "x"}', "a list of names, a mapping of numbers and names, or COCO"),
         ("a.json", "3", "a list of names, a mapping of numbers and names, or COCO"),

@@ -86,7 +86,7 @@ def read_classes(path: Path) -> ClassSet:
         if name in ids:
             raise UsageError(f"--classes {path}: '{name}' appears twice, as {ids[name]} and {number}")
         if number < 0 or number in ids.values():
-            problem = "appears twice" if number >= 0 else "below 0"
+            problem = "used twice" if number >= 0 else "below 0"
             raise UsageError(f"--classes {path}: the number {number} of '{name}' is {problem}")
         ids[name] = number
     return ClassSet(dict(sorted(ids.items(), key=lambda item: item[1])))

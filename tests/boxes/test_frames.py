@@ -373,4 +373,4 @@ def test_yolo_labels_that_fit_nothing_are_refused(tmp_path: Path) -> None:
     assert "empty: no .txt files" in refused(tmp_path / "empty")
     folder = yolo_folder(tmp_path / "labels", lambda k: f"{5 * k:05d}.txt")
     save(folder / "00010.txt", "2 0.5 0.5 64 48\n")
-    assert "00010.txt, line 1: 'class x y width height [confidence] [id]' expected (shares" in refused(folder)
+    assert "00010.txt, line 1: 'class x y width height [confidence] [id]' expected (fractions" in refused(folder)
