@@ -39,6 +39,7 @@ NOT_RUN = {
     "train ": "data sets, and hours",
     "vidseg ui": "runs until it is stopped",
     "batch status": "a batch that was started",
+    "export runs/": "a run with its video",
 }
 """Parts of lines -> what running them would need; their flags are parsed all the same."""
 

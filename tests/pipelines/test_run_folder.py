@@ -438,7 +438,7 @@ def test_a_snapshot_that_cannot_be_used_is_one_line(
     snapshot = config.output / "snapshot.safetensors"
     damage(snapshot)
     before = contents(config.output)
-    with pytest.raises(UsageError, match=rf"snapshot\.safetensors: {message}.*; delete it to go on"):
+    with pytest.raises(UsageError, match=rf"snapshot\.safetensors: {message}.*; delete it to restart"):
         run_video(replace(config, resume=True))
     assert contents(config.output) == before
     snapshot.unlink()
