@@ -87,7 +87,7 @@ def test_containers_without_timestamps(tmp_path, stand_in):
         ("loses", "torchcodec finds 23 frames, PyAV 24: leave out --reader"),
         ("fails", "opening it with torchcodec: no such codec$"),
         ("repeats", "torchcodec, frame 0: the first image differs from PyAV's"),
-        ("turns", "torchcodec, frame 0: is 64x120, PyAV shows 120x64"),
+        ("turns", "torchcodec, frame 0: is 64x120, PyAV reads 120x64"),
         ("hangs", "torchcodec, frame 5 takes longer than 6 s"),
         ("crashes", r"the process of torchcodec ended \(code -11\)"),
         ("breaks", "torchcodec, frame 5: broken frame"),
