@@ -5,7 +5,8 @@
     def test_the_tracker_keeps_the_contract():
         check_tracker(lambda: MyTracker())
 
-The contract is :class:`vidseg.types.Tracker`. It says nothing of how well objects are followed.
+The contract is :class:`vidseg.types.Tracker`. It says nothing of how well objects are followed. One module, because a
+rule and the trackers that break it are easier to compare on one page.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def draw_object(
     output: Output | None = None,
 ) -> Drawn:
     """A new object from its box, its clicks or both. ``output`` as in :meth:`Sam.decode`."""
-    asked = prompts_of(prompt)
+    asked = prompt_batch_of(prompt)
     clicked, _ = _by_label(prompt)
     if prompt.box is not None or not clicked:
         logits, quality = draw_closely(sam, image, features, asked, zoom, output)
@@ -117,7 +117,7 @@ def correct(
     mask = before
     for _ in range(2 if adding or removing else 0):  # the second time it sees what the first has changed
         low = to_low_res(torch.from_numpy(mask.astype(np.float32))[None], features.geometry, 0.0)
-        asked = prompts_of(prompt, logits_of(low, LOGIT_LIMIT))
+        asked = prompt_batch_of(prompt, logits_of(low, LOGIT_LIMIT))
         drawn = (sam.decode([features], [asked])[0].upsampled()[0, 0] > 0).cpu().numpy()
         mask = (before & drawn if removing else before) | parts_at(drawn, adding)
     for place in adding:
@@ -129,7 +129,7 @@ def correct(
     return mask
 
 
-def prompts_of(prompt: Prompt, masks: Float[Tensor, "1 h w"] | None = None) -> PromptBatch:
+def prompt_batch_of(prompt: Prompt, masks: Float[Tensor, "1 h w"] | None = None) -> PromptBatch:
     """One user's prompt, with a mask of low resolution if there is one, as the decoder takes it."""
     return PromptBatch(
         boxes=None if prompt.box is None else np.array([prompt.box], np.float32),

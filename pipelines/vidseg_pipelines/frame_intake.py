@@ -26,7 +26,7 @@ class FrameIntake:
         Raises:
             UsageError: a rate that is none.
         """
-        self.fps = frame_rate(fps)
+        self.fps = exact_rate(fps)
         self._bgr = bgr
         self.next_index = 0
         self.size: tuple[int, int] | None = None
@@ -58,7 +58,7 @@ class FrameIntake:
             yield frame
 
 
-def frame_rate(fps: Any) -> Fraction:
+def exact_rate(fps: Any) -> Fraction:
     """``fps`` as an exact number.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.types import Frame, Prompt, RemovesObjects, State, VideoInfo
-from vidseg_pipelines.segmenter import Segmenter, Step
+from vidseg_pipelines.segmenter import FrameStep, Segmenter
 
 Mask = npt.NDArray[np.bool_]
 
@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 class Shown:
     """The frame just seen: how its masks were made, and the state before it."""
 
-    step: Step
+    step: FrameStep
     masks: FrameMasks
     before: State
     known: frozenset[int]
@@ -66,7 +66,7 @@ class InteractiveSegmenter:
 
     def step(self, frame: Frame) -> FrameMasks:
         """The masks of the next frame."""
-        before, known, step = self.state(), frozenset(self.followed), Step(frame)
+        before, known, step = self.state(), frozenset(self.followed), FrameStep(frame)
         with self._undone_by_errors(before):
             ((_, masks),) = self.segmenter.advance([step])
         self.shown, self.next_index = Shown(step, masks, before, known), frame.index + 1
@@ -116,7 +116,7 @@ class InteractiveSegmenter:
         self.segmenter.finder.names = dict(names)
         self.shown, self.next_index = None, next_index
 
-    def _with(self, shown: Shown, prompt: Prompt) -> Step:
+    def _with(self, shown: Shown, prompt: Prompt) -> FrameStep:
         """The frame just seen with another prompt on it."""
         step = shown.step
         earlier = next((p for p in step.prompts if p.object_id == prompt.object_id), None)
@@ -130,7 +130,7 @@ class InteractiveSegmenter:
         found = [one for one in step.found or () if one[0].object_id != prompt.object_id]
         return replace(step, prompts=prompts, found=found)
 
-    def _again(self, shown: Shown, step: Step) -> Shown:
+    def _again(self, shown: Shown, step: FrameStep) -> Shown:
         """The frame just seen, computed from the state before it; nothing is searched for again."""
         segmenter, finder, last_id = self.segmenter, self.segmenter.finder, self.next_id - 1
         step = replace(step, search=False, drawn=(), given={})

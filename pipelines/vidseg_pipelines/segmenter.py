@@ -25,7 +25,7 @@ _FEW = 0.1
 
 
 @dataclass
-class Step:
+class FrameStep:
     """A frame on its way: what is known of it before it is computed, and what is found out meanwhile."""
 
     frame: Frame
@@ -100,7 +100,7 @@ class Segmenter:
         self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)
         for prompt in prompts:
             self._prompts[prompt.frame_index].append(prompt)
-        self._pending: dict[int, Step] = {}
+        self._pending: dict[int, FrameStep] = {}
         self._boxes = self._empty_boxes = 0
 
     @property
@@ -136,10 +136,10 @@ class Segmenter:
             UsageError: a prompt that does not fit its frame or shows nothing.
         """
         return self.advance(
-            [Step(frame, fit_prompts(self._prompts.pop(frame.index, ()), frame.hw)) for frame in frames]
+            [FrameStep(frame, fit_prompts(self._prompts.pop(frame.index, ()), frame.hw)) for frame in frames]
         )
 
-    def advance(self, steps: Sequence[Step]) -> list[tuple[Frame, FrameMasks]]:
+    def advance(self, steps: Sequence[FrameStep]) -> list[tuple[Frame, FrameMasks]]:
         """As :meth:`step`, with the prompts at hand: they fit their frames."""
         tracks: list[Tracks] = []
         for step in steps:
@@ -182,14 +182,16 @@ class Segmenter:
             self.tracker.remove(ids)
             self.finder.forget(ids)
 
-    def draw(self, step: Step, prompts: Sequence[Prompt], shown: Mapping[int, npt.NDArray[np.bool_]]) -> list[Prompt]:
+    def draw(
+        self, step: FrameStep, prompts: Sequence[Prompt], shown: Mapping[int, npt.NDArray[np.bool_]]
+    ) -> list[Prompt]:
         """Prompts on a frame as masks; ``shown`` are the masks that the objects have on it without them."""
         features = self._features(step)
         with self.clock("decode"):
             masks = self.refiner.draw(step.frame, features, prompts, shown)
         return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
 
-    def _features(self, pending: Step) -> FrameFeatures:
+    def _features(self, pending: FrameStep) -> FrameFeatures:
         if pending.features is None:
             with self.clock("encode"):
                 if self._encoder is not None:
@@ -198,7 +200,7 @@ class Segmenter:
                     (pending.features,) = self.sam.encode([pending.frame.rgb])
         return pending.features
 
-    def _complete(self, step: Step) -> list[Prompt]:
+    def _complete(self, step: FrameStep) -> list[Prompt]:
         """The prompts on a frame as the tracker gets them: drawn and disjoint, with those of new objects."""
         prompts = list(step.prompts)
         if self.tracker.wants_masks and any(p.mask is None for p in prompts):
@@ -219,7 +221,7 @@ class Segmenter:
         step.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
         return prompts
 
-    def _shown(self, pending: Step) -> dict[int, npt.NDArray[np.bool_]]:
+    def _shown(self, pending: FrameStep) -> dict[int, npt.NDArray[np.bool_]]:
         """Masks that followed objects would have on a frame without its prompts. The tracker stays as it was."""
         if not self.finder.followed or self.tracker.lookahead:
             return {}

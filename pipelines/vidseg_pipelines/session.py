@@ -1,4 +1,7 @@
-"""A session: frames come one by one, and objects are added, corrected and removed while they do."""
+"""A session: frames come one by one, and objects are added, corrected and removed while they do.
+
+One class with one method for everything that can be asked; most of its lines say what they take and raise.
+"""
 
 from __future__ import annotations
 

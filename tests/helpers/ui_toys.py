@@ -21,7 +21,7 @@ from vidseg.masks.rle import encode_window
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Frame, Prompt, Tracker, Tracks
 from vidseg_pipelines.ui.desk import Desk
-from vidseg_pipelines.ui.engine import Engine
+from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.serve import serve
 
@@ -40,12 +40,12 @@ class SlowKeeper(KeepMasks):
         return super().step(frame, prompts)
 
 
-def toy_engine(seconds: float = 0.0) -> Engine:
+def toy_engine(seconds: float = 0.0) -> PageEngine:
     def load() -> tuple[SegmentAnything, Tracker]:
         torch.set_num_threads(1)
         return tiny_sam(), SlowKeeper(seconds)
 
-    return Engine(load)
+    return PageEngine(load)
 
 
 def toy_video(path: Path, count: int = 24) -> Path:

@@ -23,7 +23,7 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import one_polygon, polygons
 from vidseg.outputs import JournalSink, open_recording
 from vidseg.outputs.label_studio import brush_rle
-from vidseg.outputs.pictures import CutoutSink, cut_out
+from vidseg.outputs.pictures import CutoutSink, cut_out_objects
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 
@@ -276,7 +276,7 @@ def test_a_cut_out_video_is_transparent(run, tmp_path):
     for index, (picture, source) in enumerate(zip(pictures, open_source(video), strict=True)):
         assert picture.format.name == "yuva420p"
         alpha = picture.to_ndarray(format="rgba")[..., 3].astype(int)
-        assert np.abs(alpha - cut_out(source.rgb, result(index))[..., 3]).mean() < 4
+        assert np.abs(alpha - cut_out_objects(source.rgb, result(index))[..., 3]).mean() < 4
 
 
 def test_only_some_objects(run):

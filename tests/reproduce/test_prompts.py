@@ -14,8 +14,8 @@ from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.object_prompts import (
     ObjectPrompt,
     center_point,
-    make_prompt,
     object_rng,
+    simulate_prompt,
     stack_prompts,
     xyxy,
 )
@@ -25,23 +25,25 @@ MASK[10:31, 20:61] = True
 
 
 def test_boxes_have_the_last_pixel_inside() -> None:
-    asked = make_prompt(ReproduceConfig(prompt="gt-boxes"), np.random.default_rng(0), MASK)
+    asked = simulate_prompt(ReproduceConfig(prompt="gt-boxes"), np.random.default_rng(0), MASK)
     assert asked.box is not None
     assert asked.box.tolist() == [20, 10, 60, 30]
 
 
 def test_noise_is_drawn_on_a_square_canvas_and_seeded() -> None:
     config = ReproduceConfig(prompt="noisy-boxes", noise=0.4, seed=3)
-    one, same = (make_prompt(config, object_rng(config, 0, "a"), MASK).box for _ in range(2))
+    one, same = (simulate_prompt(config, object_rng(config, 0, "a"), MASK).box for _ in range(2))
     assert one is not None and same is not None
     assert (one == same).all()
     scale = np.array([10.24, 1024 / 60] * 2, np.float32)
     wanted = noisy_boxes(prompt_box(MASK)[None] * scale, 0.4, object_rng(config, 0, "a"))[0] / scale
     assert np.allclose(one, wanted, atol=1e-4)
     for other in (object_rng(config, 1, "a"), object_rng(config, 0, "b"), object_rng(config, 0, "a", 1)):
-        assert (make_prompt(config, other, MASK).box != one).any()
-    assert (make_prompt(config, object_rng(replace(config, seed=4), 0, "a"), MASK).box != one).any()
-    wide = [make_prompt(config, object_rng(config, trial, "a"), np.ones((60, 100), bool)).box for trial in range(50)]
+        assert (simulate_prompt(config, other, MASK).box != one).any()
+    assert (simulate_prompt(config, object_rng(replace(config, seed=4), 0, "a"), MASK).box != one).any()
+    wide = [
+        simulate_prompt(config, object_rng(config, trial, "a"), np.ones((60, 100), bool)).box for trial in range(50)
+    ]
     assert np.max(wide) <= 100  # clamped to the image
     assert np.min(wide) >= 0
 
@@ -51,21 +53,21 @@ def test_the_single_point_is_the_innermost_one() -> None:
     cut = np.zeros((40, 40), bool)
     cut[:21, :] = True
     assert center_point(cut)[1] == 10  # the border of the image is outside
-    asked = make_prompt(ReproduceConfig(prompt="points"), np.random.default_rng(0), MASK)
+    asked = simulate_prompt(ReproduceConfig(prompt="points"), np.random.default_rng(0), MASK)
     assert asked.points is not None and asked.labels is not None
     assert (asked.points.tolist(), asked.labels.tolist()) == ([[30, 20]], [1])
 
 
 def test_several_points_are_distinct_pixels_of_the_object() -> None:
     config = ReproduceConfig(prompt="points", points=10, negative_points=5)
-    asked = make_prompt(config, object_rng(config, 0, "a"), MASK)
+    asked = simulate_prompt(config, object_rng(config, 0, "a"), MASK)
     assert asked.points is not None and asked.labels is not None
     assert asked.labels.tolist() == [1] * 10 + [0] * 5
     assert len({tuple(p) for p in asked.points.tolist()}) == 15
     x, y = asked.points.astype(int).T
     assert MASK[y, x].tolist() == [True] * 10 + [False] * 5
     drawn = np.concatenate(
-        [make_prompt(config, object_rng(config, trial, "a"), MASK).points[:10] for trial in range(200)]  # type: ignore[index]
+        [simulate_prompt(config, object_rng(config, trial, "a"), MASK).points[:10] for trial in range(200)]  # type: ignore[index]
     )
     assert drawn.min(axis=0).tolist() == [20, 10]  # all of the object, both ends included
     assert drawn.max(axis=0).tolist() == [60, 30]
@@ -74,9 +76,9 @@ def test_several_points_are_distinct_pixels_of_the_object() -> None:
 def test_a_small_object_gets_fewer_points() -> None:
     tiny = np.zeros((9, 9), bool)
     tiny[4, 4:6] = True
-    asked = make_prompt(ReproduceConfig(prompt="points", points=3), np.random.default_rng(0), tiny)
+    asked = simulate_prompt(ReproduceConfig(prompt="points", points=3), np.random.default_rng(0), tiny)
     assert asked.labels is not None and asked.labels.tolist() == [1, 1, -1]
-    whole = make_prompt(
+    whole = simulate_prompt(
         ReproduceConfig(prompt="points", negative_points=1), np.random.default_rng(0), np.ones((9, 9), bool)
     )
     assert whole.labels is not None and whole.labels.tolist() == [1, -1]
@@ -109,8 +111,8 @@ def test_coarse_masks_cover_the_frame_and_not_the_padding() -> None:
 
 def test_coarse_masks_are_the_noisy_masks_of_the_training() -> None:
     config = ReproduceConfig(prompt="coarse-masks", benchmark="hq44k-val")
-    one, same = (make_prompt(config, object_rng(config, 0, "a"), MASK).coarse for _ in range(2))
-    other = make_prompt(config, object_rng(config, 1, "a"), MASK).coarse
+    one, same = (simulate_prompt(config, object_rng(config, 0, "a"), MASK).coarse for _ in range(2))
+    other = simulate_prompt(config, object_rng(config, 1, "a"), MASK).coarse
     assert one is not None and same is not None and other is not None
     assert (one == same).all() and (one != other).any()
     assert set(np.unique(one)) == {0, 1}

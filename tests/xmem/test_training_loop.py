@@ -22,7 +22,7 @@ from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.config import TrainConfig, TrainingStage
 from vidseg_trackers.xmem.training.loop import training_loop
 from vidseg_trackers.xmem.training.losses import bootstrapped_cross_entropy, dice_loss
-from vidseg_trackers.xmem.training.model import compact_config, export
+from vidseg_trackers.xmem.training.model import compact_config, export_network
 from vidseg_trackers.xmem.training.unroll import unroll
 from vidseg_trackers.xmem.weights import load_network
 
@@ -132,7 +132,7 @@ def test_the_command_trains_on_a_device_and_resumes_only_what_there_is(tmp_path,
 
 def test_the_exported_file_holds_config_and_weights(tmp_path) -> None:
     network = XMem(XMemConfig(encoder="compact", **NETWORK))
-    export(network, tmp_path / "w.safetensors", {"iteration": "3"})
+    export_network(network, tmp_path / "w.safetensors", {"iteration": "3"})
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         assert config_from_metadata(XMemConfig, file.metadata()["config"], "w") == network.config
         again = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118

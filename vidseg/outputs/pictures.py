@@ -71,7 +71,7 @@ def _same_file(source: Path, path: Path) -> bool:
     return True
 
 
-def cut_out(rgb: Array, masks: FrameMasks) -> Array:
+def cut_out_objects(rgb: Array, masks: FrameMasks) -> Array:
     """The objects of a frame on nothing: uint8 (H, W, 4), red, green, blue and how opaque, with soft edges."""
     inside = (masks.with_hw(rgb.shape[:2]).label_map > 0).astype(np.uint8) * 255
     alpha = np.asarray(cv2.GaussianBlur(inside, (0, 0), _SOFTNESS), np.uint8)
@@ -79,7 +79,7 @@ def cut_out(rgb: Array, masks: FrameMasks) -> Array:
 
 
 class CutoutSink:
-    """Writes ``FOLDER/PICTURE.png`` of every frame, see :func:`cut_out`."""
+    """Writes ``FOLDER/PICTURE.png`` of every frame, see :func:`cut_out_objects`."""
 
     def __init__(self, folder: Path, video: str) -> None:
         """Create the folder.
@@ -97,7 +97,7 @@ class CutoutSink:
         """
         stem = PurePath(picture_name(self._video, frame.index, frame.name)).stem
         with atomic_file(self._folder / f"{stem}.png") as file:
-            Image.fromarray(cut_out(frame.rgb, masks)).save(file, "PNG", compress_level=1)
+            Image.fromarray(cut_out_objects(frame.rgb, masks)).save(file, "PNG", compress_level=1)
 
     def close(self) -> None:
         """Every file is finished when it is written."""
@@ -117,7 +117,7 @@ class CutoutVideoSink:
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Append one frame."""
-        self._writer.write(cut_out(frame.rgb, masks), frame.pts)
+        self._writer.write(cut_out_objects(frame.rgb, masks), frame.pts)
 
     def close(self) -> None:
         """Finish the file."""

@@ -12,9 +12,9 @@ from vidseg.evaluation.tables import text_pairs
 from vidseg_pipelines.commands.eval_report import (
     WORST,
     Outputs,
+    cell_number,
     finish,
     finish_ap,
-    number,
     plot_shares,
     rows_table,
     say,
@@ -92,7 +92,8 @@ class MasksCommand(Outputs):
         """Evaluate and report; returns the exit code."""
         report = evaluate_masks(self.gt, self.pred, ratio=self.ratio, workers=self.workers)
         images: list[dict[str, object]] = [{"name": i.name, "IoU": i.iou, "BIoU": i.biou} for i in report.images]
-        worst = sorted((row for row in images if row["IoU"] is not None), key=lambda row: number(row["BIoU"]))[:WORST]
+        scored = [row for row in images if row["IoU"] is not None]
+        worst = sorted(scored, key=lambda row: cell_number(row["BIoU"]))[:WORST]
         recall = report.recall()
         details = {"recall_at_biou": recall, "per_image": images, "worst": worst}
         finish(self, report.protocol(), report.summary(), details)

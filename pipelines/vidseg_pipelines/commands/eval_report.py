@@ -39,7 +39,7 @@ def say(text: str) -> None:
     sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n\n")
 
 
-def number(value: object) -> float:
+def cell_number(value: object) -> float:
     """A table cell as a number."""
     assert isinstance(value, (int, float))  # rows are made here
     return value
@@ -80,7 +80,7 @@ def finish_ap(
             for miss in report.worst
         ]
         content[name] = {**table, "per_category": classes, "worst": worst}
-        ranked = sorted(({"category": c, **row} for c, row in classes.items()), key=lambda row: number(row["AP"]))
+        ranked = sorted(({"category": c, **row} for c, row in classes.items()), key=lambda row: cell_number(row["AP"]))
         say(rows_table(f"{name}: worst classes", ranked[:WORST], ("category", "name", "AP", "AP50", "AP75")))
         say(rows_table(f"{name}: worst objects (best overlap of any detection)", worst))
         curves.update(_precision_recall(report, name))

@@ -13,9 +13,9 @@ from vidseg.evaluation.vos import evaluate_vos
 from vidseg_pipelines.commands.eval_report import (
     WORST,
     Outputs,
+    cell_number,
     finish,
     finish_ap,
-    number,
     plot_shares,
     rows_table,
     say,
@@ -41,7 +41,7 @@ class DavisCommand(Outputs):
         """Evaluate and report; returns the exit code."""
         report = evaluate_davis(self.gt, self.pred, self.task, self.split, self.workers)
         objects = _davis_objects(report)
-        worst = sorted(objects, key=lambda row: number(row["J&F"]))[:WORST]
+        worst = sorted(objects, key=lambda row: cell_number(row["J&F"]))[:WORST]
         finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
         say(
             rows_table(
@@ -108,7 +108,7 @@ class VosCommand(Outputs):
             j, f = one.means()
             row = {"sequence": one.sequence, "object": one.id, "J&F": (j + f) / 2, "J": j, "F": f}
             objects.append({**row, "frames": len(one.frames)})
-        worst = sorted(objects, key=lambda row: number(row["J&F"]))[:WORST]
+        worst = sorted(objects, key=lambda row: cell_number(row["J&F"]))[:WORST]
         finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
         say(rows_table("worst objects", worst, ("sequence", "object", "J&F", "J", "F", "frames")))
         if self.plot:

@@ -36,7 +36,7 @@ from vidseg.sam.zoom import draw_closely
 from vidseg.types import Array, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
-from vidseg_pipelines.drawing import draw_object, prompts_of
+from vidseg_pipelines.drawing import draw_object, prompt_batch_of
 
 _ENDS = (".png", "_overlay.jpg", ".json")
 """Suffixes of the output files of an image."""
@@ -162,7 +162,7 @@ class ImageCommand:
                 drawn = [(one.logits, one.quality)]
             else:
                 several, qualities = draw_closely(
-                    sam, rgb, features, prompts_of(prompt), self.zoom, self._masks, self.candidates
+                    sam, rgb, features, prompt_batch_of(prompt), self.zoom, self._masks, self.candidates
                 )
                 drawn = list(zip(several[0], qualities[0].tolist(), strict=True))
             for logits, iou in drawn:

@@ -54,10 +54,10 @@ class UiCommand:
             raise UsageError(f"vidseg ui needs {', '.join(missing)}: pip install 'vidseg[ui]'")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}: expected 0 to 65535")
-        from vidseg_pipelines.ui.engine import Engine, Models
+        from vidseg_pipelines.ui.engine import ModelChoice, PageEngine
         from vidseg_pipelines.ui.serve import serve, warn_of
 
-        models = Models(self.tracker, self.model, self.device, self.offline)
+        models = ModelChoice(self.tracker, self.model, self.device, self.offline)
         models.check()
         warn_of(self.host)
         config = RunConfig(
@@ -69,7 +69,7 @@ class UiCommand:
         serve(
             self.path,
             self.output,
-            Engine(models.load),
+            PageEngine(models.load),
             config,
             host=self.host,
             port=self.port,

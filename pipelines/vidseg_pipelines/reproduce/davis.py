@@ -20,7 +20,7 @@ from vidseg.video.images import image_size
 from vidseg.video.listing import list_images
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
-from vidseg_pipelines.reproduce.task import Models, Outcome
+from vidseg_pipelines.reproduce.task import Outcome, TaskModels
 from vidseg_pipelines.run import Loaders, run_video
 
 _FRAMES = "JPEGImages/480p"
@@ -63,7 +63,7 @@ class Davis:
     def check(self, folder: Path) -> None:
         """All was checked at the start."""
 
-    def predict(self, key: str, models: Models, folder: Path) -> Record:
+    def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """Run the video once per kind of mask; label maps go to ``folder``/predictions/MASKS/SEQUENCE."""
         alone = self.config.refine == "none"
         outputs: tuple[Output | None, ...] = (None,) if alone else models.predictor.outputs

@@ -24,10 +24,19 @@ from vidseg.video.images import image_size, read_image
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.groups import AnnotationSet, check_files, check_truth, first_of_each, read_detections
 from vidseg_pipelines.reproduce.mask_predictor import MaskPredictor
-from vidseg_pipelines.reproduce.object_prompts import ObjectPrompt, make_prompt, object_rng
+from vidseg_pipelines.reproduce.object_prompts import ObjectPrompt, object_rng, simulate_prompt
 from vidseg_pipelines.reproduce.objects import DetectedObject, object_from_row, objects_from_tracks
 from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
-from vidseg_pipelines.reproduce.task import Models, Outcome, Scores, describe_prompt, mean_of, pack, unpack, variants
+from vidseg_pipelines.reproduce.task import (
+    Outcome,
+    Scores,
+    TaskModels,
+    describe_prompt,
+    mean_of,
+    pack,
+    unpack,
+    variants,
+)
 
 Evaluated = tuple[Scores, Mapping[str, object]]
 Size = tuple[int, int]
@@ -124,7 +133,7 @@ class Detections:
             if group.scored:
                 check_truth(self._truth(group, folder), lambda truth, pred: self.kind.evaluate(truth, pred, 1))
 
-    def predict(self, key: str, models: Models, folder: Path) -> Record:
+    def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """Masks [output][trial][object][frame] with class and score of every object."""
         place, predictor = self._places[key], models.predictor
         objects = self._track(place, models) if self.config.prompt == "tracker" else place.objects
@@ -162,9 +171,9 @@ class Detections:
         rle = read_mask(value, place.size, f"{place.group.file}: annotation {one.truth['id']}", polygons=True)
         mask = predictor.view(decode(rle).astype(np.uint8) * np.uint8(255)) > FOREGROUND
         draw = object_rng(self.config, trial, f"{key}:{t}", number)
-        return make_prompt(self.config, draw, mask) if mask.any() else None
+        return simulate_prompt(self.config, draw, mask) if mask.any() else None
 
-    def _track(self, place: _Place, models: Models) -> list[DetectedObject]:
+    def _track(self, place: _Place, models: TaskModels) -> list[DetectedObject]:
         """The objects that the tracker finds."""
         tracker = models.tracker
         if not tracker.finds_objects:

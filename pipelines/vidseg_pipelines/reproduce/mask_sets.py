@@ -19,9 +19,18 @@ from vidseg.masks.rle import decode
 from vidseg.types import Rle
 from vidseg.video.images import image_size, read_image
 from vidseg_pipelines.reproduce.config import ReproduceConfig
-from vidseg_pipelines.reproduce.object_prompts import Floats, make_prompt, object_rng
+from vidseg_pipelines.reproduce.object_prompts import Floats, object_rng, simulate_prompt
 from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
-from vidseg_pipelines.reproduce.task import Models, Outcome, Scores, describe_prompt, mean_of, pack, unpack, variants
+from vidseg_pipelines.reproduce.task import (
+    Outcome,
+    Scores,
+    TaskModels,
+    describe_prompt,
+    mean_of,
+    pack,
+    unpack,
+    variants,
+)
 
 RATIO = 0.02
 
@@ -68,7 +77,7 @@ class MaskSets:
     def check(self, folder: Path) -> None:
         """All was checked at the start."""
 
-    def predict(self, key: str, models: Models, folder: Path) -> Record:
+    def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """One mask per output and trial; nothing is asked where the ground truth is empty."""
         item, predictor = self._items[key], models.predictor
         image, grey = read_image(item.image), read_mask_values(item.truth).grey()
@@ -80,7 +89,7 @@ class MaskSets:
         masks: dict[str, list[str]] = {output: [] for output in predictor.outputs}
         for trial in range(self.config.draws):
             draw = object_rng(self.config, trial, key)
-            asked = make_prompt(self.config, draw, mask, coarse) if mask.any() else None
+            asked = simulate_prompt(self.config, draw, mask, coarse) if mask.any() else None
             for output, (rle,) in predictor.predict(picture, [asked]).items():
                 masks[output].append(pack(rle))
         return {"size": grey.shape, "fit": predictor.fit, "masks": masks}

@@ -40,7 +40,7 @@ def object_rng(config: ReproduceConfig, trial: int, item: str, number: int = 0) 
     return np.random.default_rng((config.seed, trial, zlib.crc32(item.encode()), number))
 
 
-def make_prompt(
+def simulate_prompt(
     config: ReproduceConfig, rng: np.random.Generator, mask: Mask, coarse: Floats | None = None
 ) -> ObjectPrompt:
     """The prompt that ``config`` asks for, from a mask (H, W) with at least one pixel, in its pixels.

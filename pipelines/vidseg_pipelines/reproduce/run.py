@@ -15,7 +15,7 @@ from vidseg.weights import weights_identity
 from vidseg_pipelines.reproduce.benchmarks import resolve
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.store import SCORE, ReproduceRecords, folder_lock
-from vidseg_pipelines.reproduce.task import Models, Scores, Task
+from vidseg_pipelines.reproduce.task import Scores, Task, TaskModels
 from vidseg_pipelines.run import Loaders
 from vidseg_pipelines.run_inputs import fingerprint
 
@@ -77,7 +77,7 @@ def run_benchmark(
         store = ReproduceRecords(folder, _manifest(config, task), overwrite=config.overwrite)
         task.check(folder)
         missing = [key for key in task.keys if key not in store.done]
-        models = Models(config, loaders or Loaders(), task)
+        models = TaskModels(config, loaders or Loaders(), task)
         if missing:
             models.load()
             store.describe(_manifest(config, task))  # again: weights that were fetched have a checksum now

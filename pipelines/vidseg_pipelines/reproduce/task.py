@@ -45,7 +45,7 @@ class Task(Protocol):
         """Look for what is wrong with the ground truth, before anything is computed; ``folder`` may get files."""
         ...
 
-    def predict(self, key: str, models: Models, folder: Path) -> Record:
+    def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """The masks of one image or video, json-ready; larger files go below ``folder``."""
         ...
 
@@ -54,7 +54,7 @@ class Task(Protocol):
         ...
 
 
-class Models:
+class TaskModels:
     """The networks of a run, loaded when they are first needed."""
 
     def __init__(self, config: ReproduceConfig, loaders: Loaders, task: Task) -> None:

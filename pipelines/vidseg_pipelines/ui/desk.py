@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
-from vidseg_pipelines.ui.engine import Engine
+from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.pictures import Pictures
 from vidseg_pipelines.ui.project import Project
@@ -31,7 +31,7 @@ _CLOSE_S = 60.0  # seconds after nobody looks any more
 class Desk:
     """All that happens between the windows and the projects. What computes runs in one thread, one thing at a time."""
 
-    def __init__(self, library: Library, engine: Engine, config: RunConfig) -> None:
+    def __init__(self, library: Library, engine: PageEngine, config: RunConfig) -> None:
         self.library, self.engine, self.config = library, engine, config
         self.windows: list[Window] = []
         self.open: dict[str, Open] = {}

@@ -24,7 +24,7 @@ COLORS = (
 
 
 @dataclass
-class Item:
+class PageObject:
     """One object: its name may be empty."""
 
     id: int
@@ -36,7 +36,7 @@ class Item:
 class Document:
     """Objects by id, and by frame and object what the user drew there (clicks, boxes, strokes), which is kept exact."""
 
-    items: dict[int, Item] = field(default_factory=dict)
+    items: dict[int, PageObject] = field(default_factory=dict)
     keys: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)
     highest: int = 0
 
@@ -44,7 +44,7 @@ class Document:
         """Make sure that objects of the journal are known."""
         for i in ids:
             if i not in self.items:
-                self.items[i] = Item(i, (names or {}).get(i, ""), COLORS[(i - 1) % len(COLORS)])
+                self.items[i] = PageObject(i, (names or {}).get(i, ""), COLORS[(i - 1) % len(COLORS)])
                 self.highest = max(self.highest, i)
 
     def new(self) -> int:
@@ -59,7 +59,7 @@ class Document:
         self.ensure([self.highest])
         return self.highest
 
-    def known(self, object_id: int) -> Item:
+    def known(self, object_id: int) -> PageObject:
         """The object of that id.
 
         Raises:
@@ -96,7 +96,7 @@ class Document:
             ValueError, LookupError, TypeError: something else.
         """
         data = json.loads(text)
-        items = [Item(int(o["id"]), str(o["name"]), str(o["color"])) for o in data["objects"]]
+        items = [PageObject(int(o["id"]), str(o["name"]), str(o["color"])) for o in data["objects"]]
         keys = {int(f): {int(i): dict(what) for i, what in row.items()} for f, row in data["keys"].items()}
         return cls({item.id: item for item in items}, keys, int(data["highest"]))
 

@@ -26,7 +26,7 @@ _FEATURES = 8  # frames whose features are kept
 
 
 @dataclass(frozen=True)
-class Models:
+class ModelChoice:
     """Which networks the page works with; the fields are those of :class:`vidseg.config.RunConfig`."""
 
     tracker: str = "xmem"
@@ -51,7 +51,7 @@ class Models:
         resolve_device(self.device)
 
 
-class Engine:
+class PageEngine:
     """Networks, loaded when they are first needed. All calls come from one thread."""
 
     def __init__(self, load: Callable[[], tuple[SegmentAnything, Tracker]]) -> None:

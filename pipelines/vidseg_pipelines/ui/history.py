@@ -15,7 +15,7 @@ _Place = tuple[int, int] | None
 
 
 @dataclass
-class Step:
+class HistoryStep:
     """One step: ``what`` the page calls it, the document before and after, and the lines that it changed."""
 
     what: str
@@ -31,24 +31,24 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self.done: list[Step] = []
-        self.undone: list[Step] = []
+        self.done: list[HistoryStep] = []
+        self.undone: list[HistoryStep] = []
 
-    def begin(self, what: str, before: str) -> Step:
+    def begin(self, what: str, before: str) -> HistoryStep:
         """A new step; what was undone cannot be redone any more."""
-        step = Step(what, before)
+        step = HistoryStep(what, before)
         self.undone.clear()
         self.done.append(step)
         del self.done[:-STEPS]
         return step
 
-    def note(self, step: Step, frame: int, old: bytes | None, new: bytes | None) -> None:
+    def note(self, step: HistoryStep, frame: int, old: bytes | None, new: bytes | None) -> None:
         """Add the line of a frame before (only the first counts) and after."""
         if frame not in step.old:
             step.old[frame] = self._keep(old)
         step.new[frame] = self._keep(new)
 
-    def undo(self, restore: Callable[[str, dict[int, bytes | None]], None]) -> Step | None:
+    def undo(self, restore: Callable[[str, dict[int, bytes | None]], None]) -> HistoryStep | None:
         """Call ``restore(document, lines)`` with what was before the last step."""
         if not self.done:
             return None
@@ -57,7 +57,7 @@ class History:
         self.undone.append(self.done.pop())
         return step
 
-    def redo(self, restore: Callable[[str, dict[int, bytes | None]], None]) -> Step | None:
+    def redo(self, restore: Callable[[str, dict[int, bytes | None]], None]) -> HistoryStep | None:
         """Call ``restore(document, lines)`` with what was after the step that was undone last."""
         if not self.undone:
             return None

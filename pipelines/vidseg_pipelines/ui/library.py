@@ -19,7 +19,7 @@ UPLOADS = "uploads"
 
 
 @dataclass(frozen=True)
-class Clip:
+class LibraryVideo:
     """A video that can be opened: ``key`` is its name on the page, ``run`` the folder of its results."""
 
     key: str
@@ -44,9 +44,9 @@ class Library:
         if self._of_run is not None and not self._of_run.exists():
             raise InputError(f"{path}: the video of this run, {self._of_run}, is not there any more")
 
-    def clips(self) -> list[Clip]:
+    def clips(self) -> list[LibraryVideo]:
         """What can be opened now, in natural order."""
-        clips: list[Clip] = []
+        clips: list[LibraryVideo] = []
         taken: set[str] = set()
         named = [*self._named()]
         for path in [*named, *self._uploaded()]:
@@ -55,10 +55,10 @@ class Library:
                 key = f"{path.parent.name}/{key}"
             run = self._run_of(path, taken, alone=len(named) == 1 and path in named)
             taken.add(run.name.casefold())
-            clips.append(Clip(key, path, run))
+            clips.append(LibraryVideo(key, path, run))
         return clips
 
-    def find(self, key: str) -> Clip:
+    def find(self, key: str) -> LibraryVideo:
         """The clip of that name.
 
         Raises:

@@ -19,9 +19,9 @@ from vidseg.types import Frame, Prompt
 from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.ui import trust
 from vidseg_pipelines.ui.document import Document, load_document
-from vidseg_pipelines.ui.engine import Engine
-from vidseg_pipelines.ui.history import History, Step
-from vidseg_pipelines.ui.library import Clip
+from vidseg_pipelines.ui.engine import PageEngine
+from vidseg_pipelines.ui.history import History, HistoryStep
+from vidseg_pipelines.ui.library import LibraryVideo
 from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, stroke
 from vidseg_pipelines.ui.manifest import keep_manifest
 from vidseg_pipelines.ui.results import Results
@@ -33,7 +33,7 @@ Finish = Callable[[], bool]
 class Project:
     """A video that is open. All calls that change something come from one thread."""
 
-    def __init__(self, clip: Clip, engine: Engine, config: RunConfig) -> None:
+    def __init__(self, clip: LibraryVideo, engine: PageEngine, config: RunConfig) -> None:
         """Open video and run folder, which this process then holds.
 
         Raises:
@@ -146,7 +146,7 @@ class Project:
             self.document.known(object_id).color = color.lower()
 
     @contextlib.contextmanager
-    def step(self, what: str) -> Iterator[Step]:
+    def step(self, what: str) -> Iterator[HistoryStep]:
         """A step that can be undone. Where it fails, everything is as before."""
         self._edits += 1
         step = self.history.begin(what, self.document.text())
@@ -158,7 +158,7 @@ class Project:
             raise
         self.seal(step)
 
-    def seal(self, step: Step) -> None:
+    def seal(self, step: HistoryStep) -> None:
         """Save the document as it is after a step."""
         step.after = self.document.text()
         self.document.save(self.folder)
@@ -180,7 +180,7 @@ class Project:
         step = self.history.redo(self._restore)
         return step.what if step else None
 
-    def put(self, step: Step | None, frame: int, line: bytes | None) -> None:
+    def put(self, step: HistoryStep | None, frame: int, line: bytes | None) -> None:
         """Replace the line of a frame as a part of a step."""
         old = self.results.line(frame)
         if old == line:
@@ -235,7 +235,7 @@ class Project:
             self._show(step, picture, in_front(shown, object_id, mask))
         return object_id, partial(self._finish, step, self._edits, picture, prompt, shown)
 
-    def _finish(self, step: Step, edits: int, picture: Frame, prompt: Prompt, shown: dict[int, Mask]) -> bool:
+    def _finish(self, step: HistoryStep, edits: int, picture: Frame, prompt: Prompt, shown: dict[int, Mask]) -> bool:
         if edits != self._edits or not self.history.done or self.history.done[-1] is not step:
             return False
         try:
@@ -245,7 +245,7 @@ class Project:
         self._show(step, picture, in_front(shown, prompt.object_id, mask))
         return True
 
-    def _show(self, step: Step, picture: Frame, masks: dict[int, Mask]) -> None:
+    def _show(self, step: HistoryStep, picture: Frame, masks: dict[int, Mask]) -> None:
         scores = {i: score for i, (_, score) in self.results.facts.get(picture.index, {}).items()}
         self.put(step, picture.index, line_of(picture, masks, scores, self.document.names))
 

@@ -17,7 +17,7 @@ import uvicorn
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg_pipelines.ui.desk import Desk
-from vidseg_pipelines.ui.engine import Engine
+from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.server import build_app
 
@@ -28,7 +28,7 @@ _GRACE_S = 2
 def serve(
     path: Path | None,
     output: Path,
-    engine: Engine,
+    engine: PageEngine,
     config: RunConfig,
     *,
     host: str = LOCAL,

@@ -24,7 +24,7 @@ from vidseg_trackers.xmem.network import XMem
 from vidseg_trackers.xmem.training.bank import Bank, load_bank
 from vidseg_trackers.xmem.training.config import TrainConfig
 from vidseg_trackers.xmem.training.losses import sequence_loss
-from vidseg_trackers.xmem.training.model import compact_config, export, normalise, start_network
+from vidseg_trackers.xmem.training.model import compact_config, export_network, normalise, start_network
 from vidseg_trackers.xmem.training.sequences import SequenceOptions, make_sequence
 from vidseg_trackers.xmem.training.unroll import unroll
 
@@ -49,7 +49,7 @@ def train(config: TrainConfig, folder: Path, *, resume: bool, device: torch.devi
     provenance = {"recipe": json.dumps(asdict(config), sort_keys=True), "licence": "research use (see the model card)"}
 
     def write(step: int) -> dict[str, float]:
-        export(loop.model, weights, {**provenance, "iteration": str(step)})
+        export_network(loop.model, weights, {**provenance, "iteration": str(step)})
         return {}
 
     loop.run(write)

@@ -84,7 +84,7 @@ def _set_bias(conv: nn.Conv2d, bias: Tensor) -> None:
         conv.bias.copy_(bias)
 
 
-def export(network: XMem, path: Path, provenance: Mapping[str, str]) -> None:
+def export_network(network: XMem, path: Path, provenance: Mapping[str, str]) -> None:
     """Write weights as float16 with the config and ``provenance`` in the metadata; replaces ``path`` at once."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_file(path) as file:
