@@ -88,5 +88,5 @@ def test_clicks_on_background_alone_go_with_a_box_or_correct_an_earlier_object()
 
 def test_a_mask_is_not_mixed_with_clicks(tmp_path: Path) -> None:
     Image.fromarray(np.full((48, 64), 255, np.uint8)).save(tmp_path / "m.png")
-    with pytest.raises(UsageError, match="object 1 is prompted twice on frame 0: a mask is taken as it is"):
+    with pytest.raises(UsageError, match="object 1 is prompted twice on frame 0: a mask is used unchanged"):
         parse_prompts(masks=[str(tmp_path / "m.png")], points=["1@5,5"], video=VIDEO)

@@ -42,6 +42,7 @@ class RunSettings(TypedDict, total=False):
     classes: str | Path | None
     boxes: str | Path | None
     save: str | Sequence[str]
+    overlay_style: str | Sequence[str]
     refine: Mode
     zoom: Zoom
     max_objects: int

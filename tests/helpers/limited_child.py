@@ -8,7 +8,6 @@ attempts to use the network. With the argument "no-network" every socket, name l
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -18,7 +17,7 @@ import sys
 import time
 from typing import Any
 
-from vidseg_pipelines.cli import COMMANDS, main
+from vidseg_pipelines.cli import COMMANDS, find_command, main
 
 attempts: list[str] = []
 
@@ -54,8 +53,8 @@ def run(arguments: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    for target, _ in COMMANDS.values():  # what commands import is no memory that inputs take
-        importlib.import_module(target.partition(":")[0])
+    for name in COMMANDS:  # what commands import is no memory that inputs take
+        find_command(name)
     if sys.argv[1:] == ["no-network"]:
         sys.addaudithook(refuse)
         time.sleep = lambda seconds: None  # between attempts at a download

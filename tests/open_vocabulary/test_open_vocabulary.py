@@ -216,7 +216,7 @@ def test_the_box_of_a_new_object_is_drawn_by_hq_sam() -> None:
             return [Proposal(None, 0.9, "car", box=CAR[:4])]
 
     encoded = sam.encode([IMAGE])[0]
-    (prompt,) = ObjectFinder(sam, detector=Sees(), zoom="never").find(frame, lambda: encoded, {})
+    ((prompt, _),) = ObjectFinder(sam, detector=Sees(), zoom="never").find(frame, lambda: encoded, {})
     expected = draw_object(sam, IMAGE, encoded, Prompt(0, 1, box=CAR[:4]), "never").mask
     assert 0 < expected.sum() < expected.size
     assert np.array_equal(prompt.mask, expected)

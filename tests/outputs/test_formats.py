@@ -258,7 +258,7 @@ def test_export_command_errors(run, tmp_path):
     assert not (run / "coco.json").exists()
     with pytest.raises(UsageError, match="--to: name one or more of davis, ytvis, coco"):
         ExportCommand(run, to=" , ").run()
-    with pytest.raises(InputError, match=r"no masks\.jsonl in it"):
+    with pytest.raises(InputError, match=r"contains no masks\.jsonl"):
         ExportCommand(tmp_path, to="coco").run()
     with pytest.raises(InputError, match="give it with --input"):
         ExportCommand(run, to="overlay").run()

@@ -198,7 +198,19 @@ def test_settings_of_a_video_are_those_of_a_run_and_have_types() -> None:
 
 
 def test_frames_and_videos_take_the_same_settings() -> None:
-    settings = {"save", "classes", "config", "frames", "json_log", "label", "boxes", "text", "detect_with", "drop"}
+    settings = {
+        "save",
+        "overlay_style",
+        "classes",
+        "config",
+        "frames",
+        "json_log",
+        "label",
+        "boxes",
+        "text",
+        "detect_with",
+        "drop",
+    }
     settings |= {
         "snapshot_every",
         "resume",

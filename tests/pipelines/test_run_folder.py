@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from toys import KeepMasks, frames, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.outputs import read_journal
-from vidseg.outputs.layout import LOCK
+from vidseg.outputs.layout import LOCK, SNAPSHOT
 from vidseg.registry import build_tracker
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, Tracks
@@ -101,6 +102,11 @@ def underway(config: RunConfig) -> Iterator[None]:
     thread.start()
     try:
         assert gate.reached.wait(60)
+        assert config.output is not None
+        for _ in range(6000):
+            if (config.output / SNAPSHOT).exists():
+                break  # all that was computed before frame 6 has been written
+            time.sleep(0.01)
         yield
     finally:
         gate.opened.set()

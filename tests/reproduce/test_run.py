@@ -336,7 +336,7 @@ def test_everything_is_checked_before_a_network_is_loaded(tmp_path: Path) -> Non
     save_image(tmp_path / "coco" / "val2017" / "000000000002.jpg", 2, (20, 30))
     fails("30x20 pixels")
     (tmp_path / "coco" / "val2017" / "000000000002.jpg").unlink()
-    fails("not there")
+    fails("not found; 1 of 1 images")
     fails("first 1|area", limit=1, annotations=write(tmp_path / "x.json", without_area(good)))
     hq44k(tmp_path)
     save_mask(tmp_path / HQSEG_VAL["hrsod"][1] / "i0.png", square((20, 30), 2, 2, 5))

@@ -139,7 +139,7 @@ def test_what_is_shared_follows_the_model_from_video_to_video() -> None:
         tracker.start(VideoInfo(WIDTH, HEIGHT, Fraction(24)))
         assert tracker.net is sam.net
     assert not tracker.share(tiny_sam())
-    with pytest.raises(UsageError, match="shared network only"):
+    with pytest.raises(UsageError, match="only with a shared network"):
         tracker.features(pictures()[0])
 
 

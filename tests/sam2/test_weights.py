@@ -200,7 +200,7 @@ def test_another_model_than_the_named_one_is_refused_in_one_line_that_says_which
         tmp_path,
         official(tmp_path / "other.pt", small),
         capsys,
-        "no published SAM 2",
+        "not a published SAM 2",
         "first width of 16 with 5 blocks",
     )
 

@@ -152,7 +152,7 @@ def once(stop_early):
             break
     assert frames == (35 if stop_early else 40)
     (image,) = open_source(sys.argv[2])
-    assert image.size == (1080, 1920)
+    assert image.hw == (1080, 1920)
     gc.collect()
     return psutil.Process().memory_info().rss
 

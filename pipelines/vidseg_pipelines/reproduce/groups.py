@@ -132,5 +132,7 @@ def check_files(files: Iterable[Path], group: AnnotationSet) -> list[Path]:
     files = list(files)
     missing = [path for path in files if not path.is_file()]
     if missing:
-        raise InputError(f"{missing[0]}: missing, as are {len(missing)} of {len(files)} images of {group.file.name}")
+        raise InputError(
+            f"{missing[0]}: not found; {len(missing)} of {len(files)} images of {group.file.name} are missing"
+        )
     return files

@@ -82,11 +82,11 @@ class MaskPredictor:
         prompts = stack_prompts(asked, picture.features.geometry, self.squash)
         (answer,) = self.sam.decode([picture.features], [prompts], output)
         rles = []
-        for part in answer.logits.split(_CHUNK):
+        for part, iou in zip(answer.logits.split(_CHUNK), answer.iou.split(_CHUNK), strict=True):
             if self.squash:  # the evaluator goes to the original size in one step
                 full = F.interpolate(part, picture.size, mode="bilinear", align_corners=False)
             else:
-                full = replace(answer, logits=part).upsampled()
+                full = replace(answer, logits=part, iou=iou).upsampled()
             rles += [encode(mask) for mask in (full[:, 0] > 0).cpu().numpy()]
         return rles
 

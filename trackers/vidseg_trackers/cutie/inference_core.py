@@ -55,7 +55,7 @@ class InferenceCore:
         *,
         end: bool = False,
         permanent: bool = False,
-    ) -> Float[Tensor, "N1 H W"]:
+    ) -> Float[Tensor, "N1 h w"]:
         """One frame: probabilities of the background and of every object of ``ids``.
 
         Args:
@@ -66,7 +66,8 @@ class InferenceCore:
             permanent: memorise this frame for ever (see ``max_permanent_frames``).
 
         Returns:
-            Probabilities that sum to one; without an object one channel of zeros.
+            Probabilities that sum to one, of the size of the image; without an object one channel of zeros, of the
+            padded size where ``masks`` is empty and ``memory=official``, as in the published code.
 
         Raises:
             UsageError: an image or a mask of another shape.
