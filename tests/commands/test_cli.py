@@ -90,7 +90,7 @@ for entry in (
 @pytest.mark.parametrize(
     ("own", "seen"),
     [
-        ({}, ["passive", None]),
+        ({}, ["passive", "3000"]),
         ({"OMP_WAIT_POLICY": "active"}, ["active", None]),
         ({"GOMP_SPINCOUNT": "9"}, [None, "9"]),
     ],
