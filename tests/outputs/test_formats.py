@@ -30,6 +30,7 @@ from vidseg.outputs import (
     read_journal,
 )
 from vidseg.outputs import journal as journal_module
+from vidseg.outputs import recording as recording_module
 from vidseg.outputs.folder import claimed
 from vidseg.outputs.style import OverlayStyle
 from vidseg.types import Frame, VideoInfo
@@ -380,11 +381,14 @@ def test_overlay_of_a_video_without_time_base(tmp_path):
     assert decode(empty_rle(*SIZE)).sum() == 0
 
 
-def test_all_formats_share_one_pass_over_the_journal(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kept_bytes", "times"), [(2**24, 1), (0, 2)])
+def test_all_formats_read_the_journal_once(tmp_path, monkeypatch, kept_bytes, times):
+    """One that is too large to be kept: once for the names of all classes and the length, once for the frames."""
     passes = []
     original = journal_module._whole_lines
     monkeypatch.setattr(journal_module, "_whole_lines", lambda path: passes.append(path) or original(path))
+    monkeypatch.setattr(recording_module, "KEPT_BYTES", kept_bytes)
     recording = open_recording(write_run(tmp_path / "run") / "masks.jsonl")
-    assert len(passes) == 1  # for the names of all classes and the length
+    assert len(passes) == 1
     assert export(recording, tmp_path, list(WRITERS)) == []
-    assert len(passes) == 2
+    assert len(passes) == times

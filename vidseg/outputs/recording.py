@@ -20,6 +20,8 @@ from vidseg.outputs.layout import MANIFEST
 from vidseg.outputs.thumbnails import Picture
 
 _IMAGES = "images"  # codec of a folder of stills
+KEPT_BYTES = 2**24
+"""Journals up to this size (16 MiB) are read once and kept in memory; larger ones are read twice."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Recording:
     """What ``run.json`` says."""
     warnings: Sequence[str] = ()
     """What went wrong in the run."""
+    kept: Sequence[FrameMasks] | None = field(default=None, repr=False)
+    """All frames of the journal, where it is small."""
 
     def read(self) -> Iterator[FrameMasks]:
         """All frames in order, with the objects of ``labels`` that have a pixel; an object has one name throughout.
@@ -59,7 +63,7 @@ class Recording:
         Raises:
             InputError: the journal is unreadable.
         """
-        for masks in read_journal(self.journal):
+        for masks in read_journal(self.journal) if self.kept is None else self.kept:
             kept = [k for k, i in enumerate(masks.ids) if i in self.labels and area(masks.rles[k])]
             yield replace(
                 masks,
@@ -111,7 +115,7 @@ def open_recording(
     classes: ClassSet | None = None,
     video_id: int = 1,
 ) -> Recording:
-    """Read through a journal once, and the ``run.json`` beside it where there is one.
+    """Read through a journal, and the ``run.json`` beside it where there is one.
 
     Args:
         journal: a ``masks.jsonl``.
@@ -127,7 +131,10 @@ def open_recording(
     video: Mapping[str, Any] = manifest.get("video", {})
     size, count, first, end = _size_of(video), 0, 0, 0
     labels: dict[int, str | None] = {}
+    kept: list[FrameMasks] | None = [] if journal.is_file() and journal.stat().st_size <= KEPT_BYTES else None
     for masks in read_journal(journal):
+        if kept is not None:
+            kept.append(masks)
         first, end, count = masks.frame_index if not count else first, masks.frame_index + 1, count + 1
         for object_id, label, rle in zip(masks.ids, masks.labels, masks.rles, strict=True):
             size = rle.height, rle.width
@@ -151,6 +158,7 @@ def open_recording(
         video_id,
         manifest=manifest,
         warnings=[str(text) for text in manifest.get("warnings", ())],
+        kept=kept,
     )
 
 
