@@ -36,23 +36,24 @@ install_import_hook(modules_with_shapes(), "shapes.check")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(paths.HELPERS), os.environ.get("PYTHONPATH")]))
 
 
-def _same_beginning() -> None:
+def _same_beginning(item: pytest.Item) -> None:
     """Random numbers as in a new process, whatever ran before; one thread, because several of them only wait for each
-    other in tiny networks, and because sums then have one order."""
+    other in tiny networks, and because sums then have one order. The marker `threads` asks for more."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
-    torch.set_num_threads(1)
+    marker = item.get_closest_marker("threads")
+    torch.set_num_threads(marker.args[0] if marker else 1)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:  # before fixtures of any scope
-    _same_beginning()
+def pytest_runtest_setup(item: pytest.Item) -> None:  # before fixtures of any scope
+    _same_beginning(item)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call() -> None:  # whichever fixtures were made for this test
-    _same_beginning()
+def pytest_runtest_call(item: pytest.Item) -> None:  # whichever fixtures were made for this test
+    _same_beginning(item)
 
 
 @cache

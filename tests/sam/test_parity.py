@@ -18,7 +18,9 @@ from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.mask_decoder import select_masks, wanted_masks
 from vidseg.sam.model import Sam
 
-MINI, FULL = 5e-5, 1e-4  # absolute, fp32 on CPU (one thread: 3e-5); logits have a spread of 2 to 5
+MINI, FULL = 2e-5, 1e-4  # absolute, fp32 on CPU; logits have a spread of 2 to 5
+
+pytestmark = pytest.mark.threads(2)  # the order of sums: with one thread some CPUs are 3e-5 away
 
 
 def network(config: SamConfig) -> Sam:
@@ -152,4 +154,4 @@ def test_single_mistakes_are_noticed(mistake: Callable[[Sam], None]) -> None:
 
 def test_tanh_gelu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(F, "gelu", partial(F.gelu, approximate="tanh"))
-    assert worst(network(MINI_VIT), "mini_vit", ("box",)) > 50 * MINI
+    assert worst(network(MINI_VIT), "mini_vit", ("box",)) > 100 * MINI
