@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -221,6 +222,30 @@ def test_two_windows_do_not_fight_the_second_is_told(client: TestClient) -> None
         assert first.until("changed")["frames"] == [0]
 
 
+def test_frames_are_shown_while_the_networks_are_loaded(video: Path, tmp_path: Path) -> None:
+    desk, loading, may_go_on = toy_desk(video, tmp_path / "runs"), threading.Event(), threading.Event()
+    load, loaded = desk.engine._load, []
+
+    def slow_load() -> Any:
+        loading.set()
+        loaded.append(may_go_on.wait(10))
+        return load()
+
+    desk.engine._load = slow_load
+    with TestClient(build_app(desk, TOKEN), base_url=BASE) as client, page_of(client) as page:
+        page.until("marks")
+        page.ask("look", frame=0)
+        assert loading.wait(30)
+        try:
+            with page_of(client) as second:
+                assert second.until("clip")["frames"] == 24
+                assert client.get(f"/{TOKEN}/clips/square.mp4/frames/5.jpg").status_code == 200
+                assert loaded == []
+                may_go_on.set()
+        finally:
+            may_go_on.set()
+
+
 def test_a_folder_that_another_process_holds_is_not_touched(video: Path, tmp_path: Path) -> None:
     from vidseg.outputs.folder import claimed
 
@@ -321,7 +346,8 @@ def test_a_run_made_by_the_command_line_opens_with_its_masks(tmp_path: Path) -> 
         clip = page.until("clip")
         assert clip["folder"] == str(run)
         assert [item["id"] for item in clip["objects"]] == [1]
-        assert [bool(clip["marks"].get(str(n))) for n in range(6)] == [bool(ids) for ids in expected]
+        marks = page.until("marks")["marks"]
+        assert [bool(marks.get(str(n))) for n in range(6)] == [bool(ids) for ids in expected]
     assert json.loads((run / "run.json").read_bytes())["status"] == "done"
 
 

@@ -13,6 +13,7 @@ from vidseg.errors import InputError
 from vidseg.types import Frame
 from vidseg.video import open_source
 from vidseg.video.random_access import RandomAccess
+from vidseg.video.seeking import SeekingDecoder
 
 
 def check(path: Path, **keywords: int) -> RandomAccess:
@@ -66,6 +67,20 @@ def test_a_jump_decodes_from_the_key_frame_before_it_and_not_from_the_start(tmp_
     assert min(access._cache) == 40
 
 
+def test_another_reader_takes_over_the_list_and_reads_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = RandomAccess(barcode_video(tmp_path / "v.mp4", 60, options={"g": "10"}))
+    access.read(30)
+    with monkeypatch.context() as patch:
+        patch.delattr(SeekingDecoder, "trusted")  # nothing is listed or checked again
+        other = access.another()
+    access.close()
+    assert other.count == 60
+    for index in (47, 3, 59):
+        assert read_barcode(other.read(index).rgb) == index
+
+
 def test_memory_is_bounded_and_holds_the_last_frames(tmp_path: Path) -> None:
     access = RandomAccess(barcode_video(tmp_path / "v.mp4", 40), cache_bytes=5 * 120 * 64 * 3)
     for index in range(40):
@@ -79,6 +94,9 @@ def test_pictures_are_read_in_any_order(tmp_path: Path) -> None:
     for n in range(5):
         cv2.imwrite(str(tmp_path / f"f{n}.png"), np.full((40, 60, 3), 30 * n, np.uint8))
     access = check(tmp_path)
+    other = access.another()
     assert access.read(2).name == "f2.png"
+    access.close()
+    assert other.read(2).name == "f2.png"
     with pytest.raises(InputError, match="no frame 5"):
         access.read(5)

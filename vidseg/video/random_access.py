@@ -7,33 +7,22 @@ decoded once from its start to count its frames, and where seeking fails, it is 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
-import av
-from av.video.frame import VideoFrame
-
-from vidseg.address import parse_address
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Frame, Source
-from vidseg.video.container import open_container, plain_reason
-from vidseg.video.damage import Damage
 from vidseg.video.folders import video_of
-from vidseg.video.orientation import display_orientation
 from vidseg.video.pictures import PictureSource
-from vidseg.video.rgb import RgbConverter
+from vidseg.video.seeking import SeekingDecoder
 from vidseg.video.source import open_source
 
 CACHE_BYTES = 1 << 28
 """Frames that are kept: at least the last one."""
-
-_SEEKABLE = {"mov", "matroska", "avi", "mpegts"}
-"""Containers, by a name that FFmpeg has for them, in which seeking gives packets their own times."""
-_PROBED = 12  # frames at the beginning that are decoded to check the list
 
 
 class RandomAccess:
@@ -52,7 +41,7 @@ class RandomAccess:
         self._path, self._pixel_limit = str(video or path), pixel_limit
         self._cache: OrderedDict[int, Frame] = OrderedDict()
         self._cache_bytes = cache_bytes
-        self._decoder: _Decoder | None = None
+        self._decoder: SeekingDecoder | None = None
         self._forward: Iterator[Frame] | None = None
         self._source: Source = open_source(self._path, pixel_limit=pixel_limit)
         self.info = self._source.info
@@ -86,6 +75,20 @@ class RandomAccess:
         self._keep(frame)
         return frame
 
+    def another(self) -> RandomAccess:
+        """A second reader of the same frames, for another thread, which need not list them.
+
+        Raises:
+            InputError: the input cannot be opened any more.
+        """
+        other = copy.copy(self)
+        other.warnings, other._cache, other._forward = list(self.warnings), OrderedDict(), None
+        if isinstance(self._source, PictureSource):
+            other._source = open_source(self._path, pixel_limit=self._pixel_limit)
+        if self._decoder is not None:
+            other._decoder = self._decoder.another(other.warnings)
+        return other
+
     def close(self) -> None:
         """Close the file."""
         if isinstance(self._source, PictureSource):
@@ -97,7 +100,7 @@ class RandomAccess:
 
     def _listed(self) -> list[int]:
         """Timestamps of all frames, from the packets; none where they cannot be trusted."""
-        decoder = _Decoder(self._path, self, self._pixel_limit)
+        decoder = SeekingDecoder(self._path, self.info, self.warnings, self._pixel_limit)
         if not (decoder.seekable and decoder.trusted()):
             decoder.close()
             return []
@@ -115,7 +118,7 @@ class RandomAccess:
         self.warnings = list(source.warnings)
         if not times:
             raise InputError(f"{self.info.name}: not one frame could be read")
-        decoder = _Decoder(self._path, self, self._pixel_limit)
+        decoder = SeekingDecoder(self._path, self.info, self.warnings, self._pixel_limit)
         if decoder.seekable and all(a < b for a, b in pairwise(times)) and set(times) <= set(decoder.times):
             decoder.use(times)
             self._decoder = decoder
@@ -161,135 +164,3 @@ class RandomAccess:
         limit = max(1, self._cache_bytes // frame.rgb.nbytes)
         while len(self._cache) > limit:
             self._cache.popitem(last=False)
-
-
-class _Decoder:
-    """A video whose packets are listed."""
-
-    def __init__(self, path: str, access: RandomAccess, pixel_limit: int) -> None:
-        self._address, self._info, self._pixel_limit = parse_address(path), access.info, pixel_limit
-        self._rgb: RgbConverter | None = None
-        self._damage = Damage(access.warnings)
-        self._open()
-        self.times: list[int] = []
-        self.complete = True
-        keys: list[int] = []
-        self._positions: dict[int | None, int | None] = {}
-        try:
-            for packet in self._container.demux(self._stream):
-                if not packet.size or packet.is_discard:
-                    continue
-                self.complete &= packet.pts is not None and not packet.is_corrupt
-                self._positions[packet.pts] = packet.pos
-                if packet.pts is not None:
-                    self.times.append(packet.pts)
-                    keys += [packet.pts] if packet.is_keyframe else []
-        except (av.FFmpegError, OSError):
-            self.complete = False
-        self._key_times = sorted(keys)
-        self.use(sorted(self.times))
-        self._restart()
-
-    def use(self, times: list[int]) -> None:
-        """Take these as the timestamps of the frames."""
-        self.times = times
-        self._place = {time: place for place, time in enumerate(times)}
-        self._keys = sorted(self._place[time] for time in self._key_times if time in self._place)
-
-    def trusted(self) -> bool:
-        """Whether the packets are the frames: all have times, the promised number, and the ends decode as listed."""
-        promised = self._info.frame_count
-        if not self.complete or not self.times or len(self._place) != len(self.times) or self._keys[:1] != [0]:
-            return False
-        if promised is not None and promised != len(self.times):
-            return False
-        first = [frame.pts for frame in islice(self._decoded(), _PROBED)]
-        if first != self.times[: len(first)]:
-            return False
-        last = self._keys[-1]
-        self._seek(last)
-        return [t for t in (frame.pts for frame in self._decoded()) if t is not None and t >= self.times[last]] == (
-            self.times[last:]
-        )
-
-    def frames_to(self, index: int, window: int) -> Iterator[Frame]:
-        """Frames up to ``index``, from ``window`` before it at most; fewer where decoding does not give them."""
-        key = bisect_right(self._keys, index) - 1
-        if not self._next <= index or (key >= 0 and self._keys[key] > self._next):
-            while key >= 0:
-                self._seek(self._keys[key])
-                found = list(self._until(index, self._keys[key], window))
-                if found and found[-1].index == index:
-                    yield from found
-                    return
-                key -= 1
-            self._reopen()
-            yield from self._until(index, 0, window)
-            return
-        yield from self._until(index, self._next, window)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._container.close()
-
-    def _until(self, index: int, first: int, window: int) -> Iterator[Frame]:
-        for decoded in self._running:
-            place = self._place.get(decoded.pts) if decoded.pts is not None else None
-            if place is None or place < first:
-                continue
-            self._next = place + 1
-            if place > index:
-                return
-            if place >= index - window:
-                yield self._frame(place, decoded)
-            if place == index:
-                return
-
-    def _frame(self, place: int, decoded: VideoFrame) -> Frame:
-        if self._rgb is None:
-            self._rgb = RgbConverter(
-                self._info.name, display_orientation(decoded), self._info.levels, self._damage, self._damage
-            )
-        self._damage.position = place
-        pts = int(decoded.pts or 0)
-        return Frame(place, pts, float(pts * (self._stream.time_base or 0)), self._rgb.convert(decoded))
-
-    def _open(self) -> None:
-        self._container, self._stream = open_container(
-            self._address, stream=self._info.stream, pixel_limit=self._pixel_limit
-        )
-        self.seekable = bool(_SEEKABLE & set(self._container.format.name.split(",")))
-        self._stream.codec_context.thread_count = 1
-        self._stream.thread_type = "NONE"
-
-    def _reopen(self) -> None:
-        self._container.close()
-        self._open()
-        self._restart()
-
-    def _restart(self) -> None:
-        self._running = self._decoded()
-        self._next = 0
-
-    def _seek(self, place: int) -> None:
-        try:
-            self._container.seek(self.times[place], stream=self._stream, backward=True, any_frame=False)
-        except (av.FFmpegError, ValueError, OSError):
-            self._reopen()
-        self._running = self._decoded()
-        self._next = place
-
-    def _decoded(self) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None or (packet.size and self._positions.get(packet.pts) != packet.pos):
-                    return  # after seeking in some containers packets get times that are not theirs
-                yield from packet.decode()
-            except av.error.EOFError:
-                return
-            except (av.FFmpegError, ValueError, OSError) as error:
-                self._damage.add(f"damaged packets were skipped ({plain_reason(error)})")
-                if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError):
-                    return

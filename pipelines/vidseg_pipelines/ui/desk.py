@@ -14,7 +14,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
 from vidseg_pipelines.ui.engine import PageEngine
-from vidseg_pipelines.ui.library import Library
+from vidseg_pipelines.ui.library import Library, LibraryVideo
 from vidseg_pipelines.ui.pictures import Pictures
 from vidseg_pipelines.ui.project import Project
 from vidseg_pipelines.ui.propagation import Direction, Propagation
@@ -56,21 +56,21 @@ class Desk:
         clip = self.library.find(key)
         async with self._opening:
             if clip.key not in self.open:
-                pictures = await asyncio.to_thread(Pictures, clip.path)
-                try:
-                    project = await self.work(lambda: Project(clip, self.engine, self.config))
-                except BaseException:
-                    await pictures.close()
-                    raise
-                self.open[clip.key] = Open(project, pictures)
+                self.open[clip.key] = await asyncio.to_thread(self._opened, clip)
             opened = self.open[clip.key]
             await self.leave(window)
             window.key, window.seen = clip.key, set()
         if opened.holder is None:
             opened.holder = window
         await self.tell_state(window)
-        if opened.holder is window:
-            self.later(self._prepare(opened, 0))
+
+    def _opened(self, clip: LibraryVideo) -> Open:
+        project = Project(clip, self.engine, self.config)
+        try:
+            return Open(project, Pictures(project.video.another()))
+        except BaseException:
+            project.close()
+            raise
 
     async def take_over(self, window: Window) -> None:
         """Let a window change what another one did until now."""
@@ -124,10 +124,9 @@ class Desk:
             await window.send(event)
 
     async def tell_state(self, window: Window) -> None:
-        """Everything about a clip, to a window that just opened it."""
+        """Everything about a clip, to a window that just opened it; the marks when the thread that works is free."""
         opened = self.of(window)
         project = opened.project
-        marks = await self.work(lambda: project.marks(project.results.frames))
         info = project.info
         await window.send(
             {
@@ -140,11 +139,12 @@ class Desk:
                 "folder": str(project.folder),
                 "warnings": [printable(text) for text in project.video.warnings[:5]],
                 "mine": opened.holder is window,
-                "marks": marks,
                 **self._document(project),
                 "run": self._progress(opened),
             }
         )
+        marks = await self.work(lambda: project.marks(project.results.frames))
+        await window.send({"type": "marks", "marks": marks})
 
     async def tell_changes(self, opened: Open) -> None:
         """What changed since the last time; the journal is brought in order when it is quiet."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,13 +18,9 @@ _QUALITY = 90
 class Pictures:
     """JPEGs of the frames of one video, decoded in a thread of its own so that looking never waits for computing."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the video.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        self._video = RandomAccess(path)
+    def __init__(self, video: RandomAccess) -> None:
+        """``video`` is read by nobody else, and closed at the end."""
+        self._video = video
         self._thread = ThreadPoolExecutor(1, "vidseg-ui-pictures")
 
     async def jpeg(self, frame: int) -> bytes:

@@ -8,7 +8,6 @@ from typing import Literal
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.types import Frame, Prompt
-from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.ui.lines import line_of, masks_in
 from vidseg_pipelines.ui.project import Project
 
@@ -49,7 +48,7 @@ class Propagation:
         self.skipped: list[int] = []
         self._step = project.history.begin("run", project.document.text())
         project.seal(self._step)
-        self._video = RandomAccess(project.clip.path)
+        self._video = project.video.another()
         self._running = self._run()
 
     def step(self) -> bool:

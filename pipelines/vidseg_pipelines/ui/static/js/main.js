@@ -40,7 +40,6 @@ on("got:clip", (message) => {
   state.marks = new Map();
   state.computed = new Uint8Array(frames);
   forget();
-  setMarks(message.marks);
   takeDocument(message);
   if (!again) {
     const { clip, frame } = place();
@@ -61,6 +60,11 @@ on("got:clip", (message) => {
   emit("frame");
   emit("objects");
   for (const text of message.warnings) toast(text, "error");
+});
+
+on("got:marks", ({ marks }) => {
+  setMarks(marks);
+  emit("objects");
 });
 
 on("got:changed", (message) => {
