@@ -15,18 +15,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from vidseg.datasets.label_folders import find_truth, frame_files, frame_folder, predicted_files
 from vidseg.errors import InputError
 from vidseg.evaluation.contours import TOLERANCE, Outline, compare, contour_radius, outlines
-from vidseg.evaluation.label_maps import (
-    FramePair,
-    LabelMap,
-    find_truth,
-    frame_files,
-    frame_folder,
-    predicted_files,
-    read_label_map,
-    read_pair,
-)
+from vidseg.evaluation.label_maps import FramePair, LabelMap, read_label_map, read_pair
 from vidseg.evaluation.parallel import run_all
 from vidseg.files import data_files, data_folders
 from vidseg.types import ShapeRepr

@@ -1,4 +1,4 @@
-"""Label maps on disk: folders of PNG files (.png, .PNG) whose pixel value is the object id, one folder per sequence."""
+"""Label maps on disk: PNG files whose pixel value is the object id, read one by one or as pairs of truth and guess."""
 
 from __future__ import annotations
 
@@ -13,25 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from vidseg.errors import InputError, UsageError, did_you_mean
+from vidseg.errors import InputError
 from vidseg.evaluation.png import plain_pixels
-from vidseg.files import counts, data_files, data_folders
 from vidseg.limits import PIXEL_LIMIT, check_pixels
-from vidseg.text import read_text
 
 LabelMap = npt.NDArray[np.unsignedinteger[Any]]
-_PNG = (".png",)
-_BELOW = ("Annotations", "valid/Annotations", "val/Annotations")
-"""Where the official roots of YouTube-VOS, MOSE and LVOS have the folders of their sequences."""
 _DEEP = ("I;16", "I")  # how Pillow calls 16-bit grey
-
-
-@dataclass(frozen=True, slots=True)
-class TruthFolder:
-    """Where a ground truth stands: ``layout`` says how it was found, ``folders`` maps each sequence to its folder."""
-
-    layout: str
-    folders: dict[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,108 +106,3 @@ def _decode(path: Path, data: bytes) -> LabelMap:
             "pixel value is the object id"
         )
     return np.asarray(image).astype(np.uint16 if image.mode in _DEEP else np.uint8, copy=False)
-
-
-def frame_folder(folder: Path) -> Path:
-    """The folder that holds the PNG files of a sequence: ``folder/masks`` if there are any, else ``folder``."""
-    masks = folder / "masks"
-    return masks if masks.is_dir() and data_files(masks, _PNG) else folder
-
-
-def frame_files(folder: Path) -> list[Path]:
-    """The PNG files of a sequence in order of their names.
-
-    Raises:
-        InputError: there are none, or two of one name.
-    """
-    files = _by_stem(frame_folder(folder))
-    if not files:
-        raise InputError(f"{folder}: no PNG files (neither there nor in its folder masks/)")
-    return list(files.values())
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """The PNG files of a folder by their names without the suffix, whatever its case."""
-    files: dict[str, Path] = {}
-    for path in data_files(folder, _PNG):
-        if path.stem in files:
-            raise InputError(f"{folder}: {files[path.stem].name} and {path.name} are files of the same frame")
-        files[path.stem] = path
-    return files
-
-
-def predicted_files(truth: Sequence[Path], folder: Path) -> list[Path]:
-    """The predicted file of every ground-truth file, by name.
-
-    Raises:
-        InputError: the folder or a frame is missing.
-    """
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no predictions for this sequence: expected a folder of PNG files named like its frames"
-        )
-    there = frame_folder(folder)
-    present = _by_stem(there)
-    missing = [path.name for path in truth if path.stem not in present]
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise InputError(f"{there}: {len(missing)} of {len(truth)} evaluated frames have no prediction: {shown}")
-    return [present[path.stem] for path in truth]
-
-
-def find_truth(root: Path, annotations: str = "Annotations", split: str = "val", year: str = "2017") -> TruthFolder:
-    """Find the sequences of a data set under ``root``.
-
-    Understood are a DAVIS root (``root/<annotations>/480p/<sequence>/*.png`` with the sequences of
-    ``root/ImageSets/<year>/<split>.txt``), plain folders (``root/<sequence>/masks/*.png`` or
-    ``root/<sequence>/*.png``, all sequences), and the roots of YouTube-VOS, MOSE and LVOS, which have these in
-    ``Annotations``, or one level further down in that of their validation set.
-
-    Raises:
-        InputError: nothing found, or a sequence of the split has no ground truth.
-        UsageError: unknown split.
-    """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder of ground truth")
-    davis = root / annotations / "480p"
-    if davis.is_dir():
-        return TruthFolder(
-            f"DAVIS root, {annotations}/480p, ImageSets/{year}/{split}.txt", _split(root, davis, split, year)
-        )
-    if (root / "ImageSets").is_dir():
-        raise InputError(f"{root}: a DAVIS root, but it has no folder {annotations}/480p")
-    if folders := _sequences(root):
-        return TruthFolder("plain folders, one per sequence", folders)
-    for place in _BELOW:
-        if folders := _sequences(root / place):
-            return TruthFolder(f"{place}, one folder per sequence", folders)
-    if data_files(root, _PNG):
-        raise InputError(f"{root} is one sequence: name the folder of all sequences, {root.resolve().parent}")
-    raise InputError(
-        f"{root}: no ground truth: expected a DAVIS root ({annotations}/480p and ImageSets/{year}/{split}.txt) or "
-        "folders <sequence>/masks/*.png or <sequence>/*.png"
-    )
-
-
-def _sequences(folder: Path) -> dict[str, Path]:
-    """The folders of ``folder`` that hold label maps, by name."""
-    if not folder.is_dir():
-        return {}
-    return {path.name: path for path in data_folders(folder) if data_files(frame_folder(path), _PNG)}
-
-
-def _split(root: Path, davis: Path, split: str, year: str) -> dict[str, Path]:
-    listing = root / "ImageSets" / year / f"{split}.txt"
-    if not listing.is_file():
-        allowed = sorted(path.stem for path in listing.parent.glob("*.txt") if counts(path.name))
-        raise UsageError(f"unknown split '{split}'{did_you_mean(split, allowed)}: {listing.parent} has {allowed}")
-    names = [line.strip() for line in read_text(listing).split("\n") if line.strip()]
-    if not names:
-        raise InputError(f"{listing}: no sequences in it")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(f"{listing}: sequence '{repeated[0]}' is listed more than once")
-    for name in names:
-        if not (davis / name).is_dir():
-            raise InputError(f"{davis}: sequence '{name}' of {listing.name} has no folder there")
-    return {name: davis / name for name in names}

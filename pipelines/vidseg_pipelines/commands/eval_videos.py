@@ -9,7 +9,7 @@ import numpy as np
 
 from vidseg.evaluation.davis import DavisReport, evaluate_davis
 from vidseg.evaluation.tube_ap import evaluate_tubes
-from vidseg.evaluation.vos import evaluate_vos
+from vidseg.evaluation.vos import VosProtocol, evaluate_vos
 from vidseg_pipelines.commands.eval_report import (
     WORST,
     Outputs,
@@ -87,22 +87,33 @@ def _davis_objects(report: DavisReport) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class VosCommand(Outputs):
-    """J&F (0..100) of folders of label maps like those of YouTube-VOS and MOSE, as vos-benchmark computes it.
+    """J&F (0..100) of sets of videos, by the rules of the data set: YouTube-VOS, MOSE, SA-V, LVOS, VOST, BURST.
 
-    --gt has SEQUENCE/*.png (or SEQUENCE/masks/*.png, or is the root of DAVIS, YouTube-VOS, MOSE or LVOS), --pred has
-    SEQUENCE/*.png; frames without ground truth are not needed.
+    --gt is the official root (or SEQUENCE/*.png, SEQUENCE/masks/*.png: then as vos-benchmark computes it). --pred has
+    SEQUENCE/*.png; of SA-V VIDEO/OBJECT/*.png; of BURST DATASET/VIDEO/*.png, or it is a result file. Frames without
+    ground truth are not needed. The protocol that was used is printed.
 
-    Example: vidseg eval vos --gt MOSE/Annotations --pred results
+    Example: vidseg eval vos --gt sav_val --pred results
     """
 
     all_frames: bool = False
     """Evaluate the first and the last annotated frame too."""
     split: str = "val"
-    """File in ImageSets that names the sequences of a DAVIS root."""
+    """Which part of the data set: a file that names the sequences, or a folder (val, valid, train, test)."""
+    protocol: VosProtocol = "auto"
+    """auto: that of the data set. vos-benchmark: that rule for the label maps of any. vost-published: as the evaluator
+    published with VOST, which counts 255 as background."""
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
-        report = evaluate_vos(self.gt, self.pred, skip_ends=not self.all_frames, split=self.split, workers=self.workers)
+        report = evaluate_vos(
+            self.gt,
+            self.pred,
+            skip_ends=not self.all_frames,
+            split=self.split,
+            workers=self.workers,
+            protocol=self.protocol,
+        )
         objects: list[dict[str, object]] = []
         for one in report.objects:
             j, f = one.means()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vidseg.config import RunConfig
 from vidseg.datasets import layouts
+from vidseg.datasets.label_folders import find_truth, frame_files
 from vidseg.errors import InputError
 from vidseg.evaluation.davis import evaluate_davis
-from vidseg.evaluation.label_maps import find_truth, frame_files
 from vidseg.outputs import read_journal
 from vidseg.outputs.davis import DavisSink
 from vidseg.outputs.layout import JOURNAL
