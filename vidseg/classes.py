@@ -101,4 +101,6 @@ def _pairs(data: Any) -> list[tuple[int, str]]:
     if isinstance(data, Mapping):
         items = [(key, value) if isinstance(key, int) else (value, key) for key, value in data.items()]
         return [(int(number), str(name)) for number, name in items]
-    return list(enumerate((str(name) for name in data), 1)) if isinstance(data, list) else [*data]
+    if not isinstance(data, list):
+        raise TypeError
+    return list(enumerate((str(name) for name in data), 1))

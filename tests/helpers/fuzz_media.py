@@ -27,6 +27,8 @@ def mutate(original: bytes, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     data = bytearray(original)
     for _ in range(rng.integers(1, 7)):
+        if not data:
+            break
         # Half of the changes hit the beginning, where sizes and counts stand.
         end = len(data) if rng.integers(2) else min(len(data), 400)
         place, length = int(rng.integers(end)), int(rng.integers(1, 60))
