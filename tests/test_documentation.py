@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from fractions import Fraction
@@ -153,6 +157,25 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     exec(code, names)
     assert names["summary"].frames == 2 and names["summary"].objects
     assert re.findall(r"^(\d) ", capsys.readouterr().out, re.M) == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Every page is in its navigation, every link and anchor leads somewhere, every name of the API exists."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=paths.ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0 and "WARNING" not in built.stderr, built.stderr
+    commands = (tmp_path / "commands.html").read_text("utf-8")
+    assert all(f'id="vidseg-{name.replace(" ", "-")}"' in commands for name in COMMANDS)
+    for page in ("index.html", "python.html"):  # works without a network
+        assert not re.findall(r'(?:src|href)="https?://(?!squidfunk)', (tmp_path / page).read_text("utf-8"))
+
+
+def test_checksums_of_the_embedded_weights_are_true() -> None:
+    text = (paths.ROOT / "docs" / "supply-chain.md").read_text("utf-8")
+    for path in sorted((paths.ROOT / "vidseg" / "weights" / "data").glob("*.safetensors")):
+        assert f"| `{path.name}` | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |" in text
 
 
 def test_scripts_and_make_targets_exist() -> None:
