@@ -9,7 +9,7 @@ are evaluated by the same rule, object by object; the other two as in :mod:`vids
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from vidseg.evaluation.contours import TOLERANCE, compare, contour_radius, outli
 from vidseg.evaluation.davis import check_sequences
 from vidseg.evaluation.label_maps import LabelMap, read_pair
 from vidseg.evaluation.parallel import run_all
-from vidseg.evaluation.vos_tracks import TrackRule, evaluate_tracks, track_rule
+from vidseg.evaluation.vos_tracks import ScoredTracks, TrackRule, evaluate_tracks, track_rule
 
 VosProtocol = Literal["auto", "vos-benchmark", "vost-published"]
 
@@ -83,13 +83,15 @@ def evaluate_vos(
     split: str = "val",
     workers: int = 1,
     protocol: VosProtocol = "auto",
+    only: Collection[str] | None = None,
 ) -> VosReport:
     """Evaluate ``pred`` against the data set at ``gt``, see :func:`vidseg.datasets.video_sets.find_video_set`.
 
     ``pred`` has ``<sequence>/*.png``; of SA-V ``<video>/<object>/*.png``; of BURST ``<dataset>/<video>/*.png``, or it
     is a result file. ``skip_ends``: leave out the first and the last annotated frame of every sequence (SA-V and LVOS:
     of every object). ``protocol``: ``auto`` is that of the data set; ``vos-benchmark`` evaluates any label maps by that
-    rule; ``vost-published`` counts 255 as background, as the evaluator published with VOST does.
+    rule; ``vost-published`` counts 255 as background, as the evaluator published with VOST does. ``only``: names of the
+    sequences to evaluate; None: all.
 
     Raises:
         InputError: missing sequences or frames, unreadable files, sizes that differ, or no object at all.
@@ -98,17 +100,19 @@ def evaluate_vos(
     found = find_video_set(gt, split)
     rule = track_rule(found, protocol)
     if rule is not None:
-        return _track_report(found, rule, gt, pred, skip_ends, workers)
+        scored = evaluate_tracks(found, rule, pred, skip_ends=skip_ends, workers=workers, only=only)
+        return _track_report(found, rule, scored, skip_ends)
     used = slice(1, -1) if skip_ends else slice(None)
-    notes = check_sequences(dict(found.videos), pred, used)
-    jobs = [(name, frame_files(folder)[used], pred / name) for name, folder in found.videos.items()]
+    folders = {name: folder for name, folder in found.videos.items() if only is None or name in only}
+    notes = check_sequences(folders, pred, used)
+    jobs = [(name, frame_files(folder)[used], pred / name) for name, folder in folders.items()]
     objects = [one for part in run_all(_evaluate_sequence, jobs, workers) for one in part]
     if not objects:
         first_only = skip_ends and not any(files for _, files, _ in jobs)
         why = ": only first frames are public, the rest is scored by the data set's server" if first_only else ""
         raise InputError(f"{gt}: no object in the evaluated frames of any sequence{why}")
     seen = {one.sequence for one in objects}
-    without = [name for name in found.videos if name not in seen]
+    without = [name for name in folders if name not in seen]
     if without:
         notes.append(f"no object in the evaluated frames, not counted: {', '.join(without)}")
     frames = sum(len(files) for _, files, _ in jobs)
@@ -121,15 +125,14 @@ def evaluate_vos(
     return VosReport(found.layout, len(jobs), frames, tuple(objects), rules, _means(objects), tuple(notes))
 
 
-def _track_report(found: VideoSet, rule: TrackRule, gt: Path, pred: Path, skip_ends: bool, workers: int) -> VosReport:
-    scored = evaluate_tracks(found, rule, pred, skip_ends=skip_ends, workers=workers)
+def _track_report(found: VideoSet, rule: TrackRule, scored: ScoredTracks, skip_ends: bool) -> VosReport:
     objects = tuple(
         VosObject(track.video, track.id, scores.frames, scores.j, scores.f)
         for track, scores in scored.tracks
         if scores.frames
     )
     if not objects:
-        raise InputError(f"{gt}: no object in the evaluated frames of any sequence")
+        raise InputError(f"{found.root}: no object in the evaluated frames of any sequence")
     rules = {**rule.words, "frames used": rule.words["frames used"] if skip_ends else "all annotated ones"}
     measures = _vost_measures(objects) if found.kind == "VOST" else _means(objects, found.unseen)
     videos = {track.video for track, _ in scored.tracks}

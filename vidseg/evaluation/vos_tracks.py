@@ -11,11 +11,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidseg.datasets.burst import read_burst
+from vidseg.datasets.burst import BurstVideo, read_burst
 from vidseg.datasets.label_folders import frame_files, predicted_files
 from vidseg.datasets.video_sets import VideoSet
 from vidseg.errors import InputError, UsageError
@@ -103,9 +103,15 @@ _RULES = {
 
 
 def evaluate_tracks(
-    found: VideoSet, rule: TrackRule, pred: Path, *, skip_ends: bool = True, workers: int = 1
+    found: VideoSet,
+    rule: TrackRule,
+    pred: Path,
+    *,
+    skip_ends: bool = True,
+    workers: int = 1,
+    only: Collection[str] | None = None,
 ) -> ScoredTracks:
-    """Compare every object of ``found`` with its prediction.
+    """Compare every object of ``found`` with its prediction; of the videos ``only``, if it is given.
 
     Raises:
         InputError: predictions are missing, before anything is computed, or files cannot be read.
@@ -113,8 +119,13 @@ def evaluate_tracks(
     if not pred.exists():
         raise InputError(f"{pred}: no such folder of predictions")
     used = slice(1, -1) if skip_ends else slice(None)
-    find = {"SA-V": _sav, "LVOS": _lvos, "VOST": _vost, "BURST": _burst}[found.kind]
-    tracks = tuple(find(found, rule, pred, used))
+    if found.table is not None:
+        videos = {video.name: video for video in read_burst(found.table) if only is None or video.name in only}
+        tracks = tuple(_burst(videos, pred, used))
+    else:
+        folders = {name: folder for name, folder in found.videos.items() if only is None or name in only}
+        find = {"SA-V": _sav, "LVOS": _lvos, "VOST": _vost}[found.kind]
+        tracks = tuple(find(replace(found, videos=folders), rule, pred, used))
     scores = tuple(run_all(score_track, tracks, workers))
     without = [f"{track.video}/{track.id}" for track, one in zip(tracks, scores, strict=True) if not one.frames]
     notes = []
@@ -170,9 +181,7 @@ def _vost(found: VideoSet, rule: TrackRule, pred: Path, used: slice) -> Iterator
             yield Track(name, k, frames, False, VOID if rule.void else None)
 
 
-def _burst(found: VideoSet, rule: TrackRule, pred: Path, used: slice) -> Iterator[Track]:
-    assert found.table is not None
-    videos = {video.name: video for video in read_burst(found.table)}
+def _burst(videos: Mapping[str, BurstVideo], pred: Path, used: slice) -> Iterator[Track]:
     results = {video.name: video.tracks for video in read_burst(pred)} if pred.is_file() else None
     for name, video in videos.items():
         names = video.frames[used]

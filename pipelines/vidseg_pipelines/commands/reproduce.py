@@ -25,7 +25,8 @@ class ReproduceCommand(ReproduceConfig):
     """Run a whole benchmark, from the official data folder to the score; or print a table of the HQ-SAM paper next to
     ours.
 
-    Benchmarks: davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val (DIS, COIFT, HRSOD, ThinObject), big.
+    Benchmarks: davis2017, sav-val, sav-test, mose, lvos-v1, lvos-v2, vost, burst, ytvis2019, hq-ytvis, coco, uvo, lvis,
+    sginw, hq44k-val (DIS, COIFT, HRSOD, ThinObject), big.
     Results already in the output folder are reused. Exit code 5: a part of a table could not be run.
 
     Examples:
@@ -33,6 +34,7 @@ class ReproduceCommand(ReproduceConfig):
       vidseg reproduce hq44k-val --data DATA --prompt noisy-boxes --noise 0.2 --limit 20
       vidseg reproduce coco --data DATA --model sam-hq-vit-l --boxes detections.json
       vidseg reproduce davis2017 --data DATA --model sam-hq-vit-l --tracker xmem --tracker-option weights=xmem
+      vidseg reproduce sav-val --data DATA --tracker sam2 --model sam2.1-hiera-tiny --refine none
       vidseg reproduce --table table-10 --data DATA
       vidseg reproduce --table figure-4 --data DATA --plot figure-4.png
     """

@@ -18,6 +18,7 @@ from vidseg_pipelines.reproduce.detections import Detections, Evaluated, Kind
 from vidseg_pipelines.reproduce.groups import read_annotation_set
 from vidseg_pipelines.reproduce.mask_sets import open_big, open_hq44k_val
 from vidseg_pipelines.reproduce.task import Scores, Task
+from vidseg_pipelines.reproduce.video_sets import VIDEO_SETS, open_video_set
 
 LOOSE, STRICT = 0.02, 0.01
 _FROM_TRUTH: tuple[PromptKind, ...] = ("gt-boxes", "noisy-boxes", "points", "coarse-masks")
@@ -146,6 +147,10 @@ _TRACKED: tuple[PromptKind, ...] = ("boxes-file", "tracker", *_FROM_TRUTH)
 
 BENCHMARKS: dict[str, Benchmark] = {
     "davis2017": Benchmark(open_davis, ("tracker",), ("J&F-Mean", "J-Mean", "F-Mean"), "tracker"),
+    **{
+        name: Benchmark(open_video_set(name), ("tracker",), ("J&F", "J", "F", "J_last"), "tracker")
+        for name in VIDEO_SETS
+    },
     "ytvis2019": Benchmark(_open_json("ytvis2019"), _TRACKED, tuple(f"mask.{name}" for name in _AP)),
     "hq-ytvis": Benchmark(
         _open_json("hq-ytvis"), _TRACKED, tuple(f"{kind}.{ap}" for kind in ("boundary", "mask") for ap in _AP[:3])
@@ -185,7 +190,7 @@ def resolve(config: ReproduceConfig) -> tuple[Benchmark, ReproduceConfig]:
         raise UsageError(
             f"{config.benchmark} cannot be prompted with {prompt}: allowed are {', '.join(benchmark.prompts)}"
         )
-    tracker = config.tracker or ("xmem" if config.benchmark == "davis2017" else "")
+    tracker = config.tracker or ("xmem" if benchmark.default == "tracker" else "")
     if prompt == "tracker" and not tracker:
         raise UsageError("--prompt tracker needs --tracker NAME")
     return benchmark, replace(config, prompt=prompt, tracker=tracker)

@@ -24,7 +24,8 @@ class ReproduceConfig:
     """Settings of a benchmark. Empty strings mean the benchmark's default."""
 
     benchmark: Annotated[str, tyro.conf.Positional] = ""
-    """davis2017, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw, hq44k-val or big."""
+    """davis2017, sav-val, sav-test, mose, lvos-v1, lvos-v2, vost, burst, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw,
+    hq44k-val or big."""
     data: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder that holds the data sets in their official layouts (see docs/evaluation.md)."""
     model: str = ""
@@ -51,11 +52,11 @@ class ReproduceConfig:
     sets: str = field(default="", metadata=NOT_RESULT)
     """hq44k-val and sginw: only these data sets, comma-separated."""
     tracker: str = ""
-    """Tracker for videos: xmem (default for davis2017), mask2former, ..."""
+    """Tracker for videos: xmem (default where masks are given), sam2, cutie, mask2former, ..."""
     tracker_option: tyro.conf.UseAppendAction[tuple[str, ...]] = field(default=(), metadata=NOT_RESULT)
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     refine: Literal["box", "auto", "none"] = "box"
-    """davis2017: box is the paper's protocol; none scores the tracker alone; see `vidseg run --help`."""
+    """Where masks are given: box is HQ-SAM's protocol; none scores the tracker alone; see `vidseg run --help`."""
     annotations: Path | None = field(default=None, metadata=NOT_RESULT)
     """Annotation file to use instead of the official one."""
     images: Path | None = field(default=None, metadata=NOT_RESULT)

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vidseg.config import RunConfig
 from vidseg.datasets import layouts
 from vidseg.datasets.label_folders import find_truth, frame_files
 from vidseg.errors import InputError
 from vidseg.evaluation.davis import evaluate_davis
-from vidseg.outputs import read_journal
-from vidseg.outputs.davis import DavisSink
-from vidseg.outputs.layout import JOURNAL
-from vidseg.sam.config import Output
-from vidseg.sam.model import SegmentAnything
+from vidseg.masks.annotation import read_annotation
+from vidseg.types import Prompt
 from vidseg.video.images import image_size
 from vidseg.video.listing import list_images
 from vidseg_pipelines.reproduce.config import ReproduceConfig
-from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
-from vidseg_pipelines.reproduce.task import Outcome, TaskModels
-from vidseg_pipelines.run import Loaders, run_video
+from vidseg_pipelines.reproduce.store import ReproduceRecords
+from vidseg_pipelines.reproduce.task import Outcome
+from vidseg_pipelines.reproduce.tracked_videos import TrackedVideos
 
 _FRAMES = "JPEGImages/480p"
-ALONE = "tracker"
-"""Name of the masks when the tracker alone draws them (``--refine none``)."""
 
 
-class Davis:
-    """Sequences of DAVIS 2017 val. A sequence that was interrupted goes on at its last snapshot."""
-
-    unit = "videos"
-    hq_output = ""
-    squashes = False
+class Davis(TrackedVideos):
+    """Sequences of DAVIS 2017 val."""
 
     def __init__(self, config: ReproduceConfig, root: Path) -> None:
         """Check that every sequence has frames and annotations of one size and the same names.
@@ -41,10 +30,9 @@ class Davis:
         Raises:
             InputError: something is missing or does not fit.
         """
-        self.config, self.root = config, root
         folders = find_truth(root).folders
-        self.keys: Sequence[str] = list(folders)[: config.limit or None]
-        self.sources: Sequence[Path] = ()
+        super().__init__(config, list(folders))
+        self._root = root
         self._first: dict[str, Path] = {}
         for name in self.keys:
             frames, truth = root / _FRAMES / name, frame_files(folders[name])
@@ -60,50 +48,30 @@ class Davis:
                 raise InputError(f"{truth[0]}: another size than its frame {images[0].name}")
             self._first[name] = truth[0]
 
-    def check(self, folder: Path) -> None:
-        """All was checked at the start."""
+    def frames(self, key: str) -> Path:
+        """Frames at 480p."""
+        return self._root / _FRAMES / key
 
-    def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
-        """Run the video once per kind of mask; label maps go to ``folder``/predictions/MASKS/SEQUENCE."""
-        alone = self.config.refine == "none"
-        outputs: tuple[Output | None, ...] = (None,) if alone else models.predictor.outputs
-        size = image_size(self._first[key])
-        for output in outputs:
-            name = output or ALONE
-            run = folder / "runs" / name / key
-            config = self.config.run_config(
-                input=str(self.root / _FRAMES / key),
-                output=run,
-                mask=(str(self._first[key]),),
-                save="none",
-                refine=self.config.refine,
-                resume=run.exists(),
-            )
-            sam = models.loaders.sam(config) if output is None else models.predictor.sam.with_output(output)
-            summary = run_video(config, loaders=Loaders(partial(_given, sam), lambda _: models.tracker))
-            if summary.status == "partial":
-                raise InputError(f"{key}: {summary.warnings[0]}")
-            sink = DavisSink(folder / "predictions" / name / key)
-            for masks in read_journal(run / JOURNAL):
-                sink.write_masks(masks.with_hw((size[1], size[0])))
-        return {"masks": {output or ALONE: [summary.frames] for output in outputs}}
+    def size(self, key: str) -> tuple[int, int]:
+        """Of the first annotation, which was compared with the first frame."""
+        return image_size(self._first[key])
+
+    def prompts(self, key: str) -> Mapping[str, Sequence[Prompt]]:
+        """The masks of the first frame."""
+        found = read_annotation(self._first[key])
+        return {key: [Prompt(0, object_id, mask=mask) for object_id, mask in found.items()]}
 
     def score(self, store: ReproduceRecords) -> Outcome:
         """The seven numbers of the official table for every kind of mask."""
-        _, record = next(store.read(self.keys[:1]))
+        folder = store.folder / "predictions"
+        workers = self.config.workers
         reports = {
-            name: evaluate_davis(
-                self.root, store.folder / "predictions" / name, workers=self.config.workers, only=self.keys
-            )
-            for name in record["masks"]
+            name: evaluate_davis(self._root, folder / name, workers=workers, only=self.keys)
+            for name in self.kinds(store)
         }
         protocol = next(iter(reports.values())).protocol()
-        told = f"tracker {self.config.tracker} from the masks of the first frame, --refine {self.config.refine}"
-        return Outcome({name: report.summary() for name, report in reports.items()}, {**protocol, "prompt": told})
-
-
-def _given(sam: SegmentAnything, config: RunConfig) -> SegmentAnything:
-    return sam
+        given = self.describe("the masks of the first frame")
+        return Outcome({name: report.summary() for name, report in reports.items()}, {**protocol, "prompt": given})
 
 
 def open_davis(config: ReproduceConfig) -> Davis:
