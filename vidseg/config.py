@@ -67,8 +67,8 @@ class RunConfig:
     tracker: str = "xmem"
     """Tracker: xmem, cutie, sam2, mask2former, boxes, or another installed one (see `vidseg doctor`)."""
     model: str = "compact"
-    """Weights of HQ-SAM or SAM 2: a name from `vidseg weights list`, or a file (a plain SAM: NAME=FILE, e.g.
-    sam-vit-b=x.pth)."""
+    """Weights of HQ-SAM or SAM 2: a name from `vidseg weights list`, or a file (an official plain SAM: NAME=FILE, e.g.
+    sam-vit-b=x.pth; LoRA or adapters: BASE+FILE)."""
     box: _Repeat = ()
     """[ID@][FRAME:]x1,y1,x2,y2 - an object by its box in pixels, right and bottom exclusive. May be repeated."""
     point: _Repeat = ()

@@ -8,12 +8,13 @@ import torch
 
 from vidseg.errors import WeightsError
 from vidseg.sam import build
+from vidseg.sam.added_weights import join_added
 from vidseg.sam.config import named_config
 from vidseg.sam.convert import SAM, infer_sam_config, official_sam_state
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam2 import loading as sam2
 from vidseg.sam2.adapter import Sam2AsSam
-from vidseg.weights.catalog import CATALOG
+from vidseg.weights.catalog import CATALOG, split_added
 from vidseg.weights.fetch import Progress, locate_model
 from vidseg.weights.read import read_weights
 from vidseg.weights.unwrap import ExpectedNetwork
@@ -34,7 +35,8 @@ def load_sam(
 
     ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", "sam2.1-hiera-tiny", ...), fetched when it is not
     here yet; an HQ-SAM or SAM 2 file (official .pth or .pt, Hugging Face or vidseg .safetensors), whose sizes are read
-    off its tensors; or "NAME=FILE" for a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM.
+    off its tensors; "NAME=FILE" for a file that must fit that name, such as "sam-vit-b=FILE" for a plain SAM; or
+    "BASE+FILE" for LoRA or adapters that ``vidseg train hq`` wrote, on the SAM that they were trained on.
     ``dtype`` bfloat16 or float16 stores the weights of linear and convolution layers in it and computes in mixed
     precision (SAM 2: all weights, and everything but positions and masks is computed in it).
 
@@ -42,7 +44,8 @@ def load_sam(
         UsageError: unknown name.
         WeightsError: missing, damaged, unsafe or not fitting weights; a plain SAM where an HQ-SAM is wanted.
     """
-    name, path = locate_sam(model, offline=offline, progress=progress)
+    base, added = split_added(str(model))
+    name, path = locate_sam(base, offline=offline, progress=progress)
     file = read_weights(path, ANY_SAM)
     named_sam2 = bool(name) and CATALOG[name].family == "sam2"
     if named_sam2 or (not name and sam2.is_sam2(file.tensors)):
@@ -50,12 +53,12 @@ def load_sam(
     if sam2.is_sam2(file.tensors):
         raise WeightsError(f"{path} is a SAM 2, not {name}: leave out '{name}=', or use the file of {name}")
     state = official_sam_state(file)
-    config = (
-        named_config(name)
-        if name and "config" not in file.metadata
-        else infer_sam_config(state, str(file.path), file.metadata)
-    )
-    sam = build.from_state(config, state, str(path), hq=config.hq or not name)
+    told = "config" in file.metadata  # our own files say what they are
+    config = named_config(name) if name and not told else infer_sam_config(state, str(file.path), file.metadata)
+    if added is not None:
+        config, state = join_added(state, base, read_weights(added))
+        return build.place_sam(build.from_state(config, state, str(added)), torch.device(device), dtype)
+    sam = build.from_state(config, state, str(path), hq=config.hq or not (name or told))
     return build.place_sam(sam, torch.device(device), dtype)
 
 

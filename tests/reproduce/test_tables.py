@@ -11,9 +11,11 @@ from PIL import Image
 
 import paths
 from bench_media import Counting, coco, hq44k, read
-from vidseg.config import from_mapping
+from vidseg.config import from_mapping, load_yaml
 from vidseg.datasets.layouts import HQSEG_VAL
 from vidseg.errors import InputError, UsageError
+from vidseg.training.recipe import Recipe
+from vidseg.training.trainer import network_of, result_name
 from vidseg.weights.catalog import CATALOG
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.reproduce import figure
@@ -30,7 +32,7 @@ from vidseg_pipelines.reproduce.tables import (
     write_table,
 )
 
-TABLES = ("2", "3", "5", "6", "7", "8", "10", "11", "12", "13", "16")
+TABLES = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "15", "16")
 
 
 def test_every_table_is_there() -> None:
@@ -46,10 +48,16 @@ def test_rows_can_be_run(name: str) -> None:
         config = from_mapping(ReproduceConfig, row.run, where=row.label)
         benchmark, decided = resolve(config)
         assert decided.chosen_masks in {("sam",), ("hq",), ("sum",)}
-        assert (config.model in CATALOG) or Path(config.model).name == "sam_hq.pth"
+        made = f"runs/{Path(row.train).stem}/"
+        expected = {f"{made}sam_hq.pth", f"{made}weights.safetensors", f"sam-vit-l+{made}weights.safetensors"}
+        assert config.model in {*CATALOG, *expected}
         assert (config.model in CATALOG) or (paths.ROOT / row.train).is_file()
         allowed = {*benchmark.columns, *(f"{s}.recall@0.{k}" for s in HQSEG_VAL for k in range(5, 10))}
         assert set(row.paper) <= allowed, row.label
+        if row.train:
+            recipe = load_yaml(Recipe, paths.ROOT / row.train)
+            name = result_name(recipe, network_of(recipe, hq=True))
+            assert Path(config.model).name == name and ("+" in config.model) == bool(recipe.lora or recipe.adapters)
         assert config.boxes is None or str(config.boxes) in row.needs
         assert all(value is None or 0 < value < 100 for value in row.paper.values())
         seen.add((row.label, config.benchmark))

@@ -27,6 +27,8 @@ HQSEG_VAL = {
         "thin_object_detection/ThinObject5K/masks_test",
     ),
 }
+SA1B = "sa1b"
+"""SA-1B: NAME.jpg with NAME.json, in any folders below this one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
+from vidseg.datasets import sa1b
 from vidseg.errors import InputError
 from vidseg.files import IMAGE_SUFFIXES, data_files, data_folders
 from vidseg.masks.files import read_mask_values
@@ -28,7 +29,10 @@ _TEXTS = (".json", ".txt", ".xml", ".csv", ".md", ".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image file with its mask files, or with one file of labels (``palette``) whose values are the objects."""
+    """One image file with its mask files, or with one file of labels (``palette``) whose values are the objects.
+
+    A mask file of SA-1B (.json) gives one mask.
+    """
 
     name: str
     source: str
@@ -181,6 +185,11 @@ class Reader:
 
 def _masks(item: Item, size: tuple[int, int]) -> Iterator[Mask]:
     for path in item.masks:
+        if path.suffix == ".json":
+            rle = sa1b.read_mask(path)
+            check_size(path, (rle.width, rle.height), item.image, size)
+            yield sa1b.grey(rle)
+            continue
         file = read_mask_values(path)
         check_size(path, file.values.shape[::-1], item.image, size)
         if item.palette and file.kind == "labels":

@@ -57,11 +57,14 @@ class SamConfig:
     ``early_channels`` and ``early_stride`` describe the early encoder feature that the HQ branch fuses: stride 16 in
     the official networks, 4 in the compact one. With ``hq_mix`` the fused feature also enters the mask convolutions of
     every prompt, and these see further (official: it is only added to their result). Without ``hq_fusion`` the HQ token
-    reads SAM's mask feature as it is (HQ-SAM, table 2, "using SAM's mask decoder feature"). ``pad`` "square" fills the
-    input up to ``image_size`` on both sides as the official code does; "stride" only up to the next multiple of 32.
-    Coordinates are divided by ``image_size`` in both cases, so the positional code is the same. ``prompt_map`` also
-    draws boxes and points into the mask prompt. ``objectness``: the file also has a judge of what is an object.
-    ``pixel_mean`` and ``pixel_std`` are on the 0..255 scale, RGB.
+    reads SAM's mask feature as it is (HQ-SAM, table 2, "using SAM's mask decoder feature"); with ``hq_pyramid`` it
+    reads a feature pyramid instead (section 4.2). With ``hq_attends`` the HQ token attends to SAM's output tokens
+    before it draws (table 2). ``context_tokens``: how many of them the decoder has (table 2); ``adapter_dim``: width of
+    the adapters in the blocks of a ViT (table 9), 0 for none. ``pad`` "square" fills the input up to ``image_size`` on
+    both sides as the official code does; "stride" only up to the next multiple of 32. Coordinates are divided by
+    ``image_size`` in both cases, so the positional code is the same. ``prompt_map`` also draws boxes and points into
+    the mask prompt. ``objectness``: the file also has a judge of what is an object. ``pixel_mean`` and ``pixel_std``
+    are on the 0..255 scale, RGB.
     """
 
     encoder: EncoderKind
@@ -75,6 +78,10 @@ class SamConfig:
     early_stride: Literal[4, 16] = 16
     hq_mix: bool = False
     hq_fusion: bool = True
+    hq_pyramid: bool = False
+    hq_attends: bool = False
+    context_tokens: int = 0
+    adapter_dim: int = 0
     decoder_mlp_dim: int = 2048
     decoder_heads: int = 8
     iou_hidden_dim: int = 256
@@ -111,6 +118,16 @@ class SamConfig:
             )
         if self.hq_mix and not self.hq_fusion:
             raise UsageError("hq_mix mixes the fused feature in: it needs hq_fusion")
+        if (self.hq_pyramid and not self.hq_fusion) or (self.hq_pyramid and self.early_stride != 16):
+            raise UsageError("hq_pyramid takes the place of the fusion: it needs hq_fusion, and early_stride 16")
+        if (self.hq_pyramid and self.hq_mix) or (self.hq_attends and not self.hq):
+            raise UsageError("hq_pyramid cannot be combined with hq_mix, and hq_attends needs the HQ branch (hq)")
+        if self.context_tokens < 0 or self.adapter_dim < 0:
+            raise UsageError(
+                f"context_tokens {self.context_tokens}, adapter_dim {self.adapter_dim}: must not be negative"
+            )
+        if self.adapter_dim and self.encoder != "vit":
+            raise UsageError(f"adapters stand in the blocks of a ViT, which the encoder '{self.encoder}' is not")
         if not self.hq and self.output != "sam":
             raise UsageError(f"output {self.output!r}: a network without the HQ branch has only 'sam'")
 

@@ -68,6 +68,11 @@ def official_sam_state(file: WeightFile) -> dict[str, Tensor]:
     Raises:
         WeightsError: a decoder-only file of a training run, or no SAM at all.
     """
+    if "added_to" in file.metadata:
+        raise WeightsError(
+            f"{file.path} holds only what was trained beside a SAM (LoRA, adapters): use it as BASE+FILE, where BASE is"
+            " the SAM that its recipe started from"
+        )
     tensors = {k: v for k, v in file.tensors.items() if k not in _IGNORED}
     if any(k.startswith("vision_encoder.") for k in tensors):
         tensors = _from_hugging_face(tensors, str(file.path))

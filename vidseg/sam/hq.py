@@ -56,6 +56,14 @@ def fuse(
     return upscale(encoder, embedding) + detail
 
 
+def attend_to_outputs(token: Float[Tensor, "n d"], outputs: Float[Tensor, "n m d"]) -> Float[Tensor, "n d"]:
+    """The HQ token plus what it finds among SAM's output tokens by scaled dot products (table 2, "x Output Token").
+
+    Nothing is learned here: softmax(t O^T / sqrt(D)) O is added to t.
+    """
+    return token + F.scaled_dot_product_attention(token[:, None], outputs, outputs)[:, 0]
+
+
 class MaskFeature(nn.Sequential):
     """``embedding_maskfeature``: two 3x3 convolutions on the decoder's upscaled feature."""
 

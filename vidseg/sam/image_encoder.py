@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vidseg.backbones.efficientnet_lite import HALF_CHANNELS, TRUNK_CHANNELS, EfficientNetLite0, SameConv2d
 from vidseg.backbones.layers import LayerNorm2d, from_windows, sam_neck, to_windows
+from vidseg.sam.adapters import BESIDE_MLP, Adapter
 from vidseg.sam.config import STRIDE, SamConfig
 
 EPS = 1e-6
@@ -103,13 +104,15 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block; ``window`` 0 attends everywhere."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, window: int, grid: int) -> None:
-        """``grid``: side of the whole map."""
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, window: int, grid: int, adapter: int = 0) -> None:
+        """``grid``: side of the whole map. ``adapter``: width of its adapters, 0 for none."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPS)
         self.attn = Attention(dim, num_heads, window or grid)
         self.norm2 = nn.LayerNorm(dim, eps=EPS)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.attn_adapter = Adapter(dim, adapter) if adapter else None
+        self.mlp_adapter = Adapter(dim, adapter) if adapter else None
         self.window = window
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
@@ -120,8 +123,12 @@ class Block(nn.Module):
             y = from_windows(self.attn(to_windows(y, self.window)), h, w)
         else:
             y = self.attn(y)
+        if self.attn_adapter is not None:
+            y = y + self.attn_adapter(y)
         x = x + y
-        return x + self.mlp(self.norm2(x))
+        y = self.norm2(x)
+        x = x + self.mlp(y)
+        return x if self.mlp_adapter is None else x + BESIDE_MLP * self.mlp_adapter(y)
 
 
 class PatchEmbed(nn.Module):
@@ -148,7 +155,10 @@ class ImageEncoderViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.grid, config.grid, vit.embed_dim))
         self.patch_embed = PatchEmbed(vit.embed_dim)
         self.blocks = nn.ModuleList(
-            Block(vit.embed_dim, vit.num_heads, vit.mlp_ratio, 0 if i in vit.global_blocks else vit.window, config.grid)
+            Block(
+                *(vit.embed_dim, vit.num_heads, vit.mlp_ratio, 0 if i in vit.global_blocks else vit.window),
+                *(config.grid, config.adapter_dim),
+            )
             for i in range(vit.depth)
         )
         self.neck = sam_neck(vit.embed_dim, config.prompt_dim)

@@ -17,6 +17,7 @@ from vidseg.backbones.layers import Mlp, Upscaler, cells_to_image
 from vidseg.errors import UsageError
 from vidseg.sam import hq
 from vidseg.sam.config import Output, SamConfig
+from vidseg.sam.feature_pyramid import FeaturePyramid
 from vidseg.sam.transformer import TwoWayTransformer, spread
 from vidseg.types import ShapeRepr
 
@@ -52,8 +53,11 @@ class MaskDecoder(nn.Module):
         if config.hq:
             self.hf_token = nn.Embedding(1, dim)
             self.hf_mlp = Mlp((dim, dim, dim, dim // 8))
+        self.hq_attends = config.hq_attends
+        self.context_tokens = nn.Embedding(config.context_tokens, dim) if config.context_tokens else None
         self.fusion = config.hq and config.hq_fusion
-        if self.fusion:
+        self.pyramid = FeaturePyramid(config) if self.fusion and config.hq_pyramid else None
+        if self.fusion and self.pyramid is None:
             self.compress_vit_feat = hq.compress_stack(config)
             self.embedding_encoder = Upscaler(dim, dim // 4, dim // 8)
             self.embedding_maskfeature = hq.MaskFeature(dim // 8, wide=config.hq_mix)
@@ -65,6 +69,8 @@ class MaskDecoder(nn.Module):
         """The fused HQ feature of images, or None in a network without one. Independent of the prompts."""
         if not self.fusion:
             return None
+        if self.pyramid is not None:
+            return self.pyramid.fuse(embedding, early)
         return hq.fuse(self.compress_vit_feat, self.embedding_encoder, embedding, early)
 
     def forward(
@@ -89,6 +95,8 @@ class MaskDecoder(nn.Module):
         learned = [self.iou_token.weight, self.mask_tokens.weight]
         if self.hq:
             learned.append(self.hf_token.weight)
+        if self.context_tokens is not None:
+            learned.append(self.context_tokens.weight)
         tokens = torch.cat([torch.cat(learned).expand(n, -1, -1), sparse], dim=1)
         image: Tensor = embedding.flatten(2).transpose(1, 2)
         shared: Tensor | None = rows
@@ -107,12 +115,17 @@ class MaskDecoder(nn.Module):
         if want_hq:
             if not self.hq or (self.fusion and fused is None):
                 raise UsageError("HQ masks asked for, but this network has no HQ branch")
-            hq_weights = self.hf_mlp(tokens[:, 1 + NUM_MASKS])
+            token = tokens[:, 1 + NUM_MASKS]
+            if self.hq_attends:
+                token = hq.attend_to_outputs(token, tokens[:, 1 : 1 + NUM_MASKS])
+            hq_weights = self.hf_mlp(token)
             if fused is None:
                 products = torch.matmul(cells, hq_weights[:, None, None, :, None])
                 return DecoderOutput(sam_logits, cells_to_image(products, h, w)[:, 0], iou)
             upscaled = cells_to_image(cells, h, w, channels_last=True)
             details = spread(fused, rows)
+            if self.pyramid is not None:
+                return DecoderOutput(sam_logits, self.pyramid.mask(upscaled, hq_weights, details), iou)
             if self.hq_mix:
                 upscaled = upscaled + details
             hq_logits = self.embedding_maskfeature.mask(upscaled, hq_weights, details)

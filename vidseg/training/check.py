@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vidseg.datasets.pairs import Item, check_size, load
+from vidseg.datasets.sa1b import read_mask
 from vidseg.errors import InputError
 from vidseg.masks.files import read_mask_values
 from vidseg.names import printable
@@ -34,9 +35,10 @@ def check_items(items: Sequence[Item]) -> None:
     _refuse(items, _headers)
     by_source: dict[str, list[Path]] = {}
     for item in items:
-        by_source.setdefault(item.source, []).extend(item.masks)
+        by_source.setdefault(item.source, []).extend(path for path in item.masks if path.suffix != ".json")
     for source, masks in by_source.items():
-        _check_foreground(source, masks)
+        if masks:
+            _check_foreground(source, masks)
 
 
 def check_readable(items: Sequence[Item]) -> None:
@@ -72,6 +74,10 @@ def _headers(item: Item) -> str | None:
         if not _ends_well(item.image):
             read_image(item.image)
         for mask in item.masks:
+            if mask.suffix == ".json":
+                rle = read_mask(mask)
+                check_size(mask, (rle.width, rle.height), item.image, size)
+                continue
             check_size(mask, image_size(mask), item.image, size)
             if not _ends_well(mask):
                 read_mask_values(mask)

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import torch
 
-from vidseg.datasets.layouts import HQSEG_TRAIN, HQSEG_VAL
+from vidseg.datasets.layouts import HQSEG_TRAIN, HQSEG_VAL, SA1B
 from vidseg.datasets.pairs import Image, Item, Mask, Sample, find_pairs, load
+from vidseg.datasets.sa1b import find_images
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.masks.noise import noise_mask
 from vidseg.training.batches import Batch
@@ -25,17 +26,23 @@ PADDING = 128
 POINTS = 10
 
 
-def find_sets(root: Path, names: Sequence[str]) -> list[Item]:
-    """Items of the named sets of HQSeg-44K (training or validation) or of ``IMAGES:MASKS`` folders below ``root``."""
+def find_sets(root: Path, names: Sequence[str], sample: int = 0, seed: int = 0) -> list[Item]:
+    """Items of the named sets of HQSeg-44K (training or validation) or of ``IMAGES:MASKS`` folders below ``root``.
+
+    ``sa1b`` is a folder of SA-1B, of which ``sample`` images are drawn (0: all).
+    """
     known = {**HQSEG_TRAIN, **HQSEG_VAL}
     items = []
     for name in names:
+        if name == SA1B:
+            found = find_images(root / SA1B, sample, seed)
+            items += [Item(path.stem, name, path, (path.with_suffix(".json"),)) for path in found]
+            continue
         images, _, masks = name.partition(":")
         if not masks:
             if name not in known:
-                raise UsageError(
-                    f"data set {name!r}{did_you_mean(name, known)}: use IMAGES:MASKS or one of {', '.join(known)}"
-                )
+                allowed = ", ".join([*known, SA1B])
+                raise UsageError(f"data set {name!r}{did_you_mean(name, known)}: use IMAGES:MASKS or one of {allowed}")
             images, masks = known[name]
         items += find_pairs(root / images, root / masks, source=name)
     return items

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -231,8 +231,3 @@ def set_trainable(model: nn.Module, keep: Callable[[str], bool]) -> None:
     """Let exactly the parameters whose name ``keep`` accepts learn."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(keep(name))
-
-
-def matching(prefixes: Sequence[str]) -> Callable[[str], bool]:
-    """A test for names that start with one of ``prefixes``."""
-    return lambda name: name.startswith(tuple(prefixes))

@@ -40,14 +40,23 @@ def uncertain_points(
     return torch.cat([chosen, fresh], dim=1)
 
 
-def bce(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross entropy of ``logits`` and ``targets`` in [0, 1], both (..., P), mean over the points -> (...)."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(-1)
+def bce(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Binary cross entropy of ``logits`` and ``targets`` in [0, 1], both (..., P), mean over the points -> (...).
+
+    ``weights`` (..., P) in [0, 1] say how much a point counts.
+    """
+    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return each.mean(-1) if weights is None else (each * weights).sum(-1) / weights.sum(-1).clamp(min=1)
 
 
-def dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the points of (..., P) -> (...); defined for empty targets."""
+def dice(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1) over the points of (..., P) -> (...); defined for empty targets.
+
+    ``weights`` (..., P) in [0, 1] say how much a point counts.
+    """
     probability = logits.sigmoid()
+    if weights is not None:
+        probability, targets = probability * weights, targets * weights
     overlap = (probability * targets).sum(-1)
     return 1 - (2 * overlap + 1) / (probability.sum(-1) + targets.sum(-1) + 1)
 

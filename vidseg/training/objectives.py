@@ -59,29 +59,31 @@ def base_loss(sam: Sam, batch: Batch, points: int, again: bool, generator: torch
     return {**parts, "loss": (parts["loss"] + more["loss"]) / 2, "second": more["single"]}
 
 
-def hq_loss(
-    sam: Sam, batch: Batch, points: int, generator: torch.Generator, boundary: float = 0.0
+def mask_loss(
+    sam: Sam, batch: Batch, points: int, generator: torch.Generator, boundary_only: bool = False
 ) -> dict[str, Tensor]:
-    """The HQ mask alone against the target (the official recipe); SAM's parameters get no gradient.
+    """The HQ mask alone against the target (the official recipe), or the single mask of a SAM without the HQ branch.
 
-    ``boundary`` is the weight of an extra BCE over those points that lie within 1 % of the image side of the outline.
+    With ``boundary_only`` points count only where they lie within 1 % of the image side of the outline.
     """
-    with torch.no_grad():
+    with torch.set_grad_enabled(any(p.requires_grad for p in sam.image_encoder.parameters())):
         embedding, early = encode_images(sam, batch.images)
-    logits = decode_batch(sam, embedding, early, batch, ()).hq
-    assert logits is not None  # asked for by passing the early feature
-    logits = logits.float()[:, None]
+    if sam.config.hq:
+        hq = decode_batch(sam, embedding, early, batch, ()).hq
+        assert hq is not None  # asked for by passing the early feature
+        logits = hq.float()[:, None]
+    else:
+        single = decode_batch(sam, embedding, None, batch, (0,)).sam
+        assert single is not None  # asked for
+        logits = single.float()
     where = uncertain_points(logits.detach(), points, generator)
     predicted, wanted = sample_points(logits, where)[:, 0], sample_points(batch.targets, where)[:, 0]
-    cross, overlap = bce(predicted, wanted).mean(), dice(predicted, wanted).mean()
-    parts = {"loss": cross + overlap, "bce": cross, "dice": overlap}
-    if boundary:
+    near = None
+    if boundary_only:
         width = max(1, batch.targets.shape[-1] // 100)
         near = sample_points(soft_boundary_band((batch.targets > 0.5).float(), width), where)[:, 0]
-        each = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
-        parts["boundary"] = (each * near).sum() / near.sum().clamp(min=1)
-        parts["loss"] = parts["loss"] + boundary * parts["boundary"]
-    return parts
+    cross, overlap = bce(predicted, wanted, near).mean(), dice(predicted, wanted, near).mean()
+    return {"loss": cross + overlap, "bce": cross, "dice": overlap}
 
 
 def whole_loss(

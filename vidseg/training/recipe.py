@@ -13,6 +13,31 @@ from vidseg.training.scenes import SceneConfig
 from vidseg.training.schedule import LoopConfig
 
 Feature = Literal["decoder", "final", "early", "fusion"]
+Part = Literal["hq", "sam", "decoder", "output-token"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """Low-rank additions to the queries and values of every attention of the encoder."""
+
+    rank: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse a rank that adds nothing."""
+        if self.rank < 1:
+            raise UsageError(f"recipe: lora: rank {self.rank}: expected at least 1 (the paper's size: 4)")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterConfig:
+    """Two bottlenecks in every block of the encoder."""
+
+    width: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse a width that adds nothing."""
+        if self.width < 1:
+            raise UsageError(f"recipe: adapters: width {self.width}: expected at least 1 (the paper's size: 32)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +63,10 @@ class FolderData:
 
     root: Path
     sets: tuple[str, ...] = ("dis5k", "thinobject", "fss", "duts-tr", "duts-te", "ecssd", "msra")
-    """Training sets of HQSeg-44K by name, or `IMAGES:MASKS`, two folders below the root (may be the same)."""
+    """Training sets of HQSeg-44K by name, `sa1b` (SA-1B), or `IMAGES:MASKS`, two folders below the root (may be the
+    same)."""
+    sample: int = 0
+    """Of `sa1b`: so many images, drawn at random with the loop's seed, each with one of its masks (0: all images)."""
     validation: tuple[str, ...] = ()
     """Validation sets: `dis5k-vd`, `coift`, `hrsod`, `thinobject-te`, or `IMAGES:MASKS`."""
     scale: tuple[float, float] = (0.1, 2.0)
@@ -71,8 +99,22 @@ class Recipe:
     """Share of the steps with a second round on the first answer (base and whole)."""
     quality: float = 1.0
     """Weight of the predicted qualities (whole only)."""
-    boundary: float = 0.0
-    """Weight of an extra loss near the outline (HQ only)."""
+    learn: tuple[Part, ...] = ("hq",)
+    """What learns of the network (HQ stage): `hq`, the parts of HQ-SAM on a frozen SAM; or, of a plain SAM, `sam` (all
+    of it), its `decoder`, its `output-token` with the MLP, or nothing (`[]`). What the recipe adds always learns. The
+    network has an HQ branch if `hq` is here."""
+    context_tokens: int = 0
+    """Learnable tokens that are added to those of the mask decoder (the paper: 3)."""
+    attend: bool = False
+    """The HQ token attends to SAM's output tokens by scaled dot products before it draws."""
+    pyramid: bool = False
+    """A feature pyramid in the place of HQ-SAM's fusion."""
+    lora: LoraConfig | None = None
+    """LoRA in the attention of the encoder (`rank`): with `learn: []`, saved as a small file: `--model BASE+FILE`."""
+    adapters: AdapterConfig | None = None
+    """Adapters in the blocks of the encoder (`width`): with `learn: []`, saved as LoRA is."""
+    boundary_only: bool = False
+    """The loss sees only points within 1 % of the image side of the outline (HQ stage)."""
     whole: bool = False
     """All of SAM learns with the HQ parts (HQ only): its own loss beside theirs. Otherwise SAM is frozen, as in the
     paper."""
@@ -97,8 +139,27 @@ class Recipe:
             raise UsageError("recipe: scenes are drawn without end and have no epochs; set unit to step")
         if "fusion" in self.ablate and len(self.ablate) > 1:
             raise UsageError("recipe: 'ablate: [fusion]' leaves all features out; name it alone")
+        self._check_parts()
         if not self.shapes or any(side % 32 for shape in self.shapes for side in shape):
             raise UsageError(f"recipe: shapes {self.shapes}: sides must be multiples of 32")
         if self.images_per_batch < 1 or self.prompts < 1 or self.points < 4:
             counts = f"images_per_batch {self.images_per_batch}, prompts {self.prompts}, points {self.points}"
             raise UsageError(f"recipe: {counts} are too few")
+
+    def _check_parts(self) -> None:
+        if self.whole and self.learn != ("hq",):
+            raise UsageError(f"recipe: 'whole' trains all of SAM and the HQ parts; leave out learn: {list(self.learn)}")
+        if "hq" in self.learn and len(self.learn) > 1:
+            raise UsageError("recipe: 'learn: [hq]' freezes SAM; name it alone, or use 'whole: true'")
+        if "hq" not in self.learn and (self.ablate or self.attend or self.pyramid):
+            raise UsageError(
+                "recipe: 'ablate', 'attend' and 'pyramid' change the HQ branch, which only 'learn: [hq]' has"
+            )
+        if self.pyramid and self.ablate:
+            raise UsageError("recipe: 'pyramid' takes the place of what 'ablate' leaves out; use one of them")
+        if (self.lora or self.adapters) and self.learn:
+            raise UsageError(f"recipe: lora and adapters need a frozen SAM: 'learn: []', not {list(self.learn)}")
+        if self.context_tokens < 0:
+            raise UsageError(f"recipe: context_tokens {self.context_tokens}: must not be negative")
+        if not (self.learn or self.lora or self.adapters or self.context_tokens):
+            raise UsageError("recipe: 'learn: []' needs something that is added: context_tokens, lora or adapters")

@@ -7,27 +7,28 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidseg.datasets.pairs import Image, Item, Mask, Reader, Sample, find_clips, find_pairs, load, load_cutout
 from vidseg.errors import PartialError, UsageError, WeightsError
 from vidseg.files import IMAGE_SUFFIXES, data_files
 from vidseg.loading import locate_sam
 from vidseg.names import printable
-from vidseg.sam.build import build_sam, save_sam
+from vidseg.sam.added_weights import save_added
+from vidseg.sam.build import save_sam
 from vidseg.sam.config import Output, SamConfig, named_config
 from vidseg.sam.convert import SAM, official_sam_state
-from vidseg.sam.hq import HQ_PARTS
 from vidseg.sam.image_encoder import CompactEncoder
 from vidseg.sam.model import Sam
 from vidseg.training.batches import Batch, make_batch
 from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
-from vidseg.training.loop import Loop, matching, set_trainable
-from vidseg.training.objectives import base_loss, hq_loss, whole_loss
+from vidseg.training.loop import Loop
+from vidseg.training.objectives import base_loss, mask_loss, whole_loss
+from vidseg.training.parts import build_network, has_hq, is_new, learns_all, let_learn, network_config, trained_names
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
@@ -37,10 +38,6 @@ from vidseg.training.schedule import BatchRandomness
 from vidseg.training.splits import dev_clips, held_out, shows_clip
 from vidseg.weights.fetch import file_digest
 from vidseg.weights.read import read_weights
-
-_LEARNED = tuple(f"mask_decoder.{part}" for part in HQ_PARTS)
-"""Prefixes of the parameters that HQ-SAM adds, the only ones that `train hq` changes unless 'whole' is set."""
-_FEATURES = {"decoder": "embedding_maskfeature", "final": "embedding_encoder", "early": "compress_vit_feat"}
 
 BatchMaker = Callable[[BatchRandomness], Batch]
 
@@ -96,14 +93,16 @@ def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMa
 def network_of(recipe: Recipe, hq: bool) -> SamConfig:
     """The network's sizes. Raises ``UsageError`` when it does not fit the stage (`train base` or `train hq`)."""
     config = named_config(recipe.network) if isinstance(recipe.network, str) else recipe.network
-    if config.hq != hq:
+    if config.hq != hq and (not hq or has_hq(recipe)):
         wanted = "with" if hq else "without"
         raise UsageError(
             f"recipe: this stage trains a network {wanted} the HQ branch; set network.hq to {str(hq).lower()}"
         )
+    if not hq and (recipe.learn != ("hq",) or recipe.lora or recipe.adapters or recipe.context_tokens):
+        raise UsageError("recipe: 'learn', 'lora', 'adapters' and 'context_tokens' are for `vidseg train hq`")
     if recipe.whole and not hq:
         raise UsageError("recipe: 'whole' trains SAM and the HQ parts together; this stage has no HQ parts")
-    return replace(config, hq_fusion=False) if "fusion" in recipe.ablate else config
+    return network_config(recipe, config) if hq else config
 
 
 def start(recipe: Recipe, config: SamConfig) -> Sam:
@@ -112,7 +111,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     It has no judge of objects: that one is fitted to the finished network (``vidseg train objectness``).
     """
     torch.manual_seed(recipe.loop.seed)
-    sam = build_sam(replace(config, objectness=False))
+    sam = build_network(recipe, replace(config, objectness=False))
     if recipe.start is not None:
         _, path = locate_sam(recipe.start)
         tensors = official_sam_state(read_weights(path, SAM))
@@ -122,31 +121,33 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
                 shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"
                 raise WeightsError(f"{recipe.start}: made for another network ({name} is {shapes})")
         result = sam.load_state_dict(tensors, strict=False)
-        lacking = [k for k in result.missing_keys if not (config.hq and k.startswith(_LEARNED))]
+        lacking = [k for k in result.missing_keys if not is_new(k)]
         if wrong := result.unexpected_keys + lacking:
             raise WeightsError(f"{recipe.start}: made for another network (first difference: {wrong[0]})")
-    elif config.hq:
-        raise UsageError("recipe: the HQ parts are trained on a finished SAM: name its weights as 'start'")
+    elif config.hq or not has_hq(recipe):
+        raise UsageError("recipe: this stage goes on from a finished SAM: name its weights as 'start'")
     elif isinstance(sam.image_encoder, CompactEncoder):
         load_imagenet(sam.image_encoder.trunk)
-    if config.hq and not recipe.whole:
-        set_trainable(sam, matching(_LEARNED))
-        for feature in recipe.ablate:
-            if feature in _FEATURES:
-                silence(sam, _FEATURES[feature])
-        return sam.eval()
-    frozen = tuple(recipe.frozen)
-    set_trainable(sam, lambda name: not (frozen and name.startswith(frozen)))
-    return sam.train()
+    let_learn(sam, recipe)
+    return sam.train() if learns_all(recipe, config) else sam.eval()
 
 
-@torch.no_grad()
-def silence(sam: Sam, stack: str) -> None:
-    """Make a stack of the HQ branch give zero for good: the feature is left out, the file keeps its format."""
-    module = cast(nn.Sequential, getattr(sam.mask_decoder, stack))
-    module.requires_grad_(False)
-    for parameter in module[3].parameters():
-        parameter.zero_()
+def result_name(recipe: Recipe, config: SamConfig) -> str:
+    """The name of the weights in the folder of a training.
+
+    `.pth` is for what the official code reads too, an HQ-SAM as published. A `.safetensors` file says what it holds.
+    """
+    changed = config.hq_pyramid or config.hq_attends or config.context_tokens or config.adapter_dim
+    official = config.hq and config.encoder != "compact" and not changed
+    return "sam_hq.pth" if official else "weights.safetensors"
+
+
+def save_result(sam: Sam, recipe: Recipe, path: Path) -> None:
+    """The whole network, in half precision if it is a compact one; of LoRA and adapters only what was added."""
+    if recipe.lora or recipe.adapters:
+        save_added(sam, trained_names(sam), path)
+    else:
+        save_sam(sam, path, half=sam.config.encoder == "compact")
 
 
 def train(
@@ -166,7 +167,7 @@ def train(
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     config, loop_config = network_of(recipe, hq), recipe.loop
-    result = folder / ("weights.safetensors" if config.encoder == "compact" else "sam_hq.pth")
+    result = folder / result_name(recipe, config)
     if recipe.start is not None and result.resolve() == recipe.start.resolve():
         raise UsageError(f"recipe: start {recipe.start} would be replaced by the result: choose another --output")
     if recipe.scenes is not None:
@@ -174,7 +175,8 @@ def train(
     else:
         assert recipe.folders is not None  # checked by Recipe
         data = recipe.folders
-        training, choosing = find_sets(data.root, data.sets), find_sets(data.root, data.validation)
+        training = find_sets(data.root, data.sets, data.sample, recipe.loop.seed)
+        choosing = find_sets(data.root, data.validation)
     check_items(list(dict.fromkeys([*training, *choosing])))
     check_readable(choosing)
     logging.getLogger("vidseg").info("%d images for training, %d for validation", len(training), len(choosing))
@@ -200,7 +202,7 @@ def train(
             if recipe.whole:
                 return whole_loss(sam, batch, recipe.points, again, draw.torch, recipe.quality)
             if hq:
-                return hq_loss(sam, batch, recipe.points, draw.torch, recipe.boundary)
+                return mask_loss(sam, batch, recipe.points, draw.torch, recipe.boundary_only)
             return base_loss(sam, batch, recipe.points, again, draw.torch)
 
     made_of = describe(recipe, config, hq, world, training)
@@ -213,10 +215,10 @@ def train(
             raise WeightsError(f"{error}{kept if result.is_file() else ''}") from error
 
     def validate(step: int) -> dict[str, float]:
-        save_sam(sam, result, half=True)
+        save_result(sam, recipe, result)
         if not choosing:
             return {}
-        outputs = get_args(Output) if hq else ("sam",)
+        outputs = get_args(Output) if config.hq else ("sam",)
         scores: dict[str, float] = {}
         for output, parts in measure(sam_predictor(sam, outputs), choosing).items():
             quality = Quality.of(parts)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from vidseg.weights.catalog import CATALOG, find_local, split_model
+from vidseg.weights.catalog import CATALOG, find_local, split_added, split_model
 from vidseg.weights.fetch import file_digest
 
 
 def weights_identity(model: str) -> dict[str, str]:
-    """Name and sha256 of the weights that ``model`` (a catalogue name, a file, or NAME=FILE) stands for, for manifests.
+    """Name and sha256 of the weights that ``model`` stands for, for manifests: a catalogue name, a file, NAME=FILE, or
+    BASE+FILE, whose digests are joined by "+".
 
     Fetched files with a published checksum were verified then and are not read again. The digest is empty for weights
     that are not on this machine.
     """
+    base, added = split_added(model)
+    if added is not None:
+        return {"name": model, "sha256": f"{weights_identity(base)['sha256']}+{_digest(added)}"}
     name, path = split_model(model)
     if path is None:
         entry = CATALOG.get(name)

@@ -238,6 +238,15 @@ def split_model(model: str) -> tuple[str, Path | None]:
     return model, None
 
 
+def split_added(model: str) -> tuple[str, Path | None]:
+    """BASE+FILE as (BASE, FILE); anything else as (``model``, None). A file whose own name has a "+" is a file."""
+    if "+" not in model or Path(model).exists():
+        return model, None
+    places = [i for i, sign in enumerate(model) if sign == "+"]
+    place = next((i for i in places if Path(model[i + 1 :]).is_file()), places[-1])
+    return model[:place], Path(model[place + 1 :])
+
+
 def weights_folder() -> Path:
     """Where fetched files are kept: ``$VIDSEG_WEIGHTS``, else ``vidseg/weights`` in the user's cache folder."""
     own = os.environ.get("VIDSEG_WEIGHTS")

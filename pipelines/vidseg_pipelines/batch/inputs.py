@@ -20,7 +20,7 @@ from vidseg.files import is_pattern, matches, natural_key
 from vidseg.outputs.layout import MANIFEST
 from vidseg.text import read_text, whole
 from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
-from vidseg.weights.catalog import CATALOG, split_model
+from vidseg.weights.catalog import CATALOG, split_added, split_model
 
 MANIFEST_SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("input", "output", "box", "point", "mask", "label", "boxes", "frames", "max_objects")
@@ -175,12 +175,9 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
     if boxes is not None:
         boxes = Path(_absolute(str(boxes), folder if "boxes" in row else Path.cwd()))
     classes = None if config.classes is None else Path(_absolute(str(config.classes), Path.cwd()))
-    name, weights = split_model(config.model)
-    if weights is not None:
-        path = _absolute(str(weights), Path.cwd())
-        config = dataclasses.replace(config, model=f"{name}={path}" if name else path)
     return dataclasses.replace(
         config,
+        model=_absolute_model(config.model),
         input=_absolute(config.input, folder),
         mask=tuple(masks),
         boxes=boxes,
@@ -190,6 +187,18 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
         detector_options=_with_files(config.detector_options | key_values("--detector-option", config.detector_option)),
         detector_option=(),
     )
+
+
+def _absolute_model(model: str) -> str:
+    """A model whose files have absolute paths."""
+    base, added = split_added(model)
+    if added is not None:
+        return f"{_absolute_model(base)}+{_absolute(str(added), Path.cwd())}"
+    name, weights = split_model(model)
+    if weights is None:
+        return model
+    path = _absolute(str(weights), Path.cwd())
+    return f"{name}={path}" if name else path
 
 
 def _with_files(options: Mapping[str, Any]) -> dict[str, Any]:

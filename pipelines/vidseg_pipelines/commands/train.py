@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -14,13 +15,14 @@ from pathlib import Path
 import torch
 
 from vidseg.atomic_files import clear_parts, make_folder
-from vidseg.errors import OutputError
+from vidseg.errors import OutputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.options import load_yaml
 from vidseg.runtime import resolve_device
+from vidseg.training.parts import describe_recipe
 from vidseg.training.recipe import Recipe
 from vidseg.training.resume import CHECKPOINT
-from vidseg.training.trainer import train
+from vidseg.training.trainer import network_of, train
 
 _LONGEST_VALIDATION = timedelta(days=7)
 """How long the other processes wait for the first one's validation; if it fails, all of them end."""
@@ -50,7 +52,8 @@ class TrainBaseCommand:
 
 @dataclass(frozen=True)
 class TrainHqCommand:
-    """Train the HQ parts of a frozen SAM of any size.
+    """Train the HQ parts of a frozen SAM of any size, or what else the HQ-SAM paper compares them with: parts of SAM,
+    context tokens, LoRA, adapters (configs/training).
 
     An image NAME.jpg has the masks NAME.png, NAME__0.png, NAME__1.png, ..., in any form: 0 and 255, 0 and 1, a grey
     class value, a palette, colours. All files are checked before the first step, and files left out are listed.
@@ -68,10 +71,31 @@ class TrainHqCommand:
     settings of logging and validation may differ."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    dry_run: bool = False
+    """Only say which parameters would learn, and how large they and the network are; needs neither weights nor data."""
+    json: bool = False
+    """With --dry-run: as JSON, with the names and shapes of all that learns."""
 
     def run(self) -> int:
         """Train; 0 when done."""
+        if self.dry_run:
+            return _describe(self)
+        if self.json:
+            raise UsageError("--json goes with --dry-run; a training writes log.jsonl into its output folder")
         return _run(self, hq=True)
+
+
+def _describe(command: TrainHqCommand) -> int:
+    recipe = load_yaml(Recipe, command.config)
+    told = describe_recipe(recipe, network_of(recipe, hq=True))
+    if command.json:
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        return 0
+    trainable, total = told["trainable_mib"], told["total_mib"]
+    lines = [f"{name} {tuple(shape)}" for name, shape in told["trainable"].items()]
+    lines.append(f"{trainable:.2f} MiB learn, of {total:.2f} MiB (float32)")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
 
 
 def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
