@@ -53,7 +53,8 @@ def best_view(
     """The best candidate for clicks on the whole frame and on crops around them. A single click has three per view."""
     frame = features.geometry.original
     crops = [Crop(0, 0, frame[1], frame[0])] + (_crops(clicked, frame) if zooms(sam.config, zoom) else [])
-    best, best_score = None, -1.0
+    best: tuple[Tensor, Mask, Crop, float] | None = None
+    best_score = -1.0
     single = len(prompts) == 1 and prompts.points is not None and prompts.points.shape[1] == 1
     for number, crop in enumerate(crops):
         view = _look(
@@ -72,9 +73,10 @@ def best_view(
             score = max(quality, 0.0) * float(stability_score(logits)) if part.any() else 0.0
             part = part if part.any() else mask
             if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
-                best, best_score = Drawn(_placed(keep_part(logits, part), crop, frame), quality), score
+                best, best_score = (logits, part, crop, quality), score
     assert best is not None
-    return best
+    logits, part, crop, quality = best
+    return Drawn(_placed(keep_part(logits, part), crop, frame), quality)
 
 
 def look_again(
@@ -113,6 +115,8 @@ def _look(
     images = [image, np.ascontiguousarray(image[:, ::-1])] if mirrored else [image]
     views = [*([] if features is None else [features]), *sam.encode(images[features is not None :], side)]
     answers = sam.decode(views, [asked, _mirrored(asked, image.shape[1])][: len(views)], output, candidates)
+    if len(answers) == 1:
+        return answers[0].upsampled()[0].clamp_(-LOGIT_LIMIT, LOGIT_LIMIT), answers[0].iou[0].tolist()
     masks = [answer.upsampled()[0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT) for answer in answers]
     masks[1:] = [mask.flip(-1) for mask in masks[1:]]
     quality = torch.stack([answer.iou[0] for answer in answers]).mean(0)
@@ -139,6 +143,8 @@ def _clicks_in(crop: Crop, prompts: PromptBatch) -> PromptBatch:
 
 def _placed(logits: Float[Tensor, "h w"], crop: Crop, frame: tuple[int, int]) -> Float[Tensor, "H W"]:
     """Logits of a crop as those of the frame, which has nothing elsewhere."""
+    if crop.size == frame:
+        return logits
     whole = logits.new_full(frame, -LOGIT_LIMIT)
     whole[crop.y1 : crop.y2, crop.x1 : crop.x2] = logits
     return whole

@@ -13,9 +13,15 @@ Mask = npt.NDArray[np.bool_]
 
 def parts_at(mask: Mask, points: Iterable[tuple[float, float]]) -> Mask:
     """The parts of a mask (H, W) that lie under the points (x, y); empty when there is none."""
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    hit = {int(labels[int(y), int(x)]) for x, y in points} - {0}
-    return np.isin(labels, list(hit))
+    height, width = mask.shape
+    closed = np.ones((height + 2, width + 2), np.uint8)  # 0: to be filled, 1: a wall, 2: filled
+    inside = closed[1:-1, 1:-1]
+    inside[:] = ~mask
+    even = np.zeros((height, width), np.uint8)
+    for x, y in points:
+        if inside[int(y), int(x)] == 0:
+            cv2.floodFill(even, closed, (int(x), int(y)), 0, flags=8 | cv2.FLOODFILL_MASK_ONLY | (2 << 8))
+    return np.asarray(inside == 2)
 
 
 def large_parts(mask: Mask, share: float = 0.1) -> Mask:

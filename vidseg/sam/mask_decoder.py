@@ -169,6 +169,6 @@ def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Flo
 
     An empty pair of masks has score 0.
     """
-    inner = (logits > offset).flatten(-2).sum(-1)
-    outer = (logits > -offset).flatten(-2).sum(-1)
+    inner = (logits > offset).flatten(-2).sum(-1, dtype=torch.int32)  # half the time of int64 on a CPU
+    outer = (logits > -offset).flatten(-2).sum(-1, dtype=torch.int32)
     return inner / outer.clamp(min=1)
