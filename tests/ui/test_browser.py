@@ -87,9 +87,16 @@ def test_click_see_run_correct_undo_export_reload_and_come_back_after_a_kill(tmp
             page.driver.get(server.url)
             page.shows(0, "1,2")
             assert page.js("document.querySelector('#objects li:nth-child(2) .name').value") == "road"
+            for what in ("run", "rename"):  # the steps are there too
+                page.until(f"document.getElementById('undo').title.includes('{what}')")
+                page.chord(CONTROL, "z")
+            page.until("document.querySelector('#objects li:nth-child(2) .name').value === ''")
+            for _ in range(2):
+                page.chord(CONTROL, SHIFT, "z")
+            page.until("document.getElementById('redo').title.includes('eraser')")
             assert server.end() == 0
     assert frames_in(run) == list(range(24))
-    assert sorted(path.name for path in run.iterdir()) == ["exports", "masks.jsonl", "page.json", "run.json"]
+    assert sorted(path.name for path in run.iterdir()) == ["exports", "history", "masks.jsonl", "page.json", "run.json"]
 
 
 def test_a_kill_in_the_middle_of_a_backward_run_loses_nothing(tmp_path: Path) -> None:

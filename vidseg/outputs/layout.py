@@ -27,6 +27,8 @@ PAGE = "page.json"
 """What `vidseg ui` keeps beside the journal: colours of objects, and what was drawn where."""
 CHANGES = "changes.jsonl"
 """Lines of the journal that `vidseg ui` computed out of order; a kill leaves it there."""
+HISTORY = "history"
+"""Folder of what the steps of the user in `vidseg ui` replaced, for undo and redo."""
 
 EXPORTED: Mapping[str, str] = {
     "ytvis": YTVIS,
@@ -58,8 +60,9 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     YOLO: ("data.yaml", "labels/train/*.txt", *(f"images/train/{pattern}" for pattern in PICTURES)),
     FRAMES: PICTURES,
     CUTOUT: ("*.png",),
+    HISTORY: ("*.jsonl", "journal.json"),
 }
-"""Folder to the files in it that a format writes, as patterns."""
+"""Folder to the files in it that a format, or the page, writes, as patterns."""
 
 OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
     MANIFEST,
@@ -76,5 +79,6 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     SNAPSHOT,
     PAGE,
     CHANGES,
+    HISTORY,
 )
 """All that a run writes, but for the folders of formats that were asked for (``FOLDERS``)."""

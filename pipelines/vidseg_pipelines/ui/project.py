@@ -20,7 +20,7 @@ from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.ui import trust
 from vidseg_pipelines.ui.document import Document, load_document
 from vidseg_pipelines.ui.engine import PageEngine
-from vidseg_pipelines.ui.history import History, HistoryStep
+from vidseg_pipelines.ui.history import History, HistoryStep, Lines
 from vidseg_pipelines.ui.library import LibraryVideo
 from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, stroke
 from vidseg_pipelines.ui.manifest import keep_manifest
@@ -47,10 +47,11 @@ class Project:
             self.video = RandomAccess(clip.path)
             stack.callback(self.video.close)
             stack.enter_context(claimed(clip.run))
-            self.results = Results(clip.run)
-            stack.callback(self.results.close)
             self.history = History(clip.run)
             stack.callback(self.history.close)
+            self.results = Results(clip.run)
+            stack.callback(self.results.close)
+            self.history.mark()
             self._stack = stack.pop_all()
         self.info = replace(self.video.info, frame_count=self.video.count)
         self.document = load_document(clip.run)
@@ -149,18 +150,18 @@ class Project:
     def step(self, what: str) -> Iterator[HistoryStep]:
         """A step that can be undone. Where it fails, everything is as before."""
         self._edits += 1
-        step = self.history.begin(what, self.document.text())
+        before = self.document.text()
+        step = self.history.begin(what, before)
         try:
             yield step
         except BaseException:
-            self.history.done.remove(step)
-            self.document = Document.of(step.before)
+            self.history.drop(step)
+            self.document = Document.of(before)
             raise
-        self.seal(step)
+        self.seal()
 
-    def seal(self, step: HistoryStep) -> None:
+    def seal(self) -> None:
         """Save the document as it is after a step."""
-        step.after = self.document.text()
         self.document.save(self.folder)
         self.touch()
 
@@ -172,12 +173,12 @@ class Project:
 
     def undo(self) -> str | None:
         """Take the last step back; gives its name."""
-        step = self.history.undo(self._restore)
+        step = self.history.undo(self.document.text(), self.results.line, self._restore)
         return step.what if step else None
 
     def redo(self) -> str | None:
         """Do again what was undone last; gives its name."""
-        step = self.history.redo(self._restore)
+        step = self.history.redo(self.document.text(), self.results.line, self._restore)
         return step.what if step else None
 
     def put(self, step: HistoryStep | None, frame: int, line: bytes | None) -> None:
@@ -185,9 +186,9 @@ class Project:
         old = self.results.line(frame)
         if old == line:
             return
-        self.results.put(frame, line)
         if step is not None:
-            self.history.note(step, frame, old, line)
+            self.history.note(step, frame, old)
+        self.results.put(frame, line)
         self.changed.add(frame)
 
     def settle(self) -> None:
@@ -196,6 +197,7 @@ class Project:
         renamed = names != self._named
         self.results.settle(names if renamed else None)
         self._named = names
+        self.history.mark()
         if self._touched:
             keep_manifest(self.folder, self.config, self.info, self.results, self.video.warnings)
 
@@ -252,9 +254,10 @@ class Project:
     def _note_key(self, frame: int, object_id: int, kind: str, said: Any) -> None:
         self.document.keys.setdefault(frame, {}).setdefault(object_id, {}).setdefault(kind, []).append(said)
 
-    def _restore(self, text: str, lines: dict[int, bytes | None]) -> None:
+    def _restore(self, text: str, lines: Lines) -> None:
         self._edits += 1
-        for frame, line in lines.items():
+        self.touch()
+        for frame, line in lines:
             self.put(None, frame, line)
         self.document = Document.of(text)
         self.document.save(self.folder)

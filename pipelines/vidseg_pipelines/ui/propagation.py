@@ -47,7 +47,7 @@ class Propagation:
         """The frame computed last."""
         self.skipped: list[int] = []
         self._step = project.history.begin("run", project.document.text())
-        project.seal(self._step)
+        project.seal()
         self._video = project.video.another()
         self._running = self._run()
 
@@ -63,7 +63,6 @@ class Propagation:
         """End it here."""
         self._running.close()
         self._video.close()
-        self._step.after = self.project.document.text()
         self.project.settle()
 
     def _run(self) -> Generator[bool]:
