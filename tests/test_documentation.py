@@ -24,8 +24,8 @@ import paths
 from golden_masks import scene, write_labels
 from toys import KeepMasks, tiny_sam
 from vidseg.video import VideoWriter
+from vidseg_pipelines import run as run_module
 from vidseg_pipelines.cli import COMMANDS, find_command, main
-from vidseg_pipelines.commands import run as run_command
 from vidseg_pipelines.run import Loaders, run_video
 
 PAGES = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
@@ -143,7 +143,7 @@ def test_commands_run(line: str, inputs: Path, tmp_path: Path, monkeypatch: pyte
             toys = Loaders(sam=toys.sam, tracker=lambda config: KeepMasks())
         return run_video(config, **{**how, "loaders": toys})
 
-    monkeypatch.setattr(run_command, "run_video", with_toys)
+    monkeypatch.setattr(run_module, "run_video", with_toys)
     assert main(shlex.split(line)[1:]) == 0
 
 

@@ -15,12 +15,13 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vidseg.errors import UsageError, VidsegError, did_you_mean
 from vidseg.types import Detector, Tracker
+
+if TYPE_CHECKING:
+    import torch
 
 _GROUPS = {"tracker": "vidseg.trackers", "detector": "vidseg.detectors"}
 KINDS = tuple(_GROUPS)
@@ -65,10 +66,10 @@ def build_tracker(
     options: Mapping[str, object] | None = None,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     offline: bool = False,
 ) -> Tracker:
-    """Build the tracker called ``name``.
+    """Build the tracker called ``name``; ``dtype`` is float32 unless given.
 
     Raises:
         UsageError: unknown name or unknown option, or the package of the tracker is broken.
@@ -82,7 +83,7 @@ def build_detector(
     options: Mapping[str, object] | None = None,
     *,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     offline: bool = False,
 ) -> Detector:
     """Build the detector called ``name``; errors as :func:`build_tracker`."""
@@ -148,14 +149,16 @@ def _build(
     name: str,
     options: Mapping[str, object] | None,
     device: torch.device | str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     offline: bool,
 ) -> Any:
+    import torch  # here: a name is checked without it
+
     entry = _entry(kind, name)
     with _blamed(kind, entry, "cannot be imported"):
         build = entry.load()
     with _blamed(kind, entry, "cannot be built"):
-        built = build(dict(options or {}), device=torch.device(device), dtype=dtype, offline=offline)
+        built = build(dict(options or {}), device=torch.device(device), dtype=dtype or torch.float32, offline=offline)
     missing = [member for member in _MEMBERS[kind] if not hasattr(built, member)]
     if missing:
         raise UsageError(f"{_plugin(kind, entry)} is no {kind}: {type(built).__name__} lacks {', '.join(missing)}")

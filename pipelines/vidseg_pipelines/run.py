@@ -12,9 +12,8 @@ from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
-from vidseg.outputs.style import parse_style
 from vidseg.prompt_text import parse_prompts
-from vidseg.registry import build_detector, build_tracker, check_name
+from vidseg.registry import build_detector, build_tracker
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
@@ -26,6 +25,7 @@ from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.run_inputs import input_files
 from vidseg_pipelines.run_output import Run, RunSummary, Started, write_run
 from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.settings import check_settings
 from vidseg_pipelines.unused import UnusedPrompts
 
 
@@ -79,7 +79,7 @@ def run_video(
         WeightsError: weights are missing or wrong.
         OutputError: a result cannot be written. What was written before stays valid.
     """
-    _check(config)
+    check_settings(config)
     with contextlib.closing(_open(config)) as source:
         on_open(source)
         all_prompts = _read_prompts(config, source.info, prompts)
@@ -100,17 +100,6 @@ def run_video(
                 config, source, segmenter, folder, manifest, UnusedPrompts(all_prompts), earlier is not None, snapshot
             )
             return write_run(run, on_start)
-
-
-def _check(config: RunConfig) -> None:
-    """Refuse settings that cannot be right, before anything is opened."""
-    if not config.input:
-        raise UsageError("no video given: vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
-    config.check()
-    parse_style(config.overlay_style)
-    check_name("tracker", config.tracker)
-    if config.detector:
-        check_name("detector", config.detector)
 
 
 def _open(config: RunConfig) -> Source:

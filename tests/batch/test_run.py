@@ -23,7 +23,7 @@ from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.outputs import read_journal
 from vidseg.outputs.folder import claimed
 from vidseg.types import Frame, Tracks, VideoInfo
-from vidseg_pipelines.batch import supervisor
+from vidseg_pipelines.batch import executors, supervisor
 from vidseg_pipelines.batch.executors.local import LocalEngine
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.jobs import plan_jobs
@@ -31,7 +31,6 @@ from vidseg_pipelines.batch.leases import Leases, Owner
 from vidseg_pipelines.batch.store import BatchRecords, Job, Result
 from vidseg_pipelines.batch.worker import MAX_DEATHS, WorkerSpec, work
 from vidseg_pipelines.cli import main
-from vidseg_pipelines.commands import batch as batch_command
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import run_video
 
@@ -127,7 +126,7 @@ def test_ten_videos_three_of_them_hostile(
 
     make_clip(videos / "text.mp4")
     make_clip(videos / "new.mp4")
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     assert main([*args, "--retry-failed", "--workers", "1"]) == 5
     assert "11 videos: 9 done, 2 failed" in capsys.readouterr().out
     done = {line.split()[1] for line in log.read_text().splitlines()}
@@ -215,7 +214,7 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, mon
     attempts = Leases(BatchRecords(out).attempts, 60).attempts()
     assert all(attempt.ended for made in attempts.values() for attempt in made)  # in an orderly way, not killed
     once.touch()
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     assert run_batch(settings, loaders=LOADERS) == 0
     assert table(out)["b"]["frames"] == "40"
 
@@ -223,7 +222,7 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, mon
 def test_calls_that_begin_and_end_together_share_the_work(
     tmp_path: Path, base: RunConfig, out: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     monkeypatch.setattr(supervisor, "POLL_S", 0.01)
     clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 3)) for name in "abcd")
     context = multiprocessing.get_context("fork")
@@ -324,7 +323,7 @@ def test_a_worker_whose_device_is_lost_makes_room_for_another(
             return super().start(spec, number)
 
     monkeypatch.setattr(ToldTracker, "step", failing_step)
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: Engine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: Engine())
     monkeypatch.setattr(supervisor, "POLL_S", 0.01)
     clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 2)) for name in "abc")
     assert run_batch(command(base, inputs=clips, output=out, workers=1), loaders=LOADERS) == 5
@@ -409,7 +408,7 @@ def test_live_sources_fail_alone(tmp_path: Path, base: RunConfig, out: Path) -> 
 def test_missing_weights_stop_everything(
     tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 2)) for name in "ab")
     broken = replace(LOADERS, sam=batch_toys.no_weights)
     with pytest.raises(WeightsError, match="compact: the file is damaged"):
@@ -449,7 +448,7 @@ def test_workers_that_cannot_work_are_not_started_for_ever(
     if not takes_a_job:
         monkeypatch.setattr(batch_toys, "work", lambda *a: None)
     monkeypatch.setattr(supervisor, "POLL_S", 0.01)
-    monkeypatch.setattr(batch_command, "make_engine", lambda *a: ThreadEngine())
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     with pytest.raises(OutputError, match="workers end without having ended a job"):
         run_batch(command(base, inputs=("a.mp4",), output=out), loaders=replace(LOADERS, sam=batch_toys.crash))
 

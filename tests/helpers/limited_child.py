@@ -8,6 +8,7 @@ attempts to use the network. With the argument "no-network" every socket, name l
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -53,8 +54,11 @@ def run(arguments: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    for name in COMMANDS:  # what commands import is no memory that inputs take
+    # What commands import is no memory that inputs take.
+    for name in COMMANDS:
         find_command(name)
+    for module in ("run", "batch.jobs", "batch.supervisor", "commands.image_files", "reproduce.run"):
+        importlib.import_module(f"vidseg_pipelines.{module}")
     if sys.argv[1:] == ["no-network"]:
         sys.addaudithook(refuse)
         time.sleep = lambda seconds: None  # between attempts at a download

@@ -13,7 +13,8 @@ from vidseg.errors import InputError
 from vidseg.masks import davis_palette, encode, read_annotation
 from vidseg.types import VideoInfo
 from vidseg.video import probe
-from vidseg_pipelines.commands import image as command
+from vidseg_pipelines.commands import image_files
+from vidseg_pipelines.commands.image import ImageCommand
 
 HEIGHT, WIDTH = 96, 128
 VIDEO = VideoInfo(WIDTH, HEIGHT, Fraction(24))
@@ -165,14 +166,14 @@ def test_the_limit_of_pixels_is_that_of_the_frames(tmp_path: Path, monkeypatch: 
 def test_255_masks_of_vidseg_image_can_be_given_to_vidseg_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last would be void in a palette."""
     ids = np.arange(256).reshape(16, 16).repeat(6, 0).repeat(8, 1)
-    monkeypatch.setattr(command, "load_sam", lambda *a, **k: None)
+    monkeypatch.setattr(image_files, "load_sam", lambda *a, **k: None)
     monkeypatch.setattr(
-        command,
+        image_files,
         "_automatic",
         lambda *a: [
             {"id": k, "predicted_iou": 1.0, "area": 48, "segmentation": encode(ids == k)} for k in range(1, 256)
         ],
     )
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photo.jpg")
-    assert command.ImageCommand(images=(str(tmp_path / "photo.jpg"),), output=tmp_path / "out").run() == 0
+    assert ImageCommand(images=(str(tmp_path / "photo.jpg"),), output=tmp_path / "out").run() == 0
     assert list(read_annotation(tmp_path / "out" / "photo.png", VIDEO)) == list(range(1, 256))

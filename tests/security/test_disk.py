@@ -17,8 +17,8 @@ from vidseg.config import RunConfig
 from vidseg.errors import OutputError
 from vidseg.outputs import read_journal
 from vidseg.video import VideoWriter
+from vidseg_pipelines import run as run_module
 from vidseg_pipelines.cli import main
-from vidseg_pipelines.commands import run as command
 from vidseg_pipelines.run import Loaders, run_video
 
 COUNT, HEIGHT, WIDTH = 24, 96, 128
@@ -105,7 +105,7 @@ def test_a_full_disk(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     real = run_video
-    monkeypatch.setattr(command, "run_video", lambda config, **how: real(config, **{**how, "loaders": LOADERS}))
+    monkeypatch.setattr(run_module, "run_video", lambda config, **how: real(config, **{**how, "loaders": LOADERS}))
     ballast, out = small_disk / "ballast", small_disk / "out"
     ballast.write_bytes(bytes((5 << 20) - free))
     args = ["run", str(media / "clip.mp4"), "--mask", str(media / "mask.png"), "--save", SAVES, "--refine", "none"]

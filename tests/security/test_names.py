@@ -28,7 +28,6 @@ from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.leases import Leases
 from vidseg_pipelines.batch.store import BatchRecords, Job
 from vidseg_pipelines.cli import main
-from vidseg_pipelines.commands import run as command
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.run_output import RunSummary
 
@@ -189,7 +188,7 @@ def test_a_run_that_ends_well_does_not_steer_the_terminal_either(
             source.notice(f"{name}: connected again")
             return run_video(config, **how)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(command, "run_video", noticed)
+        monkeypatch.setattr(run_module, "run_video", noticed)
     out = tmp_path / f"out{name}"
     assert main(["run", str(path), "--output", str(out), "--save", "overlay"]) == (5 if kind == "stills" else 0)
     told = capsys.readouterr()

@@ -218,7 +218,7 @@ def test_a_picture_of_several_pages_is_never_reduced_to_one_in_silence(
     for call in (open_source, lambda f: read_image(f / "stack.tif"), lambda f: image_size(f / "stack.tif")):
         with pytest.raises(InputError, match="holds 5 images where one is expected"):
             call(tmp_path / "f")
-    monkeypatch.setattr("vidseg_pipelines.commands.image.load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr("vidseg_pipelines.commands.image_files.load_sam", lambda *a, **k: tiny_sam())
     command = ["image", str(tmp_path / "f" / "stack.tif"), "--box", "5,5,40,40", "--output", str(tmp_path / "out")]
     assert main(command) == 3
     assert "holds 5 images" in capsys.readouterr().err

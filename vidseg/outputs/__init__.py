@@ -19,26 +19,37 @@ Made from the journal, now or later:
 
 from __future__ import annotations
 
-from vidseg.outputs.davis import DavisSink
-from vidseg.outputs.formats import FROM_FRAMES, WRITERS, export, frame_sinks, video_sinks
-from vidseg.outputs.journal import JournalSink, read_journal, truncate_journal
-from vidseg.outputs.overlay import OverlaySink, draw_masks
-from vidseg.outputs.recording import Recording, open_recording
-from vidseg.outputs.thumbnails import ThumbnailSink
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "FROM_FRAMES",
-    "WRITERS",
-    "DavisSink",
-    "JournalSink",
-    "OverlaySink",
-    "Recording",
-    "ThumbnailSink",
-    "draw_masks",
-    "export",
-    "frame_sinks",
-    "open_recording",
-    "read_journal",
-    "truncate_journal",
-    "video_sinks",
-]
+if TYPE_CHECKING:
+    from vidseg.outputs.davis import DavisSink as DavisSink
+    from vidseg.outputs.formats import FROM_FRAMES as FROM_FRAMES
+    from vidseg.outputs.formats import WRITERS as WRITERS
+    from vidseg.outputs.formats import export as export
+    from vidseg.outputs.formats import frame_sinks as frame_sinks
+    from vidseg.outputs.formats import video_sinks as video_sinks
+    from vidseg.outputs.journal import JournalSink as JournalSink
+    from vidseg.outputs.journal import read_journal as read_journal
+    from vidseg.outputs.journal import truncate_journal as truncate_journal
+    from vidseg.outputs.overlay import OverlaySink as OverlaySink
+    from vidseg.outputs.overlay import draw_masks as draw_masks
+    from vidseg.outputs.recording import Recording as Recording
+    from vidseg.outputs.recording import open_recording as open_recording
+    from vidseg.outputs.thumbnails import ThumbnailSink as ThumbnailSink
+
+_LAZY = {  # imported when used: names of files and styles are needed long before images and videos are
+    "davis": ("DavisSink",),
+    "formats": ("FROM_FRAMES", "WRITERS", "export", "frame_sinks", "video_sinks"),
+    "journal": ("JournalSink", "read_journal", "truncate_journal"),
+    "overlay": ("OverlaySink", "draw_masks"),
+    "recording": ("Recording", "open_recording"),
+    "thumbnails": ("ThumbnailSink",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"vidseg.outputs.{module}"), name)
+    raise AttributeError(f"module 'vidseg.outputs' has no attribute {name!r}")

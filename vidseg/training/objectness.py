@@ -15,8 +15,7 @@ from vidseg.errors import UsageError
 from vidseg.sam.model import Sam
 from vidseg.sam.objectness import SHAPE, Objectness, click_masks, describe_masks
 
-#: Images of each source. Of street photographs only the largest mask, the person, is an object.
-IMAGES = {"coco": 60, "davis": 25, "video": 20, "ccp": 15, "synth": 15, "horse": 10}
+#: Sources in which only the largest mask is an object: in street photographs the person.
 WHOLE_ONLY = ("ccp",)
 
 

@@ -10,9 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import torch
 import tyro
 
 from vidseg.config import RunConfig, check_seconds, key_values
@@ -20,15 +19,12 @@ from vidseg.errors import InputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.names import printable
 from vidseg.registry import check_name
-from vidseg.runtime import resolve_device
-from vidseg_pipelines.batch.executors import make_engine
-from vidseg_pipelines.batch.inputs import expand
-from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.leases import Leases
 from vidseg_pipelines.batch.store import RECORDS, BatchRecords, Job, Result
 from vidseg_pipelines.batch.summary import Row, headline, rows_of, write_summary
-from vidseg_pipelines.batch.supervisor import supervise
-from vidseg_pipelines.run import Loaders
+
+if TYPE_CHECKING:
+    from vidseg_pipelines.run import Loaders
 
 PARTLY_DONE = 5
 LEASE_TIMEOUT_S = 60.0
@@ -127,15 +123,26 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     check_name("tracker", command.tracker)
     if command.detector:
         check_name("detector", command.detector)
-    if command.engine == "local":
-        resolve_device(command.device)
+    options = key_values("--engine-option", command.engine_option)
+
+    from vidseg_pipelines.batch.inputs import expand
+
     log = _Log(json_log=command.json_log)
     folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
     store = BatchRecords(folder)
     leases = Leases(store.attempts, command.lease_timeout)
     base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
     requests = expand(command.inputs, dataclasses.replace(base, overwrite=False), log.notice)
-    options = key_values("--engine-option", command.engine_option)
+
+    import torch  # here, with what needs it: settings and inputs are checked without
+
+    from vidseg.runtime import resolve_device
+    from vidseg_pipelines.batch.executors import make_engine
+    from vidseg_pipelines.batch.jobs import plan_jobs
+    from vidseg_pipelines.batch.supervisor import supervise
+
+    if command.engine == "local":
+        resolve_device(command.device)
     engine = make_engine(command.engine, store.root / command.engine, options)
     jobs = plan_jobs(store, leases, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
     local = command.engine == "local"

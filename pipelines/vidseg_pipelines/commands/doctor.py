@@ -8,11 +8,6 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-import av
-import torch
-from rich.console import Console
-from rich.table import Table
-
 from vidseg import __version__
 from vidseg.registry import KINDS, broken_plugins, installed, package_of
 from vidseg.weights.catalog import CATALOG, find_local
@@ -24,6 +19,9 @@ class DoctorCommand:
 
     def run(self) -> int:
         """Print the table; returns the exit code."""
+        from rich.console import Console
+        from rich.table import Table
+
         table = Table(title=f"vidseg {__version__}", show_header=False, title_justify="left")
         for name, value in _rows():
             table.add_row(name, value)
@@ -32,6 +30,9 @@ class DoctorCommand:
 
 
 def _rows() -> list[tuple[str, str]]:
+    import av
+    import torch
+
     packages = ("torch", "numpy", "av", "opencv-python-headless", "pycocotools", "safetensors", "pillow")
     rows = [("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     rows += [(name, _version(name)) for name in packages]

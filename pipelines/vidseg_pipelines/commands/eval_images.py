@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg.evaluation.image_ap import ImageApReport, evaluate_coco, evaluate_lvis
-from vidseg.evaluation.region import evaluate_masks
 from vidseg.evaluation.tables import text_pairs
 from vidseg_pipelines.commands.eval_report import (
     WORST,
@@ -19,6 +18,9 @@ from vidseg_pipelines.commands.eval_report import (
     rows_table,
     say,
 )
+
+if TYPE_CHECKING:
+    from vidseg.evaluation.image_ap import ImageApReport
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class CocoCommand(_BoundaryCommand):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
+        from vidseg.evaluation.image_ap import evaluate_coco
+
         report = evaluate_coco(
             self.gt,
             self.pred,
@@ -64,6 +68,8 @@ class LvisCommand(_BoundaryCommand):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
+        from vidseg.evaluation.image_ap import evaluate_lvis
+
         report = evaluate_lvis(self.gt, self.pred, ratio=self.boundary, workers=self.workers)
         _finish_image_ap(self, report)
         return 0
@@ -90,6 +96,8 @@ class MasksCommand(Outputs):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
+        from vidseg.evaluation.region import evaluate_masks
+
         report = evaluate_masks(self.gt, self.pred, ratio=self.ratio, workers=self.workers)
         images: list[dict[str, object]] = [{"name": i.name, "IoU": i.iou, "BIoU": i.biou} for i in report.images]
         scored = [row for row in images if row["IoU"] is not None]

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg.evaluation.average_precision import ApReport
 from vidseg.evaluation.tables import draw_curves, text_pairs, text_table, write_json
 from vidseg.names import printable
+
+if TYPE_CHECKING:
+    from vidseg.evaluation.average_precision import ApReport
 
 WORST = 10
 """Number of worst cases shown."""

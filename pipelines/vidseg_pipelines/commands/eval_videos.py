@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from vidseg.evaluation.davis import DavisReport, evaluate_davis
-from vidseg.evaluation.tube_ap import evaluate_tubes
-from vidseg.evaluation.vos import VosProtocol, evaluate_vos
 from vidseg_pipelines.commands.eval_report import (
     WORST,
     Outputs,
@@ -20,6 +17,9 @@ from vidseg_pipelines.commands.eval_report import (
     rows_table,
     say,
 )
+
+if TYPE_CHECKING:
+    from vidseg.evaluation.davis import DavisReport
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class DavisCommand(Outputs):
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
+        from vidseg.evaluation.davis import evaluate_davis
+
         report = evaluate_davis(self.gt, self.pred, self.task, self.split, self.workers)
         objects = _davis_objects(report)
         worst = sorted(objects, key=lambda row: cell_number(row["J&F"]))[:WORST]
@@ -100,12 +102,14 @@ class VosCommand(Outputs):
     """Evaluate the first and the last annotated frame too."""
     split: str = "val"
     """Which part of the data set: a file that names the sequences, or a folder (val, valid, train, test)."""
-    protocol: VosProtocol = "auto"
+    protocol: Literal["auto", "vos-benchmark", "vost-published"] = "auto"
     """auto: that of the data set. vos-benchmark: that rule for the label maps of any. vost-published: as the evaluator
     published with VOST, which counts 255 as background."""
 
     def run(self) -> int:
         """Evaluate and report; returns the exit code."""
+        from vidseg.evaluation.vos import evaluate_vos
+
         report = evaluate_vos(
             self.gt,
             self.pred,
@@ -176,6 +180,8 @@ class HqYtvisCommand(_TubeCommand):
 
 
 def _finish_tubes(command: _TubeCommand, ratio: float | None) -> None:
+    from vidseg.evaluation.tube_ap import evaluate_tubes
+
     report = evaluate_tubes(
         command.gt,
         command.pred,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import tyro
 
@@ -21,12 +21,11 @@ from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
 from vidseg.files import is_pattern
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.names import part_of, printable
-from vidseg.outputs import FROM_FRAMES, WRITERS, export, frame_sinks, open_recording, video_sinks
-from vidseg.outputs.folder import claimed, keep_apart
 from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST
-from vidseg.outputs.recording import Recording
 from vidseg.outputs.style import OverlayStyle, parse_style
-from vidseg.video import open_source
+
+if TYPE_CHECKING:
+    from vidseg.outputs.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,11 @@ class ExportCommand:
             OutputError: a file cannot be written.
         """
         names = [name.strip() for name in self.to.split(",") if name.strip()]
-        allowed = [name for name in SAVES if name in WRITERS or name in FROM_FRAMES]
         if not names:
-            raise UsageError(f"--to: name one or more of {', '.join(allowed)}")
+            raise UsageError(f"--to: name one or more of {', '.join(SAVES)}")
         for name in names:
-            if name not in allowed:
-                raise UsageError(f"--to {name}{did_you_mean(name, allowed)}: allowed are {', '.join(allowed)}")
+            if name not in SAVES:
+                raise UsageError(f"--to {name}{did_you_mean(name, SAVES)}: allowed are {', '.join(SAVES)}")
         if self.video_id < 1:
             raise UsageError(f"--video-id {self.video_id}: must be at least 1")
         style = parse_style(self.overlay_style)
@@ -85,6 +83,10 @@ class ExportCommand:
         journal = self.run_dir / JOURNAL
         if not journal.is_file():
             raise InputError(f"{self.run_dir}: contains no {JOURNAL}; give the output folder of a run")
+
+        from vidseg.outputs import FROM_FRAMES, WRITERS, export, open_recording
+        from vidseg.outputs.folder import claimed, keep_apart
+
         folder = self.output or self.run_dir
         drawn = [name for name in names if name in FROM_FRAMES]
         pictures: list[str] = []  # what goes without them
@@ -148,6 +150,9 @@ def export_frames(
         InputError: the video cannot be read or is not the recording's.
         OutputError: a file cannot be written.
     """
+    from vidseg.outputs import frame_sinks, video_sinks
+    from vidseg.video import open_source
+
     results = recording.read()
     masks = next(results, None)
     with contextlib.ExitStack() as stack:

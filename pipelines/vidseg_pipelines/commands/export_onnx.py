@@ -8,11 +8,7 @@ from pathlib import Path
 
 from vidseg.config import Offline
 from vidseg.errors import UsageError
-from vidseg.loading import load_sam
 from vidseg.names import printable
-from vidseg.sam.model import Sam
-from vidseg.sam.onnx_export import export_onnx
-from vidseg.weights.progress import DownloadBar
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,11 @@ class ExportOnnxCommand:
 
     def run(self) -> int:
         """Export; returns 0."""
+        from vidseg.loading import load_sam
+        from vidseg.sam.model import Sam
+        from vidseg.sam.onnx_export import export_onnx
+        from vidseg.weights.progress import DownloadBar
+
         sam = load_sam(self.model, offline=self.offline, progress=DownloadBar(self.model))
         if not isinstance(sam, Sam):
             raise UsageError(f"export-onnx --model {self.model}: a SAM 2 cannot be exported; a SAM or HQ-SAM can")

@@ -8,16 +8,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidseg.errors import UsageError
 from vidseg.evaluation.tables import text_pairs, text_table
-from vidseg.weights.progress import DownloadBar
-from vidseg_pipelines.progress import RunProgress
 from vidseg_pipelines.reproduce.config import ReproduceConfig
-from vidseg_pipelines.reproduce.figure import check_figure, draw_figure
-from vidseg_pipelines.reproduce.run import ReproduceResult, lookup, run_benchmark
-from vidseg_pipelines.reproduce.tables import check_some, read_table, run_table, show_table, write_table
-from vidseg_pipelines.run import Loaders, load_run_sam
+
+if TYPE_CHECKING:
+    from vidseg_pipelines.reproduce.run import ReproduceResult
+    from vidseg_pipelines.run import Loaders
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,19 @@ class ReproduceCommand(ReproduceConfig):
 
     def run(self) -> int:
         """Run and report; returns the exit code."""
+        if self.table and self.benchmark:
+            raise UsageError("a benchmark and --table cannot be combined: table rows name their own")
+        if self.plot and not self.table:
+            raise UsageError("--plot goes with --table: figure-4, figure-5, table-6 or table-13")
+        if not self.table and not self.benchmark:
+            raise UsageError("no benchmark given: vidseg reproduce NAME --data ROOT, or --table TABLE --data ROOT")
+        self.check()
+
+        from vidseg.weights.progress import DownloadBar
+        from vidseg_pipelines.progress import RunProgress
+        from vidseg_pipelines.reproduce.run import run_benchmark
+        from vidseg_pipelines.run import Loaders, load_run_sam
+
         with ExitStack() as stack:
 
             def on_start(name: str, count: int, unit: str) -> Callable[[], None]:
@@ -59,13 +71,7 @@ class ReproduceCommand(ReproduceConfig):
             loaders = Loaders(sam=lambda config: load_run_sam(config, DownloadBar(config.model)))
             config = ReproduceConfig(**{f.name: getattr(self, f.name) for f in fields(ReproduceConfig)})
             if self.table:
-                if self.benchmark:
-                    raise UsageError("a benchmark and --table cannot be combined: table rows name their own")
                 return self._table(config, loaders, on_start)
-            if self.plot:
-                raise UsageError("--plot goes with --table: figure-4, figure-5, table-6 or table-13")
-            if not self.benchmark:
-                raise UsageError("no benchmark given: vidseg reproduce NAME --data ROOT, or --table TABLE --data ROOT")
             result = run_benchmark(config, loaders=loaders, on_start=on_start)
         if self.json:
             sys.stdout.write(json.dumps(result.content(), indent=1) + "\n")
@@ -76,6 +82,9 @@ class ReproduceCommand(ReproduceConfig):
     def _table(
         self, config: ReproduceConfig, loaders: Loaders, on_start: Callable[[str, int, str], Callable[[], None]]
     ) -> int:
+        from vidseg_pipelines.reproduce.figure import check_figure, draw_figure
+        from vidseg_pipelines.reproduce.tables import check_some, read_table, run_table, show_table, write_table
+
         table = read_table(self.table)
         if self.plot:
             check_figure(table)
@@ -91,6 +100,8 @@ class ReproduceCommand(ReproduceConfig):
 
 def _shown(result: ReproduceResult) -> str:
     """Protocol and table as text."""
+    from vidseg_pipelines.reproduce.run import lookup
+
     protocol = {k: _flat(v) for k, v in result.protocol.items()}
     rows = [[name, *(lookup(scores, column) for column in result.columns)] for name, scores in result.scores.items()]
     parts = [text_pairs("protocol", protocol)]

@@ -7,20 +7,19 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vidseg.config import RunConfig
 from vidseg.names import printable
 from vidseg.outputs.layout import OVERLAY
-from vidseg.sam.model import SegmentAnything
-from vidseg.types import Source, VideoInfo
-from vidseg.video import LiveSource
 from vidseg.weights.catalog import CATALOG
-from vidseg.weights.progress import DownloadBar
-from vidseg_pipelines.progress import RunProgress
-from vidseg_pipelines.run import Loaders, load_run_sam, run_video
-from vidseg_pipelines.run_output import RunSummary
-from vidseg_pipelines.streaming import Advance
+from vidseg_pipelines.settings import check_settings
+
+if TYPE_CHECKING:
+    from vidseg.sam.model import SegmentAnything
+    from vidseg.types import Source, VideoInfo
+    from vidseg_pipelines.run_output import RunSummary
+    from vidseg_pipelines.streaming import Advance
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,11 @@ class RunCommand(RunConfig):  # noqa: D101
         A live input ends at Ctrl-C: the first one ends it cleanly, with code 0; the second one, and Ctrl-C while
         reading a file, interrupts the run.
         """
+        check_settings(self)  # before PyTorch is loaded
+
+        from vidseg_pipelines.progress import RunProgress
+        from vidseg_pipelines.run import Loaders, run_video
+
         with _Signals() as signals, ExitStack() as stack:
 
             def on_start(info: VideoInfo, total: int | None) -> Advance:
@@ -60,6 +64,8 @@ class _Signals:
 
     def watch(self, source: Source) -> None:
         """Remember the run's open source, to stop it if it is live."""
+        from vidseg.video import LiveSource
+
         if source.live:
             self._live = source
         if isinstance(source, LiveSource):
@@ -89,6 +95,9 @@ def _notice(text: str) -> None:
 
 
 def _load_sam(config: RunConfig) -> SegmentAnything:
+    from vidseg.weights.progress import DownloadBar
+    from vidseg_pipelines.run import load_run_sam
+
     return load_run_sam(config, DownloadBar(config.model))
 
 

@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-
 from vidseg.atomic_files import clear_parts, make_folder
 from vidseg.errors import OutputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.options import load_yaml
-from vidseg.runtime import resolve_device
-from vidseg.training.parts import describe_recipe
-from vidseg.training.recipe import Recipe
-from vidseg.training.resume import CHECKPOINT
-from vidseg.training.trainer import network_of, train
 
 _LONGEST_VALIDATION = timedelta(days=7)
 """How long the other processes wait for the first one's validation; if it fails, all of them end."""
@@ -86,6 +79,10 @@ class TrainHqCommand:
 
 
 def _describe(command: TrainHqCommand) -> int:
+    from vidseg.training.parts import describe_recipe
+    from vidseg.training.recipe import Recipe
+    from vidseg.training.trainer import network_of
+
     recipe = load_yaml(Recipe, command.config)
     told = describe_recipe(recipe, network_of(recipe, hq=True))
     if command.json:
@@ -99,6 +96,12 @@ def _describe(command: TrainHqCommand) -> int:
 
 
 def _run(command: TrainBaseCommand | TrainHqCommand, hq: bool) -> int:
+    import torch
+
+    from vidseg.runtime import resolve_device
+    from vidseg.training.recipe import Recipe
+    from vidseg.training.trainer import train
+
     recipe = load_yaml(Recipe, command.config)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = resolve_device(command.device)
@@ -125,6 +128,8 @@ def training_in(folder: Path, *, resume: bool = False, rank: int = 0) -> Iterato
     Raises:
         OutputError: the folder holds a training run and ``resume`` is false. UsageError: another process trains in it.
     """
+    from vidseg.training.resume import CHECKPOINT
+
     if not resume and rank == 0 and (folder / CHECKPOINT).exists():
         raise OutputError(f"{folder}: already holds a training run; add --resume or choose another --output")
     with _messages(logging.INFO if rank == 0 else logging.ERROR):

@@ -6,12 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidseg.errors import UsageError
-from vidseg.loading import load_sam
-from vidseg.sam.build import build_sam, save_sam
-from vidseg.sam.model import Sam
-from vidseg.training.objectness import IMAGES, draw_items, examples, fit_objectness, objects_of
-from vidseg.training.recipe import SceneData
-from vidseg.training.trainer import find_items
+
+_IMAGES = {"coco": 60, "davis": 25, "video": 20, "ccp": 15, "synth": 15, "horse": 10}
+"""Number of images per source."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class TrainObjectnessCommand:
     """Model file (.safetensors)."""
     output: Path
     """File to write."""
-    images: dict[str, int] = field(default_factory=lambda: dict(IMAGES))
+    images: dict[str, int] = field(default_factory=lambda: dict(_IMAGES))
     """Number of images per source."""
     points_per_side: int = 7
     """Clicks along each side of an image."""
@@ -34,6 +31,13 @@ class TrainObjectnessCommand:
 
     def run(self) -> int:
         """Fit; 0 when done."""
+        from vidseg.loading import load_sam
+        from vidseg.sam.build import build_sam, save_sam
+        from vidseg.sam.model import Sam
+        from vidseg.training.objectness import draw_items, examples, fit_objectness, objects_of
+        from vidseg.training.recipe import SceneData
+        from vidseg.training.trainer import find_items
+
         sam = load_sam(self.weights)
         if not isinstance(sam, Sam):
             raise UsageError(f"{self.weights} is a SAM 2: objectness is learned for a SAM of the first generation")

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidseg.options import load_yaml
-from vidseg.runtime import resolve_device
 from vidseg_pipelines.commands.train import training_in
-from vidseg_trackers.xmem.training.config import TrainConfig
-from vidseg_trackers.xmem.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,10 @@ class TrainXmemCommand:
 
     def run(self) -> int:
         """Train to the end of the recipe."""
+        from vidseg.runtime import resolve_device
+        from vidseg_trackers.xmem.training.config import TrainConfig
+        from vidseg_trackers.xmem.training.loop import train
+
         config, device = load_yaml(TrainConfig, self.config), resolve_device(self.device)
         with training_in(self.output, resume=self.resume):
             train(config, self.output, resume=self.resume, device=device)

@@ -1,0 +1,162 @@
+"""What ``vidseg image`` does: every image into its three files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.errors import InputError, PartialError, UsageError
+from vidseg.loading import load_sam
+from vidseg.masks import rle as run_lengths
+from vidseg.masks.files import VOID
+from vidseg.masks.frame_masks import decode_label_map
+from vidseg.masks.palette import davis_palette
+from vidseg.masks.rle import decode_window
+from vidseg.outputs.folder import keep_apart
+from vidseg.outputs.overlay import Drawing, draw_objects
+from vidseg.outputs.style import OverlayStyle
+from vidseg.prompt_text import parse_prompts
+from vidseg.runtime import resolve_device, resolve_dtype
+from vidseg.sam.automatic import AutomaticOptions, automatic_masks
+from vidseg.sam.mask_decoder import stability_score
+from vidseg.sam.model import SegmentAnything
+from vidseg.sam.zoom import draw_closely
+from vidseg.types import Array, VideoInfo
+from vidseg.video.images import read_image
+from vidseg.weights.progress import DownloadBar
+from vidseg_pipelines.drawing import draw_object, prompt_batch_of
+
+if TYPE_CHECKING:
+    from vidseg_pipelines.commands.image import ImageCommand
+
+_ENDS = (".png", "_overlay.jpg", ".json")
+"""Suffixes of the output files of an image."""
+
+_SHOWN = 5  # images that cannot be read
+
+
+def segment_images(command: ImageCommand) -> int:
+    """Segment every image of ``command``; 0 when all are done. Errors as :meth:`ImageCommand.run`."""
+    options = AutomaticOptions(
+        points_per_side=command.points_per_side,
+        pred_iou_thresh=command.min_iou,
+        stability_score_thresh=command.min_stability,
+        crop_n_layers=command.crop_layers,
+        min_mask_region_area=command.min_area,
+        candidates=None if command.candidates == "auto" else command.candidates,
+        output=command.output_masks,
+    )
+    outputs = [[command.output / f"{name}{end}" for end in _ENDS] for name in _output_names(command.images)]
+    _check_outputs(command, [path for paths in outputs for path in paths])
+    device = resolve_device(command.device)
+    dtype, progress = resolve_dtype(command.dtype, device), DownloadBar(command.model)
+    sam = load_sam(command.model, device=device, dtype=dtype, offline=command.offline, progress=progress)
+    failed: list[str] = []
+    for paths, path in zip(outputs, map(Path, command.images), strict=True):
+        try:
+            rgb = read_image(path, command.max_pixels)
+        except InputError as error:
+            failed.append(str(error))
+            continue
+        records = _prompted(command, sam, rgb) if command.box or command.point else _automatic(sam, rgb, options)
+        make_folder(command.output)
+        _write(paths, path, rgb, records, command.model)
+    if failed:
+        shown = [*failed[:_SHOWN], *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
+        text = f"{len(failed)} of {len(command.images)} images cannot be read: {'; '.join(shown)}"
+        raise InputError(text) if len(failed) == len(command.images) else PartialError(text)
+    return 0
+
+
+def _check_outputs(command: ImageCommand, paths: Sequence[Path]) -> None:
+    """Refuse to replace an input image, and results of earlier calls without --overwrite."""
+    if command.output.exists() and not command.output.is_dir():
+        raise UsageError(f"--output {command.output} is a file; give a folder")
+    keep_apart(command.images, paths)
+    there = [path for path in paths if path.exists()]
+    if there and not command.overwrite:
+        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
+        raise UsageError(f"{there[0]}{more}: use --overwrite or another --output")
+
+
+def _prompted(command: ImageCommand, sam: SegmentAnything, rgb: Array) -> list[dict[str, Any]]:
+    height, width = rgb.shape[:2]
+    frame = VideoInfo(width=width, height=height, fps=Fraction(1))
+    asked = parse_prompts(boxes=command.box, points=command.point, video=frame)
+    (features,) = sam.encode([rgb])
+    records: list[dict[str, Any]] = []
+    for prompt in asked:
+        if command.candidates == "auto":
+            one = draw_object(sam, rgb, features, prompt, command.zoom, command.output_masks)
+            drawn = [(one.logits, one.quality)]
+        else:
+            several, qualities = draw_closely(
+                sam, rgb, features, prompt_batch_of(prompt), command.zoom, command.output_masks, command.candidates
+            )
+            drawn = list(zip(several[0], qualities[0].tolist(), strict=True))
+        for logits, iou in drawn:
+            mask = run_lengths.encode((logits > 0).cpu().numpy())
+            x1, y1, x2, y2 = run_lengths.bbox(mask).tolist()
+            records.append(
+                {
+                    "id": prompt.object_id if len(drawn) == 1 else len(records) + 1,
+                    "object": prompt.object_id,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": run_lengths.area(mask),
+                    "predicted_iou": iou,
+                    "stability_score": float(stability_score(logits)),
+                    "segmentation": mask,
+                }
+            )
+    return records
+
+
+def _automatic(sam: SegmentAnything, rgb: Array, options: AutomaticOptions) -> list[dict[str, Any]]:
+    """Records of all masks, large ones first, so that small ones stay visible in the label image."""
+    found = sorted(automatic_masks(sam, rgb, options), key=lambda m: -m.area)
+    return [{"id": i, **mask.record("coco_rle"), "segmentation": mask.rle} for i, mask in enumerate(found, 1)]
+
+
+def _output_names(images: Sequence[str]) -> list[str]:
+    """Stems of the files, with -2, -3, ... where several are equal."""
+    names: list[str] = []
+    for image in images:
+        stem, number = Path(image).stem, 2
+        name = stem
+        while name in names:
+            name, number = f"{stem}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[str, Any]], model: str) -> None:
+    """Write the three files of an image, in the order of ``_ENDS``."""
+    label_file, overlay, table = paths
+    height, width = rgb.shape[:2]
+    shown = sorted(records, key=lambda r: -r["area"])  # small ones stay visible in front of large ones
+    labels = decode_label_map([r["id"] for r in shown], [r["segmentation"] for r in shown], (height, width))
+    drawings = []
+    for r in shown:
+        window, y0, x0 = decode_window(r["segmentation"])
+        if window.size:
+            drawings.append(Drawing(r["id"], window, y0, x0, float(r["predicted_iou"])))
+    if labels.max(initial=0) >= VOID:  # which belongs to no object in a palette
+        image = Image.fromarray(labels.astype(np.uint16))
+    else:
+        image = Image.fromarray(labels.astype(np.uint8), "L")
+        image.putpalette(davis_palette().tobytes())
+    with atomic_file(label_file) as file:
+        image.save(file, "PNG")
+    with atomic_file(overlay) as file:
+        Image.fromarray(draw_objects(rgb, drawings, OverlayStyle(scores=True))).save(file, "JPEG", quality=92)
+    plain = [{**r, "segmentation": r["segmentation"].to_coco()} for r in records]
+    content = {"image": str(source), "width": width, "height": height, "model": model, "masks": plain}
+    with atomic_file(table) as file:
+        file.write(json.dumps(content).encode())
