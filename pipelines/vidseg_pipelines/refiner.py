@@ -21,12 +21,14 @@ from torch import Tensor
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.paste import resolve_overlaps
+from vidseg.masks.trust import Signals
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, logits_of, plan_crops, to_low_res
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, to_host
+from vidseg_pipelines.mask_signals import Agreement, agreement, certainty, measured
 
 Mode = Literal["auto", "box", "none"]
 Clock = Callable[[str], AbstractContextManager[None]]
@@ -109,8 +111,8 @@ class Refiner:
             with clock("decode"):
                 drawn = self._decode(views, tracks)
         with clock("paste"):
-            layers = self._layers(frames, drawn, tracks, given)
-            return _results(frames, tracks, layers, given)
+            layers, signals = self._layers(frames, drawn, tracks, given)
+            return _results(frames, tracks, layers, given, signals)
 
     def _views(
         self,
@@ -153,7 +155,7 @@ class Refiner:
         """What the decoder draws on each view."""
         prompts = [self._prompts(view, tracks[view.frame]) for view in views]
         answers = self.sam.decode([v.features for v in views], prompts)
-        return [_Drawn(answer.logits[:, 0], view) for view, answer in zip(views, answers, strict=True)]
+        return [_Drawn(answer.logits[:, 0], view, answer.hq_iou) for view, answer in zip(views, answers, strict=True)]
 
     def _prompts(self, view: _View, tracks: Tracks) -> PromptBatch:
         boxes = view.crop.shift(tracks.boxes[view.rows])
@@ -168,27 +170,27 @@ class Refiner:
         drawn: Sequence[_Drawn],
         tracks: Sequence[Tracks],
         given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
-    ) -> list[dict[int, list[Layer]]]:
-        """By frame and object id: what the mask is made of; objects with given masks are left out.
+    ) -> tuple[list[dict[int, list[Layer]]], list[dict[int, Signals]]]:
+        """By frame and object id: what the mask is made of, and what says whether it can be trusted.
 
-        Waits for the device once.
+        Objects with given masks are left out. Waits for the device once.
         """
         auto = self.options.mode == "auto"
-        own = {} if self.options.mode == "box" else _tracker_logits(tracks)
-        judged = [one for one in drawn if auto and one.view.frame in own]
+        logits = _tracker_logits(tracks)
+        own = {} if self.options.mode == "box" else logits
+        judged = [one for one in drawn if one.view.frame in logits]
         maps = [*own.values(), *(one.logits for one in drawn)]
-        agreements = [_agreement(one, own[one.view.frame]) for one in judged]
-        told = to_host([*(part for one in maps for part in reach(one)), *agreements])
-        hits, agreed = (
-            list(zip(told[: 2 * len(maps) : 2], told[1 : 2 * len(maps) : 2], strict=True)),
-            told[2 * len(maps) :],
-        )
-        kept = {
-            (one.view.frame, row)
-            for one, numbers in zip(judged, agreed, strict=True)
-            for row, n in zip(one.view.rows, numbers.tolist(), strict=True)
-            if self._keeps_tracker(*n)
+        agreements = [one.agreement(logits[one.view.frame]) for one in judged]
+        certain = [certainty(tracks[n], frames[n].hw) for n in logits]
+        told = iter(to_host([*(part for one in maps for part in reach(one)), *agreements, *certain]))
+        hits = [(next(told), next(told)) for _ in maps]
+        agreed = {
+            (one.view.frame, row): Agreement(*numbers)
+            for one in judged
+            for row, numbers in zip(one.view.rows, next(told).tolist(), strict=True)
         }
+        signals = measured(tracks, dict(zip(logits, told, strict=True)), agreed)
+        kept = {place for place, numbers in agreed.items() if auto and self._keeps_tracker(numbers)}
         found: list[dict[int, list[Layer]]] = [{row: [] for row in range(len(t.ids))} for t in tracks]
         for one, hit in zip(drawn, hits[len(own) :], strict=True):
             geometry, n = one.view.features.geometry, one.view.frame
@@ -202,16 +204,17 @@ class Refiner:
             for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
-        return [
-            {i: layers for i, layers in zip(t.ids.tolist(), rows.values(), strict=True) if i not in masks}
+        layers = [
+            {i: parts for i, parts in zip(t.ids.tolist(), rows.values(), strict=True) if i not in masks}
             for t, rows, masks in zip(tracks, found, given, strict=True)
         ]
+        return layers, signals
 
-    def _keeps_tracker(self, both: int, either: int, rows: int, columns: int) -> bool:
-        """Does the redrawn mask disagree so much that the tracker's is kept? The numbers are :func:`_agreement`."""
-        few = max(rows, columns) < SMALL_CELLS
+    def _keeps_tracker(self, agreed: Agreement) -> bool:
+        """Does the redrawn mask disagree so much that the tracker's is kept?"""
+        few = max(agreed.rows, agreed.columns) < SMALL_CELLS
         least = self.options.min_iou_small if few else self.options.min_iou
-        return both < least * max(1, either)
+        return agreed.both < least * max(1, agreed.either)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,12 @@ class _Drawn(NamedTuple):
 
     logits: Float[Tensor, "n h w"]
     view: _View
+    hq_iou: Float[Tensor, "n 1"] | None
+
+    def agreement(self, own: Float[Tensor, "N h w"]) -> Int[Tensor, "n 5"]:
+        """See :func:`vidseg_pipelines.mask_signals.agreement`; ``own`` are the logits of all objects of the frame."""
+        rows, columns = self.view.features.geometry.low_res_frame
+        return agreement(self.view.low_res(own, -1.0)[:, :rows, :columns], self.logits[:, :rows, :columns], self.hq_iou)
 
 
 def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"]]:
@@ -247,20 +256,12 @@ def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"
     return result
 
 
-def _agreement(drawn: _Drawn, own: Float[Tensor, "N h w"]) -> Int[Tensor, "n 4"]:
-    """Cells of the tracker's and the redrawn mask in common, of either; rows and columns of the redrawn one."""
-    rows, columns = drawn.view.features.geometry.low_res_frame
-    a = drawn.view.low_res(own, -1.0)[:, :rows, :columns] > 0
-    b = drawn.logits[:, :rows, :columns] > 0
-    numbers = [(a & b).sum((1, 2)), (a | b).sum((1, 2)), b.any(2).sum(1), b.any(1).sum(1)]
-    return torch.stack(numbers, 1).int()
-
-
 def _results(
     frames: Sequence[Frame],
     tracks: Sequence[Tracks],
     layers: Sequence[Mapping[int, Sequence[Layer]]],
     given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
+    signals: Sequence[Mapping[int, Signals]],
 ) -> list[FrameMasks]:
     """Masks of all frames, whose label maps come from the device together."""
     windows = []
@@ -273,12 +274,13 @@ def _results(
     dtype = torch.uint8 if highest <= np.iinfo(np.uint8).max else torch.int32
     maps = to_host([resolve_overlaps(w, f.hw, dtype) for f, w in zip(frames, windows, strict=True) if w])
     results = []
-    for frame, found, drawn, masks in zip(frames, tracks, windows, given, strict=True):
+    for frame, found, drawn, masks, told in zip(frames, tracks, windows, given, signals, strict=True):
         labels = maps.pop(0) if drawn else np.zeros(frame.hw, np.uint8 if dtype == torch.uint8 else np.int32)
         places = {i: window.place for i, window in drawn.items()}
         for i in reversed([i for i in found.ids.tolist() if i in masks]):  # of equals the first is in front
             labels[masks[i]] = i
             places[i] = (slice(None), slice(None))
         names = found.labels or (None,) * len(found.ids)
-        results.append(FrameMasks.from_label_map(frame, labels, found.ids.tolist(), found.scores, names, places))
+        ids = found.ids.tolist()
+        results.append(FrameMasks.from_label_map(frame, labels, ids, found.scores, names, places, told))
     return results

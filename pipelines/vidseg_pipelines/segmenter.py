@@ -15,9 +15,11 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.overlap import disjoint_masks
 from vidseg.prompt_text import fit_prompts
 from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
+from vidseg.state import nested
 from vidseg.types import Detector, Frame, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.object_finder import Found, ObjectFinder
+from vidseg_pipelines.references import References
 from vidseg_pipelines.refiner import Refiner
 
 _FEW = 0.1
@@ -102,6 +104,7 @@ class Segmenter:
             self._prompts[prompt.frame_index].append(prompt)
         self._pending: dict[int, FrameStep] = {}
         self._boxes = self._empty_boxes = 0
+        self._references = References()
 
     @property
     def warnings(self) -> list[str]:
@@ -128,6 +131,7 @@ class Segmenter:
         """Prepare for a video."""
         self.tracker.start(video)
         self._pending.clear()
+        self._references = References()
 
     def step(self, frames: Sequence[Frame]) -> list[tuple[Frame, FrameMasks]]:
         """The next frames, in order; returns those that became final.
@@ -163,15 +167,19 @@ class Segmenter:
         if self._pending:
             return None
         own: State = {"boxes": self._boxes, "empty_boxes": self._empty_boxes}
-        parts = {"segmenter": own, "finder": self.finder.state_dict(), "tracker": self.tracker.state_dict()}
+        parts = {
+            "segmenter": own,
+            "finder": self.finder.state_dict(),
+            "references": self._references.state_dict(),
+            "tracker": self.tracker.state_dict(),
+        }
         return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
         """Continue after the frames before ``next_frame``."""
         self._pending.clear()
-        for part in (self.finder, self.tracker):
-            prefix = "finder." if part is self.finder else "tracker."
-            part.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name, part in (("finder", self.finder), ("references", self._references), ("tracker", self.tracker)):
+            part.load_state_dict(nested(f"{name}.", state))
         self._boxes, self._empty_boxes = int(state["segmenter.boxes"]), int(state["segmenter.empty_boxes"])
         for index in [i for i in self._prompts if i < next_frame]:
             del self._prompts[index]
@@ -236,17 +244,19 @@ class Segmenter:
         results: list[tuple[Frame, FrameMasks]] = []
         for start in range(0, len(tracks), self.batch):  # a tracker with lookahead may give all frames of a video
             part = tracks[start : start + self.batch]
-            pending = [self._pending.pop(t.frame_index) for t in part]
+            steps = [self._pending.pop(t.frame_index) for t in part]
             masks = self.refiner.refine(
-                [p.frame for p in pending],
-                [p.features for p in pending],
+                [step.frame for step in steps],
+                [step.features for step in steps],
                 part,
-                [p.given for p in pending],
+                [step.given for step in steps],
                 clock=self.clock,
             )
-            for found, result in zip(part, masks, strict=True):
+            for found, result, pending in zip(part, masks, steps, strict=True):
                 if found.masks is None:
                     self._boxes += len(found.ids)
                     self._empty_boxes += len(found.ids) - len(result.ids)
-            results += zip([p.frame for p in pending], masks, strict=True)
+                prompted = {p.object_id for p in pending.prompts}
+                compared = self._references.compare(pending.frame, result, prompted, self.finder.followed)
+                results.append((pending.frame, compared))
         return results

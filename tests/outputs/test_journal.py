@@ -12,6 +12,7 @@ from media import file_size_limit
 from vidseg.errors import InputError, OutputError
 from vidseg.masks import bbox, empty_rle, encode
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.trust import Signals
 from vidseg.outputs import JournalSink, read_journal, truncate_journal
 from vidseg.types import Frame
 
@@ -61,6 +62,17 @@ def test_the_format_is_exactly_this(tmp_path):
     )
     sink.close()
     sink.close()
+
+
+def test_signals_are_written_where_something_was_measured(tmp_path):
+    sink = JournalSink(tmp_path / "j.jsonl")
+    sink.write(frame(0), dataclasses.replace(result(0), signals=(Signals(certainty=0.91, since=12), None)))
+    sink.close()
+    assert b'"signals":{"certainty":0.91,"since":12}}' in (tmp_path / "j.jsonl").read_bytes()
+    (masks,) = read_journal(tmp_path / "j.jsonl")
+    assert masks.signals == (Signals(certainty=0.91, since=12), None)
+    write(tmp_path / "old.jsonl", [0])
+    assert [m.signals for m in read_journal(tmp_path / "old.jsonl")] == [(None, None)]
 
 
 def test_everything_comes_back_exactly(tmp_path):
@@ -127,6 +139,11 @@ def test_a_full_disk_leaves_whole_lines(tmp_path):
         '"rle":{"size":[9,9],"counts":"oops"}}]}',
         '{"frame":0,"pts":0,"time_s":0,"objects":[{"id":1,"box":[0,0],"score":1,"label":null,'
         '"rle":{"size":[2,2],"counts":"4"}}]}',
+        *(
+            '{"frame":0,"pts":0,"time_s":0,"objects":[{"id":1,"box":[0,0,1,1],"score":1,"label":null,'
+            '"rle":{"size":[2,2],"counts":"4"},"signals":' + signals + "}]}"
+            for signals in ("[]", "7", '{"certainty":3}', '{"since":"long"}')
+        ),
     ],
 )
 def test_a_foreign_line_is_named(tmp_path, line):

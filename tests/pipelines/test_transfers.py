@@ -52,6 +52,8 @@ def test_the_device_is_asked_twice_per_micro_batch(mode: Mode, zoom: Zoom, masks
     few, _ = refine(1, 1, mode, zoom, masks=masks)
     many, results = refine(4, 5, mode, zoom, masks=masks)
     assert few == many == {"to the host": 2}
+    if masks:  # what says whether they can be trusted comes with them
+        assert all(s is not None and s.certainty is not None for result in results for s in result.signals)
     if mode != "box":  # random weights may draw nothing in a box
         assert [result.ids for result in results] == [(1, 2, 3, 4, 5)] * 4
 

@@ -10,6 +10,7 @@
 * ``overlap``: ``disjoint_masks(masks_by_id, frame_index)``.
 * ``paste`` (needs torch): ``to_original_size``, ``upsample_window``, ``resolve_overlaps(windows, hw) -> label map``.
 * ``frame_masks``: ``FrameMasks``, the result for one frame, and ``decode_label_map(ids, rles, hw)``.
+* ``trust``: ``Signals``, what was measured of a mask, and ``trust(signals, score)``, how far it can be trusted.
 """
 
 from __future__ import annotations

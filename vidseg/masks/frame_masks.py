@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vidseg.errors import OutputError, UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.rle import area, decode_window, encode_window
+from vidseg.masks.trust import Signals
 from vidseg.types import Frame, Gap, Rle
 
 LabelMap: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
@@ -42,6 +43,8 @@ class FrameMasks:
     """Of the frame: the name of its file, where it has one of its own."""
     hw: tuple[int, int] | None = None
     """(height, width) of the frame; of the run-lengths unless given, None where there are none."""
+    signals: tuple[Signals | None, ...] = ()
+    """By object, what says whether its mask can be trusted (:mod:`vidseg.masks.trust`); all None unless given."""
     _label_map: LabelMap | None = field(default=None, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +54,10 @@ class FrameMasks:
             found = f"boxes {self.boxes.shape}, scores {self.scores.shape}"
             found += f", {len(self.labels)} labels, {len(self.rles)} rles"
             raise UsageError(f"result of frame {self.frame_index}: fields do not agree on N: {n} ids, {found}")
+        if not self.signals:
+            object.__setattr__(self, "signals", (None,) * n)
+        elif len(self.signals) != n:
+            raise UsageError(f"result of frame {self.frame_index}: signals of {len(self.signals)} objects, {n} ids")
         if self.hw is None and self.rles:
             object.__setattr__(self, "hw", (self.rles[0].height, self.rles[0].width))
 
@@ -63,6 +70,7 @@ class FrameMasks:
         scores: npt.NDArray[np.float32],
         labels: Sequence[str | None],
         places: Mapping[int, Place],
+        signals: Mapping[int, Signals] | None = None,
     ) -> FrameMasks:
         """The objects that own pixels of a label map (H, W).
 
@@ -73,6 +81,7 @@ class FrameMasks:
             scores: float32 (N,).
             labels: names of classes.
             places: by id, rows and columns in which all pixels of an object lie; without an entry it has none.
+            signals: by id, what was measured of an object.
         """
         kept, boxes, rles = [], [], []
         for row, object_id in enumerate(ids):
@@ -99,6 +108,7 @@ class FrameMasks:
             frame.gap,
             frame.name,
             frame.hw,
+            tuple((signals or {}).get(object_id) for object_id in visible),
         )
         object.__setattr__(result, "_label_map", label_map.astype(_dtype_for(visible), copy=False))
         return result
@@ -134,6 +144,12 @@ class FrameMasks:
             x1, y1, x2, y2 = (int(v) for v in mask_box(mask))
             if x2 > x1:
                 yield object_id, mask[y1:y2, x1:x2], y1, x1
+
+    def with_signals(self, signals: Sequence[Signals | None]) -> FrameMasks:
+        """The same with other signals, one per object; the label map is shared."""
+        result = replace(self, signals=tuple(signals))
+        object.__setattr__(result, "_label_map", self._label_map)
+        return result
 
     def with_hw(self, hw: tuple[int, int]) -> FrameMasks:
         """The same on a frame of ``hw``, for frames without objects that do not know their size."""

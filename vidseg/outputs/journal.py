@@ -3,6 +3,9 @@
     {"frame":0,"pts":0,"time_s":0.0,"objects":[{"id":1,"box":[x1,y1,x2,y2],"score":0.93,"label":null,
      "rle":{"size":[h,w],"counts":"..."}}]}
 
+An object of which it was measured whether its mask can be trusted also has ``"signals":{"certainty":0.91,"since":12}``,
+the known fields of :class:`vidseg.masks.trust.Signals`.
+
 The line of a frame that is a file of its own also has ``"name":"IMG_0012.jpg"``.
 
 The line of a frame before which a live source lost something also has ``"gap":{"seconds":7.31,"reconnects":2,
@@ -26,6 +29,7 @@ from vidseg.errors import InputError, OutputError, output_error
 from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import from_coco
+from vidseg.masks.trust import Signals
 from vidseg.types import Frame, Gap
 
 
@@ -81,7 +85,7 @@ def journal_line(masks: FrameMasks) -> bytes:
     Raises:
         OutputError: a box or score is not a finite number.
     """
-    rows = zip(masks.ids, masks.boxes, masks.scores, masks.labels, masks.rles, strict=True)
+    rows = zip(masks.ids, masks.boxes, masks.scores, masks.labels, masks.rles, masks.signals, strict=True)
     record: dict[str, Any] = {
         "frame": masks.frame_index,
         "pts": masks.pts,
@@ -94,7 +98,8 @@ def journal_line(masks: FrameMasks) -> bytes:
                 "label": label,
                 "rle": rle.to_coco(),
             }
-            for object_id, box, score, label, rle in rows
+            | ({} if signals is None else {"signals": signals.to_dict()})
+            for object_id, box, score, label, rle, signals in rows
         ],
     }
     if masks.name is not None:
@@ -166,6 +171,7 @@ def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
             rles=tuple(from_coco(o["rle"], HIGHEST_LIMIT) for o in objects),
             gap=_gap(record.get("gap")),
             name=_name(record.get("name")),
+            signals=tuple(Signals.from_dict(o["signals"]) if "signals" in o else None for o in objects),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: not a line of a masks.jsonl ({error})") from error

@@ -133,10 +133,10 @@ class MaskDecoder(nn.Module):
 
 
 def wanted_masks(output: Output, candidates: Candidates) -> tuple[int, ...]:
-    """The mask tokens that a choice of output and candidates needs."""
-    if output == "hq":
-        return ()
-    return (0,) if candidates == "single" else (1, 2, 3)
+    """The mask tokens that a choice of output and candidates needs; for "hq" the one to compare the HQ mask with."""
+    if candidates == "single":
+        return (0,)
+    return () if output == "hq" else (1, 2, 3)
 
 
 def select_masks(
@@ -162,6 +162,24 @@ def select_masks(
         raise UsageError("HQ masks were not decoded")
     hq_masks = result.hq[:, None].expand(-1, iou.shape[1], -1, -1)
     return (hq_masks if sam is None else sam + hq_masks), iou
+
+
+def hq_iou(
+    result: DecoderOutput, masks: Float[Tensor, "n m h w"], output: Output, candidates: Candidates
+) -> Float[Tensor, "n m"] | None:
+    """IoU of SAM's own masks and those that :func:`select_masks` gave, 0 where both are empty; None without both."""
+    if output == "sam" or result.hq is None or (output == "hq" and candidates != "single"):
+        return None
+    sam = result.sam if output == "hq" else masks - result.hq[:, None]
+    if sam is None:
+        return None
+    return logits_iou(masks, sam)
+
+
+def logits_iou(one: Float[Tensor, "*n h w"], other: Float[Tensor, "*n h w"]) -> Float[Tensor, "*n"]:
+    """IoU of the masks of two sets of logits; 0 where both are empty."""
+    a, b = one > 0, other > 0
+    return (a & b).sum((-2, -1)) / (a | b).sum((-2, -1)).clamp(min=1)
 
 
 def stability_score(logits: Float[Tensor, "*n h w"], offset: float = 1.0) -> Float[Tensor, "*n"]:

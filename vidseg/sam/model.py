@@ -21,7 +21,7 @@ from vidseg.masks.paste import to_original_size
 from vidseg.runtime import send
 from vidseg.sam.config import InputConfig, Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
-from vidseg.sam.mask_decoder import Candidates, MaskDecoder, select_masks, wanted_masks
+from vidseg.sam.mask_decoder import Candidates, MaskDecoder, hq_iou, select_masks, wanted_masks
 from vidseg.sam.objectness import Objectness
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
@@ -47,12 +47,14 @@ class Masks(ShapeRepr):
     """The answer for N prompts on one frame: M masks each (1, or 3 for all candidates).
 
     ``logits`` are at low resolution and cover the padded input; foreground is > 0. ``iou`` is the quality that SAM
-    predicts for its own mask (it may exceed 1).
+    predicts for its own mask (it may exceed 1). ``hq_iou`` is the IoU of SAM's own mask and the one with the HQ
+    correction, None where only one of them was drawn.
     """
 
     logits: Float[Tensor, "n m h w"]
     iou: Float[Tensor, "n m"]
     geometry: Geometry
+    hq_iou: Float[Tensor, "n m"] | None = None
 
     def upsampled(self) -> Float[Tensor, "n m H W"]:
         """Logits at the size of the original image."""
@@ -184,12 +186,14 @@ class Sam(nn.Module):
             groups.setdefault((feature.geometry.grid, prompt.kind), []).append(i)
         answers: dict[int, Masks] = {}
         for group in groups.values():
-            logits, iou = self._decode_group(
+            logits, iou, same = self._decode_group(
                 [features[i] for i in group], [prompts[i] for i in group], output, candidates, max_batch
             )
             counts = [len(prompts[i]) for i in group]
-            for i, part, quality in zip(group, logits.split(counts), iou.split(counts), strict=True):
-                answers[i] = Masks(part, quality, features[i].geometry)
+            compared = [None] * len(group) if same is None else same.split(counts)
+            parts = zip(group, logits.split(counts), iou.split(counts), compared, strict=True)
+            for i, part, quality, hq in parts:
+                answers[i] = Masks(part, quality, features[i].geometry, hq)
         return [answers[i] for i in range(len(features))]
 
     def _decode_group(
@@ -199,7 +203,7 @@ class Sam(nn.Module):
         output: Output,
         candidates: Candidates,
         max_batch: int | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Frames of one grid size with prompts of one kind, flattened to (frame, prompt) pairs, in bounded chunks."""
         fields = [p.resized(f.geometry) for p, f in zip(prompts, features, strict=True)]
         inputs = {name: send(torch.cat([f[name] for f in fields]), self.device) for name in fields[0]}
@@ -211,7 +215,7 @@ class Sam(nn.Module):
         step = max_batch or self._chunk(grid)
         if step < 1:
             raise UsageError(f"max_batch {max_batch}: expected at least 1")
-        chunks: list[tuple[Tensor, Tensor]] = []
+        chunks: list[tuple[Tensor, Tensor, Tensor | None]] = []
         for start in range(0, len(frames), step):
             here = frames[start : start + step]
             used = features[here[0] : here[-1] + 1]
@@ -232,12 +236,15 @@ class Sam(nn.Module):
                     want_hq=output != "sam",
                 )
             masks, iou = select_masks(result, output, candidates)
-            chunks.append((masks.float(), iou.float()))
+            same = hq_iou(result, masks, output, candidates)
+            chunks.append((masks.float(), iou.float(), None if same is None else same.float()))
         if not chunks:
             m = 3 if candidates == "all" else 1
             empty = torch.zeros(0, m, 4 * grid[0], 4 * grid[1], device=self.device)
-            return empty, empty[:, :, 0, 0]
-        return torch.cat([c[0] for c in chunks]), torch.cat([c[1] for c in chunks])
+            return empty, empty[:, :, 0, 0], None
+        logits, qualities, compared = (list(parts) for parts in zip(*chunks, strict=True))
+        known = [one for one in compared if one is not None]
+        return torch.cat(logits), torch.cat(qualities), torch.cat(known) if known else None
 
     def _chunk(self, grid: tuple[int, int]) -> int:
         """Prompts decoded at a time by default: their activations take about 0.5 GiB (4 GiB on an accelerator)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from vidseg.errors import UsageError
 from vidseg.runtime import send
 from vidseg.sam.config import Output
 from vidseg.sam.geometry import check_image, frame_geometry
-from vidseg.sam.mask_decoder import Candidates
+from vidseg.sam.mask_decoder import Candidates, logits_iou
 from vidseg.sam.model import FrameFeatures, Masks
 from vidseg.sam.objectness import Objectness
 from vidseg.sam.prompt_batch import PromptBatch
@@ -118,27 +119,30 @@ class Sam2AsSam:
         for frame, asked in zip(features, prompts, strict=True):
             if not isinstance(frame, Sam2FrameFeatures):
                 raise UsageError("decode: these features are not those of a SAM 2")
-            logits, iou = self._answer(frame, asked, output, candidates, step)
-            answers.append(Masks(logits, iou, frame.geometry))
+            logits, iou, same = self._answer(frame, asked, output, candidates, step)
+            answers.append(Masks(logits, iou, frame.geometry, same if output != "sam" else None))
         return answers
 
     def _answer(
         self, frame: Sam2FrameFeatures, asked: PromptBatch, output: Output, candidates: Candidates, step: int
-    ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"]]:
+    ) -> tuple[Float[Tensor, "n m h w"], Float[Tensor, "n m"], Float[Tensor, "n m"]]:
+        """Logits, qualities, and the IoU of SAM's own masks and these."""
         fields = {k: send(v, self.device) for k, v in asked.resized(frame.geometry).items()}
         count = 3 if candidates == "all" else 1
         empty = torch.zeros(0, count, *frame.geometry.low_res, device=self.device)
-        parts = [(empty, empty[:, :, 0, 0])]
+        parts = [(empty, empty[:, :, 0, 0], empty[:, :, 0, 0])]
         for start in range(0, len(asked), step):
             part = {k: v[start : start + step] for k, v in fields.items()}
             clicks = as_points(part.get("points"), part.get("labels"), part.get("boxes"))
             result = self.net.decode(frame.embedding[None], frame.high_res, clicks, part.get("masks"))
-            if output == "sam":
-                result = replace(result, hq=None)
-            several = candidates != "single"
-            chosen = self.net.sam_mask_decoder.select(result, multimask=several, dynamic=True, hq_only=output == "hq")
-            parts.append(_best(chosen) if candidates == "best" else _all(chosen))
-        return torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts])
+            several, plain = candidates != "single", replace(result, hq=None)
+            select = partial(self.net.sam_mask_decoder.select, multimask=several, dynamic=True)
+            sam = select(plain)
+            chosen = sam if output == "sam" else select(result, hq_only=output == "hq")
+            (logits, iou), (own, _) = (_best(s) if candidates == "best" else _all(s) for s in (chosen, sam))
+            parts.append((logits, iou, logits_iou(logits, own)))
+        logits, iou, same = (torch.cat([part[k] for part in parts]) for k in range(3))
+        return logits, iou, same
 
 
 def _all(chosen: Selection) -> tuple[Tensor, Tensor]:
