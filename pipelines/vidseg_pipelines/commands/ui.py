@@ -55,7 +55,8 @@ class UiCommand:
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}: expected 0 to 65535")
         from vidseg_pipelines.ui.engine import ModelChoice, PageEngine
-        from vidseg_pipelines.ui.serve import serve, warn_of
+        from vidseg_pipelines.ui.serve import serve
+        from vidseg_pipelines.web import warn_of
 
         models = ModelChoice(self.tracker, self.model, self.device, self.offline)
         models.check()
