@@ -176,6 +176,24 @@ def test_a_box_gives_a_mask_and_a_run_brings_it_to_every_frame(client: TestClien
     journal = list(read_journal(tmp_path / "runs" / "square" / "masks.jsonl"))
     assert [masks.frame_index for masks in journal] == list(range(24))
     assert all(masks.ids == (1,) and masks.labels == ("the square",) for masks in journal)
+    measured = [masks.signals[0] for masks in journal]
+    assert [signals.since if signals else None for signals in measured] == [abs(n - 4) for n in range(24)]
+
+
+def test_signals_of_other_objects_stay_when_one_is_drawn(client: TestClient, tmp_path: Path) -> None:
+    stroke = {"radius": 8, "erase": False, "id": None}
+    with page_of(client) as page:
+        page.ask("stroke", frame=0, points=[[50, 40], [70, 50]], **stroke)
+        page.until("drawn")
+        page.ask("run", frame=0, direction="forward")
+        page.ended()
+        page.ask("stroke", frame=5, points=[[120, 80], [140, 80]], **stroke)
+        page.until("drawn")
+        page.ask("run", frame=5, direction="forward", only=2)
+        page.ended()
+    journal = list(read_journal(tmp_path / "runs" / "square" / "masks.jsonl"))
+    assert [s.since for s in journal[5].signals if s] == [5, 0]
+    assert [s.since for s in journal[9].signals if s] == [9, 4]
 
 
 def test_what_the_page_made_can_be_exported_by_the_command_line(client: TestClient, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, encode, from_coco
+from vidseg.masks.trust import Signals
 from vidseg.outputs.journal import journal_line
 from vidseg.types import Frame
 from vidseg_pipelines.ui.results import Objects
@@ -23,7 +24,18 @@ def masks_in(objects: Objects) -> dict[int, Mask]:
     return {int(o["id"]): decode(from_coco(o["rle"], HIGHEST_LIMIT)) for o in objects}
 
 
-def line_of(frame: Frame, masks: Mapping[int, Mask], scores: Mapping[int, float], names: Mapping[int, str]) -> bytes:
+def signals_in(objects: Objects) -> dict[int, Signals]:
+    """What was measured of how far masks can be trusted, by id, where it was."""
+    return {int(o["id"]): Signals.from_dict(o["signals"]) for o in objects if "signals" in o}
+
+
+def line_of(
+    frame: Frame,
+    masks: Mapping[int, Mask],
+    scores: Mapping[int, float],
+    names: Mapping[int, str],
+    signals: Mapping[int, Signals],
+) -> bytes:
     """The line of a frame with these masks, which are disjoint; empty ones are left out."""
     ids = sorted(i for i, mask in masks.items() if mask.any())
     return journal_line(
@@ -37,6 +49,7 @@ def line_of(frame: Frame, masks: Mapping[int, Mask], scores: Mapping[int, float]
             tuple(names.get(i) or None for i in ids),
             tuple(encode(masks[i]) for i in ids),
             name=frame.name,
+            signals=tuple(signals.get(i) for i in ids),
         )
     )
 

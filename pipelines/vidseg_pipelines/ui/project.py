@@ -14,6 +14,7 @@ import numpy as np
 
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, VidsegError
+from vidseg.masks.trust import Signals
 from vidseg.outputs.folder import claimed
 from vidseg.types import Frame, Prompt
 from vidseg.video.random_access import RandomAccess
@@ -22,7 +23,7 @@ from vidseg_pipelines.ui.document import Document, load_document
 from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.history import History, HistoryStep, Lines
 from vidseg_pipelines.ui.library import LibraryVideo
-from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, stroke
+from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, signals_in, stroke
 from vidseg_pipelines.ui.manifest import keep_manifest
 from vidseg_pipelines.ui.results import Results
 
@@ -110,7 +111,7 @@ class Project:
             object_id = self.document.new() if object_id is None else self.document.known(object_id).id
             old = masks.get(object_id, np.zeros(picture.hw, np.bool_))
             self._note_key(frame, object_id, "strokes", 1)
-            self._show(step, picture, in_front(masks, object_id, old & ~drawn if erase else old | drawn))
+            self._show(step, picture, in_front(masks, object_id, old & ~drawn if erase else old | drawn), object_id)
         return object_id
 
     def clear(self, frame: int, object_id: int) -> None:
@@ -234,7 +235,7 @@ class Project:
             prompt = replace(prompt, object_id=object_id)
             mask = self.engine.draw(self.clip.key, picture, prompt, shown, "never")
             self._note_key(frame, object_id, kind, said)
-            self._show(step, picture, in_front(shown, object_id, mask))
+            self._show(step, picture, in_front(shown, object_id, mask), object_id)
         return object_id, partial(self._finish, step, self._edits, picture, prompt, shown)
 
     def _finish(self, step: HistoryStep, edits: int, picture: Frame, prompt: Prompt, shown: dict[int, Mask]) -> bool:
@@ -244,12 +245,15 @@ class Project:
             mask = self.engine.draw(self.clip.key, picture, prompt, shown, "auto")
         except VidsegError:
             return False  # what was drawn quickly stays
-        self._show(step, picture, in_front(shown, prompt.object_id, mask))
+        self._show(step, picture, in_front(shown, prompt.object_id, mask), prompt.object_id)
         return True
 
-    def _show(self, step: HistoryStep, picture: Frame, masks: dict[int, Mask]) -> None:
+    def _show(self, step: HistoryStep, picture: Frame, masks: dict[int, Mask], drawn: int | None = None) -> None:
+        signals = signals_in(self.results.objects(picture.index))
+        if drawn is not None:
+            signals[drawn] = Signals(since=0)
         scores = {i: score for i, (_, score) in self.results.facts.get(picture.index, {}).items()}
-        self.put(step, picture.index, line_of(picture, masks, scores, self.document.names))
+        self.put(step, picture.index, line_of(picture, masks, scores, self.document.names, signals))
 
     def _note_key(self, frame: int, object_id: int, kind: str, said: Any) -> None:
         self.document.keys.setdefault(frame, {}).setdefault(object_id, {}).setdefault(kind, []).append(said)

@@ -8,7 +8,7 @@ from typing import Literal
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.types import Frame, Prompt
-from vidseg_pipelines.ui.lines import line_of, masks_in
+from vidseg_pipelines.ui.lines import line_of, masks_in, signals_in
 from vidseg_pipelines.ui.project import Project
 
 Direction = Literal["forward", "backward", "both"]
@@ -103,11 +103,14 @@ class Propagation:
     def _write(self, frame: Frame, found: FrameMasks) -> None:
         project = self.project
         computed = masks_in([{"id": i, "rle": r.to_coco()} for i, r in zip(found.ids, found.rles, strict=True)])
-        others = {i: m for i, m in masks_in(project.results.objects(frame.index)).items() if i not in self.ids}
+        before = project.results.objects(frame.index)
+        others = {i: m for i, m in masks_in(before).items() if i not in self.ids}
         for i, mask in computed.items():
             for other in others.values():
                 mask = mask & ~other
             computed[i] = mask
         scores = {i: score for i, (_, score) in project.results.facts.get(frame.index, {}).items()}
         scores |= dict(zip(found.ids, map(float, found.scores), strict=True))
-        project.put(self._step, frame.index, line_of(frame, {**others, **computed}, scores, project.document.names))
+        signals = signals_in(before) | {i: s for i, s in zip(found.ids, found.signals, strict=True) if s is not None}
+        line = line_of(frame, {**others, **computed}, scores, project.document.names, signals)
+        project.put(self._step, frame.index, line)
