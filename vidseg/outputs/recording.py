@@ -72,6 +72,7 @@ class Recording:
                 scores=masks.scores[kept],
                 labels=tuple(self.labels[i] for i in ids),
                 rles=tuple(masks.rles[k] for k in kept),
+                signals=tuple(masks.signals[k] for k in kept),
             )
 
     @property
@@ -113,7 +114,7 @@ def open_recording(
     names: Mapping[int, str] | None = None,
     only: Collection[int] = (),
     classes: ClassSet | None = None,
-    video_id: int = 1,
+    video_id: int | None = None,
 ) -> Recording:
     """Read through a journal, and the ``run.json`` beside it where there is one.
 
@@ -122,7 +123,7 @@ def open_recording(
         names: names of objects by id, in place of those in the journal.
         only: ids of the objects to look at; none: all.
         classes: numbers of classes; default: those of the run, else the names that occur, in alphabetical order.
-        video_id: see :attr:`Recording.video_id`.
+        video_id: see :attr:`Recording.video_id`; default: that of the run.
 
     Raises:
         InputError: the journal is unreadable.
@@ -155,7 +156,7 @@ def open_recording(
         str(video.get("name") or journal.absolute().parent.name),
         _rate_of(video),
         _folder_of(manifest) if stills else None,
-        video_id,
+        video_id or max(1, _whole(video.get("id"))),
         manifest=manifest,
         warnings=[str(text) for text in manifest.get("warnings", ())],
         kept=kept,
