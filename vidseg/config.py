@@ -144,6 +144,9 @@ class RunConfig:
     cameras and streams, none for standard input. Frames of files are never dropped."""
     reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
     """Decoder of a video file: PyAV, or another package in a separate process, checked against PyAV."""
+    video_id: int = field(default=1, metadata=NOT_RESULT)
+    """Number of the video in coco and ytvis files; those of videos with different numbers can be merged. vidseg batch
+    counts on from it."""
     offline: bool = field(default=False, metadata=NOT_RESULT)
     """Never use the network: missing weights and remote inputs are an error."""
     json_log: bool = field(default=False, metadata=NOT_RESULT)
@@ -156,7 +159,7 @@ class RunConfig:
         unknown = [s for s in self.saves if s not in SAVES]
         if unknown:
             raise UsageError(f"--save {unknown[0]}{did_you_mean(unknown[0], SAVES)}: allowed are {', '.join(SAVES)}")
-        for name in ("max_objects", "batch", "snapshot_every", "max_pixels"):
+        for name in ("max_objects", "batch", "snapshot_every", "max_pixels", "video_id"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
         for name in ("detect_every", "reconnect"):

@@ -36,7 +36,7 @@ def new_manifest(config: RunConfig, video: VideoInfo, prompts: Sequence[Prompt] 
         "status": "running",
         "input": files["input"],
         "prompts": files["prompts"] | given,
-        "video": info,
+        "video": info | {"id": config.video_id},
         "config": config.content(),
         "config_sha256": config.digest(),
         "weights": weights_of(config),

@@ -224,6 +224,14 @@ def test_names_of_outputs_are_unique_and_stay(tmp_path: Path) -> None:
     assert all(job.config.output == out / job.name for job in BatchRecords(out).jobs())
 
 
+def test_every_video_has_a_number_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    out, inputs = tmp_path / "out", [str(tmp_path / f"{name}.mp4") for name in "abcd"]
+    assert [job.config.video_id for job in plan(out, inputs[1:3])] == [1, 2]
+    assert [job.config.video_id for job in plan(out, inputs)] == [3, 1, 2, 4]
+    assert [job.config.video_id for job in plan(out, inputs, replace(BASE, video_id=9))] == [3, 1, 2, 4]
+    assert [job.config.video_id for job in plan(out, [str(tmp_path / "e.mp4")], replace(BASE, video_id=9))] == [9]
+
+
 def test_the_name_of_a_failed_job_is_not_free(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (first,) = plan(out, [str(tmp_path / "a" / "clip.mp4")])

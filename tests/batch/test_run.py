@@ -113,6 +113,8 @@ def test_ten_videos_three_of_them_hostile(
         assert rows[name]["reason"] in (out / "summary.html").read_text().replace("&#x27;", "'").replace("&quot;", '"')
     assert (rows["good3"]["frames"], rows["good3"]["objects"], rows["good3"]["attempts"]) == ("6", "2", "1")
     assert results_ok(out, 7)
+    numbers = [{e["video_id"] for e in json.loads(path.read_text())} for path in out.glob("good*/ytvis.json")]
+    assert len(set.union(*numbers)) == len(numbers) == 7, "the files can be put together"
     lines = Counter(log.read_text().splitlines())
     loads = [line for line in lines if line.endswith(" loads")]
     assert 1 <= len(loads) <= 2  # workers

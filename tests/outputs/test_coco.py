@@ -50,6 +50,16 @@ def test_files_of_different_videos_can_be_put_together(tmp_path):
     assert len(both.anns) == 2 * (COUNT + 4)
 
 
+def test_the_number_of_a_video_is_that_of_its_run(tmp_path):
+    run = write_run(tmp_path / "run", video={"name": "clip", "codec": "h264", "id": 7})
+    assert ExportCommand(run, "coco,ytvis,coco-results").run() == 0
+    coco = COCO(str(run / "coco.json"))
+    assert {image["video_id"] for image in coco.imgs.values()} == {7}
+    assert len(coco.loadRes(str(run / "coco_results.json")).anns) == COUNT + 4
+    assert ExportCommand(run, "ytvis", video_id=2).run() == 0
+    assert {e["video_id"] for e in json.loads((run / "ytvis.json").read_text())} == {2}
+
+
 def test_names_and_classes_can_be_given_at_the_export(tmp_path):
     run = write_run(tmp_path / "run")
     assert ExportCommand(run, "ytvis", label=("2=Bär 熊",)).run() == 0

@@ -52,8 +52,10 @@ class _Plan:
         self.by_digest: dict[str, list[Job]] = {}  # jobs that no request has claimed yet
         self.by_input: dict[str, list[Job]] = {}
         self.names: set[str] = set()
+        self.last_video = 0
         for job in store.jobs():
             self.names.add(job.name)
+            self.last_video = max(self.last_video, job.config.video_id)
             self.by_digest.setdefault(job.config.digest(), []).append(job)
             self.by_input.setdefault(job.config.input, []).append(job)
 
@@ -85,7 +87,9 @@ class _Plan:
         if old is not None:
             self._replace(old, request)
         name = old.name if old is not None else self._new_folder(base)
-        job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name))
+        self.last_video = max(self.last_video + 1, request.config.video_id)
+        video_id = self.last_video if old is None else old.config.video_id
+        job = Job(name, dataclasses.replace(request.config, output=self.store.folder / name, video_id=video_id))
         self.store.add(job)
         return job
 

@@ -48,8 +48,9 @@ class ExportCommand:
     """ID=NAME - name of an object, replacing the one from the run. May be repeated."""
     classes: Path | None = None
     """Names of all classes, replacing those of the run; their numbers are then the same in the files of every run."""
-    video_id: int = 1
-    """Id of the video in coco and ytvis files: give each video its own to merge the files."""
+    video_id: int | None = None
+    """Number of the video in coco and ytvis files: give each video its own to merge the files (default: that of the
+    run; vidseg batch gives each video one)."""
     output: Path | None = None
     """Folder to write to (default: RUN_DIR)."""
     overlay_style: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -75,7 +76,7 @@ class ExportCommand:
         for name in names:
             if name not in SAVES:
                 raise UsageError(f"--to {name}{did_you_mean(name, SAVES)}: allowed are {', '.join(SAVES)}")
-        if self.video_id < 1:
+        if self.video_id is not None and self.video_id < 1:
             raise UsageError(f"--video-id {self.video_id}: must be at least 1")
         style = parse_style(self.overlay_style)
         renamed = names_by_id(self.label)
