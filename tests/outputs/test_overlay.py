@@ -11,14 +11,16 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import ImageFont
 
 from exports import COUNT, SIZE, frame, result, square, write_run
 from vidseg.errors import UsageError
 from vidseg.masks import FrameMasks, bbox, color_of, encode
-from vidseg.outputs import draw_masks
+from vidseg.outputs import draw_masks, lettering, system_fonts
 from vidseg.outputs.lettering import Lettering
 from vidseg.outputs.overlay import Painter
 from vidseg.outputs.style import OverlayStyle, parse_style
+from vidseg.outputs.system_fonts import Font
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 
@@ -88,6 +90,52 @@ def test_names_of_any_language_are_letters_and_not_boxes(name):
     pictures = [drawn(letter) for letter in dict.fromkeys(name)]
     for a, b in itertools.combinations([missing, *pictures], 2):
         assert a.shape != b.shape or (a != b).any()
+
+
+def drawn_label(text):
+    image = np.full((60, 300, 3), 7, np.uint8)
+    Lettering(image, 24).write(text, (0, 50, 10, 60), (255, 255, 255))
+    return image
+
+
+def test_letters_that_opencv_lacks_come_from_the_fonts_of_the_machine(tmp_path, monkeypatch):
+    """Here from the one that Pillow brings, as if OpenCV had no capital letters."""
+    (tmp_path / "a.ttf").write_bytes(ImageFont.load_default(20).font_bytes)
+    font = Font(str(tmp_path / "a.ttf"), (0x41,), (0x5A,))
+    monkeypatch.setattr(lettering, "_is_known", lambda letter: not letter.isupper())
+    monkeypatch.setattr(lettering, "font_with", lambda letter: font.file if font.has(letter) else None)
+    lettering._pieces.cache_clear()
+    assert lettering._pieces("2 BÄR bear") == (("2 ", None), ("BR", font.file), (" bear", None))
+    pictures = [drawn_label(text) for text in ("BIG", "big", "BIT", "2 BIG bear", "")]
+    for a, b in itertools.combinations(pictures, 2):
+        assert (a != b).any()
+    assert (drawn_label("ÄÖ") == 7).all(), "nothing rather than question marks"
+    lettering._pieces.cache_clear()
+
+
+def test_what_no_font_has_is_left_out(monkeypatch):
+    monkeypatch.setattr(lettering, "font_with", lambda letter: None)
+    lettering._pieces.cache_clear()
+    assert (drawn_label("3 แมวน้ำ 🐕\u200d🐕 0.9") == drawn_label("3 0.9")).all()
+    assert (drawn_label("3 ?") != drawn_label("3")).any(), "a question mark in a name stays"
+    lettering._pieces.cache_clear()
+
+
+def test_the_list_of_fontconfig_is_read(tmp_path, monkeypatch):
+    rows = ["/f/SomeSerif.ttf\tSome Serif\tBold\t20-7e e01-e3a", "/f/Some.ttf\tSome Sans\tRegular\t20 e01-e3a 1f415"]
+    rows += ["/f/old.pcf.gz\tOld\tRegular\t20-7e", "broken"]
+    (tmp_path / "list").write_text("\n".join(rows))
+    (tmp_path / "fc-list").write_text(f"#!/bin/sh\n/bin/cat '{tmp_path}/list'\n")
+    (tmp_path / "fc-list").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    system_fonts.installed.cache_clear()
+    assert [font.file for font in system_fonts.installed()] == ["/f/Some.ttf", "/f/SomeSerif.ttf"]
+    has = [system_fonts.installed()[0].has(letter) for letter in " !กฺ🐕"]
+    assert has == [True, False, True, True, True]
+    monkeypatch.setenv("PATH", "")
+    system_fonts.installed.cache_clear()
+    assert system_fonts.installed() == ()
+    system_fonts.installed.cache_clear()
 
 
 def test_trails_follow_the_centres_and_fade():
