@@ -25,6 +25,7 @@ class ImageCommand:
     Examples:
       vidseg image photo.jpg --box 100,80,400,360 --output masks
       vidseg image photo.jpg --point 640,360/-700,90 --candidates all --output masks
+      vidseg image photo.jpg --box 100,80,400,360 --attention --output masks
       vidseg image *.jpg --auto --model sam-hq-vit-l --output masks
     """
 
@@ -61,6 +62,9 @@ class ImageCommand:
     device: Device = "auto"
     dtype: Dtype = "auto"
     offline: Offline = False
+    attention: bool = False
+    """Also write NAME_attention.jpg: for every box or point the image, and what SAM's output token and the HQ token
+    attend to in the decoder's last token-to-image layer."""
     overwrite: bool = False
     """Replace files of earlier calls in the output folder."""
     max_pixels: int = PIXEL_LIMIT
@@ -78,6 +82,8 @@ class ImageCommand:
             raise UsageError("no image given: vidseg image IMAGE... --output DIR")
         if self.auto and (self.box or self.point):
             raise UsageError("--auto cannot be combined with --box and --point: leave out one or the other")
+        if self.attention and not (self.box or self.point):
+            raise UsageError("--attention shows what the tokens of a prompt attend to: add --box or --point")
 
         from vidseg_pipelines.commands.image_files import segment_images
 

@@ -24,11 +24,12 @@ from vidseg.outputs.overlay import Drawing, draw_objects
 from vidseg.outputs.style import OverlayStyle
 from vidseg.prompt_text import parse_prompts
 from vidseg.runtime import resolve_device, resolve_dtype
+from vidseg.sam.attention import heat_over, token_attention
 from vidseg.sam.automatic import AutomaticOptions, automatic_masks
 from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import draw_closely
-from vidseg.types import Array, VideoInfo
+from vidseg.types import Array, Prompt, VideoInfo
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.drawing import draw_object, prompt_batch_of
@@ -53,7 +54,8 @@ def segment_images(command: ImageCommand) -> int:
         candidates=None if command.candidates == "auto" else command.candidates,
         output=command.output_masks,
     )
-    outputs = [[command.output / f"{name}{end}" for end in _ENDS] for name in _output_names(command.images)]
+    ends = (*_ENDS, "_attention.jpg") if command.attention else _ENDS
+    outputs = [[command.output / f"{name}{end}" for end in ends] for name in _output_names(command.images)]
     _check_outputs(command, [path for paths in outputs for path in paths])
     device = resolve_device(command.device)
     dtype, progress = resolve_dtype(command.dtype, device), DownloadBar(command.model)
@@ -67,7 +69,9 @@ def segment_images(command: ImageCommand) -> int:
             continue
         records = _prompted(command, sam, rgb) if command.box or command.point else _automatic(sam, rgb, options)
         make_folder(command.output)
-        _write(paths, path, rgb, records, command.model)
+        if command.attention:
+            _write_attention(command, sam, rgb, paths[len(_ENDS)])
+        _write(paths[: len(_ENDS)], path, rgb, records, command.model)
     if failed:
         shown = [*failed[:_SHOWN], *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
         text = f"{len(failed)} of {len(command.images)} images cannot be read: {'; '.join(shown)}"
@@ -86,10 +90,25 @@ def _check_outputs(command: ImageCommand, paths: Sequence[Path]) -> None:
         raise UsageError(f"{there[0]}{more}: use --overwrite or another --output")
 
 
-def _prompted(command: ImageCommand, sam: SegmentAnything, rgb: Array) -> list[dict[str, Any]]:
+def _asked(command: ImageCommand, rgb: Array) -> list[Prompt]:
     height, width = rgb.shape[:2]
     frame = VideoInfo(width=width, height=height, fps=Fraction(1))
-    asked = parse_prompts(boxes=command.box, points=command.point, video=frame)
+    return parse_prompts(boxes=command.box, points=command.point, video=frame)
+
+
+def _write_attention(command: ImageCommand, sam: SegmentAnything, rgb: Array, path: Path) -> None:
+    """A line per prompt: the image, then its tokens' attention."""
+    (features,) = sam.encode([rgb])
+    lines = []
+    for prompt in _asked(command, rgb):
+        maps = token_attention(sam, features, prompt_batch_of(prompt))[0].cpu().numpy()
+        lines.append(np.concatenate([rgb, *(heat_over(rgb, one) for one in maps)], axis=1))
+    with atomic_file(path) as file:
+        Image.fromarray(np.concatenate(lines)).save(file, "JPEG", quality=92)
+
+
+def _prompted(command: ImageCommand, sam: SegmentAnything, rgb: Array) -> list[dict[str, Any]]:
+    asked = _asked(command, rgb)
     (features,) = sam.encode([rgb])
     records: list[dict[str, Any]] = []
     for prompt in asked:

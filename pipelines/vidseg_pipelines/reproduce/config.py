@@ -25,7 +25,7 @@ class ReproduceConfig:
 
     benchmark: Annotated[str, tyro.conf.Positional] = ""
     """davis2017, sav-val, sav-test, mose, lvos-v1, lvos-v2, vost, burst, ytvis2019, hq-ytvis, coco, uvo, lvis, sginw,
-    hq44k-val or big."""
+    hq44k-val or big; or table-1 to table-16, figure-1 to figure-14 of the HQ-SAM paper."""
     data: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder that holds the data sets in their official layouts (see docs/evaluation.md)."""
     model: str = ""
