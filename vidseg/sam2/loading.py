@@ -20,7 +20,8 @@ from vidseg.weights.fit import check_state, config_from_metadata
 from vidseg.weights.read import WeightFile, read_weights, tensor_names
 from vidseg.weights.unwrap import ExpectedNetwork
 
-_HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
+HQ_PARTS = ("hf_token", "hf_mlp", "embedding_maskfeature")
+"""Modules of the mask decoder that HQ-SAM 2 adds."""
 _HQ_TOKEN = "sam_mask_decoder.hf_token.weight"
 _WIDTH = "image_encoder.trunk.patch_embed.proj.weight"
 _OCCLUSION = "no_obj_embed_spatial"
@@ -88,7 +89,7 @@ def sam2_from_file(file: WeightFile, name: str = "") -> Sam2:
         found = _published(state)
         if config.hq and _HQ_TOKEN not in state and found is not None:
             raise WeightsError(
-                f"{where} is {found}, an HQ-SAM 2 without its head (sam_mask_decoder.{', '.join(_HQ_PARTS)}): use the"
+                f"{where} is {found}, an HQ-SAM 2 without its head (sam_mask_decoder.{', '.join(HQ_PARTS)}): use the"
                 f" file of {name}, or this one as {found}"
             )
         if found is not None and found != name:

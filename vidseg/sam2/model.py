@@ -30,12 +30,12 @@ LOGIT_LIMIT = 32.0
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sam2Features(ShapeRepr):
-    """One encoded image. ``size`` is its original (height, width)."""
+    """One encoded image (in training B of one size). ``size`` is its original (height, width)."""
 
-    input: Float[Tensor, "1 3 S S"]
+    input: Float[Tensor, "B 3 S S"]
     fpn: tuple[Tensor, Tensor, Tensor]
-    """Levels (1, D, h, w) at strides 4, 8 and 16."""
-    embedding: Float[Tensor, "1 D g g"]
+    """Levels (B, D, h, w) at strides 4, 8 and 16."""
+    embedding: Float[Tensor, "B D g g"]
     """The last level plus ``no_mem_embed``: what images without memory are decoded from."""
     high_res: tuple[Tensor, Tensor]
     """Projections of the first two levels for the mask decoder."""
@@ -95,8 +95,8 @@ class Sam2(nn.Module):
         x = preprocess.video(rgb, self.config.image_size, self.device)
         return self.encode(x[None], (rgb.shape[0], rgb.shape[1]))
 
-    def encode(self, x: Float[Tensor, "1 3 S S"], size: tuple[int, int]) -> Sam2Features:
-        """Encode a normalised square; ``size`` is the original (height, width)."""
+    def encode(self, x: Float[Tensor, "B 3 S S"], size: tuple[int, int]) -> Sam2Features:
+        """Encode normalised squares; ``size`` is the original (height, width)."""
         f0, f1, f2 = self.image_encoder(x.to(self.no_mem_embed.dtype))
         decoder = self.sam_mask_decoder
         embedding = f2 + self.no_mem_embed.reshape(1, -1, 1, 1)

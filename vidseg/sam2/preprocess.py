@@ -33,13 +33,13 @@ def image(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | s
     """An image (H, W, 3), uint8 RGB, as the image predictor sees it."""
     x = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1).float() / 255
     x = F.interpolate(x[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
-    return _normalised(x)
+    return normalised(x)
 
 
 def video(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | str = "cpu") -> Float[Tensor, "3 S S"]:
     """A frame (H, W, 3), uint8 RGB, as the video predictor sees it."""
     picture = Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC)
-    return _normalised(torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float() / 255)
+    return normalised(torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float() / 255)
 
 
 def mask_prompt(mask: npt.ArrayLike | Tensor, size: int = 1024, device: torch.device | str = "cpu") -> MaskPrompt:
@@ -66,6 +66,7 @@ def scaled(xy: npt.ArrayLike, width: int, height: int, size: int) -> Float[Tenso
     return points / torch.tensor([width, height], dtype=torch.float32) * size
 
 
-def _normalised(x: Tensor) -> Tensor:
+def normalised(x: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
+    """Grey levels in 0..1 without the mean and with the spread of ImageNet."""
     mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (x - mean) / std

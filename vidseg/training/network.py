@@ -10,7 +10,9 @@ from torch import Tensor
 from vidseg.sam.mask_decoder import DecoderOutput
 from vidseg.sam.model import Sam
 from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
+from vidseg.sam2.model import Sam2
 from vidseg.training.batches import Batch
+from vidseg.training.sam2_network import sam2_answers
 
 
 def encode_prompts(encoder: PromptEncoder, batch: Batch, with_map: bool = False) -> tuple[Tensor, Tensor]:
@@ -68,3 +70,23 @@ def decode_batch(
     pe = sam.prompt_encoder.dense_pe(*embedding.shape[-2:])
     fused = None if early is None else sam.mask_decoder.fuse(embedding, early)
     return sam.mask_decoder(embedding, pe, sparse, dense, batch.rows, fused, masks, want_hq=early is not None)
+
+
+def mask_answers(network: Sam | Sam2, batch: Batch) -> Tensor:
+    """The HQ mask of every prompt of a batch, or the single mask of a SAM without the HQ branch: logits (N, 1, h, w).
+
+    Gradients reach the image encoder where it learns.
+    """
+    if isinstance(network, Sam2):
+        hq = sam2_answers(network, batch).hq
+        assert hq is not None  # only networks with the HQ token are trained
+        return hq
+    with torch.set_grad_enabled(any(p.requires_grad for p in network.image_encoder.parameters())):
+        embedding, early = encode_images(network, batch.images)
+    if network.config.hq:
+        own = decode_batch(network, embedding, early, batch, ()).hq
+        assert own is not None  # asked for by passing the early feature
+        return own.float()[:, None]
+    single = decode_batch(network, embedding, None, batch, (0,)).sam
+    assert single is not None  # asked for
+    return single.float()

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.sam.model import Sam
+from vidseg.sam2.model import Sam2
 from vidseg.training.batches import Batch
 from vidseg.training.losses import bce, dice, sample_points, soft_boundary_band, uncertain_points
-from vidseg.training.network import decode_batch, encode_images
+from vidseg.training.network import decode_batch, encode_images, mask_answers
 from vidseg.training.simulated_prompts import LOGIT_BOUND
 
 
@@ -60,22 +61,13 @@ def base_loss(sam: Sam, batch: Batch, points: int, again: bool, generator: torch
 
 
 def mask_loss(
-    sam: Sam, batch: Batch, points: int, generator: torch.Generator, boundary_only: bool = False
+    sam: Sam | Sam2, batch: Batch, points: int, generator: torch.Generator, boundary_only: bool = False
 ) -> dict[str, Tensor]:
     """The HQ mask alone against the target (the official recipe), or the single mask of a SAM without the HQ branch.
 
     With ``boundary_only`` points count only where they lie within 1 % of the image side of the outline.
     """
-    with torch.set_grad_enabled(any(p.requires_grad for p in sam.image_encoder.parameters())):
-        embedding, early = encode_images(sam, batch.images)
-    if sam.config.hq:
-        hq = decode_batch(sam, embedding, early, batch, ()).hq
-        assert hq is not None  # asked for by passing the early feature
-        logits = hq.float()[:, None]
-    else:
-        single = decode_batch(sam, embedding, None, batch, (0,)).sam
-        assert single is not None  # asked for
-        logits = single.float()
+    logits = mask_answers(sam, batch)
     where = uncertain_points(logits.detach(), points, generator)
     predicted, wanted = sample_points(logits, where)[:, 0], sample_points(batch.targets, where)[:, 0]
     near = None

@@ -15,8 +15,11 @@ from vidseg.sam.config import SamConfig
 from vidseg.sam.hq import HQ_PARTS
 from vidseg.sam.lora import add_lora
 from vidseg.sam.model import Sam
+from vidseg.sam2.config import Sam2Config
+from vidseg.sam2.model import Sam2
 from vidseg.training.loop import set_trainable
 from vidseg.training.recipe import Part, Recipe
+from vidseg.training.sam2_network import let_hq_learn
 
 PREFIXES: dict[Part, tuple[str, ...]] = {
     "hq": tuple(f"mask_decoder.{part}." for part in (*HQ_PARTS, "pyramid")),
@@ -95,12 +98,12 @@ def silence(sam: Sam, stack: str) -> None:
         parameter.zero_()
 
 
-def trained_names(sam: Sam) -> Collection[str]:
+def trained_names(sam: nn.Module) -> Collection[str]:
     """The parameters that learn."""
     return [name for name, parameter in sam.named_parameters() if parameter.requires_grad]
 
 
-def describe_parameters(sam: Sam) -> dict[str, Any]:
+def describe_parameters(sam: nn.Module) -> dict[str, Any]:
     """Name and shape of what learns, and the size of that and of all parameters in MiB of float32."""
     parameters = dict(sam.named_parameters())
     trainable = trained_names(sam)
@@ -113,8 +116,13 @@ def describe_parameters(sam: Sam) -> dict[str, Any]:
     }
 
 
-def describe_recipe(recipe: Recipe, config: SamConfig) -> dict[str, Any]:
+def describe_recipe(recipe: Recipe, config: SamConfig | Sam2Config) -> dict[str, Any]:
     """:func:`describe_parameters` of the network that an HQ recipe trains, without weights, data or memory."""
+    if isinstance(config, Sam2Config):
+        with torch.device("meta"):
+            net = Sam2(config)
+        let_hq_learn(net)
+        return describe_parameters(net)
     with torch.device("meta"):
         sam = build_network(recipe, replace(config, objectness=False))
     let_learn(sam, recipe)

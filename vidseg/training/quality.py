@@ -13,7 +13,7 @@ from vidseg.errors import InputError
 from vidseg.evaluation.box_noise import noisy_boxes
 from vidseg.evaluation.region import mask_scores
 from vidseg.sam.config import Output
-from vidseg.sam.model import Sam
+from vidseg.sam.model import Sam, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import draw_closely
 from vidseg.training.simulated_prompts import tight_box
@@ -54,7 +54,7 @@ class Quality:
         return cls(float(np.mean([q.miou for q in each])), float(np.mean([q.mbiou for q in each])), len(scores))
 
 
-def sam_predictor(sam: Sam, outputs: Sequence[Output]) -> Predictor:
+def sam_predictor(sam: SegmentAnything, outputs: Sequence[Output]) -> Predictor:
     """The masks of every one of ``outputs``; the image is encoded once."""
 
     def predict(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.bool_]]:

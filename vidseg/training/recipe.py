@@ -8,6 +8,7 @@ from typing import Literal
 
 from vidseg.errors import UsageError
 from vidseg.sam.config import SamConfig
+from vidseg.sam2.config import Sam2Config
 from vidseg.training.batches import PromptMix
 from vidseg.training.scenes import SceneConfig
 from vidseg.training.schedule import LoopConfig
@@ -77,8 +78,9 @@ class FolderData:
 class Recipe:
     """One training run. Exactly one of ``scenes`` and ``folders`` says where the images come from."""
 
-    network: SamConfig | str
-    """Sizes of the network, or the name of a model of `configs/models`."""
+    network: SamConfig | Sam2Config | str
+    """Sizes of the network, or the name of a model: of `configs/models`, or a published SAM 2 (`sam2.1-hiera-large`),
+    whose HQ parts are trained."""
     loop: LoopConfig
     scenes: SceneData | None = None
     folders: FolderData | None = None

@@ -23,6 +23,10 @@ from vidseg.sam.config import Output, SamConfig, named_config
 from vidseg.sam.convert import SAM, official_sam_state
 from vidseg.sam.image_encoder import CompactEncoder
 from vidseg.sam.model import Sam
+from vidseg.sam2.adapter import Sam2AsSam
+from vidseg.sam2.config import Sam2Config
+from vidseg.sam2.loading import save_sam2
+from vidseg.sam2.model import Sam2
 from vidseg.training.batches import Batch, make_batch
 from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
@@ -33,10 +37,12 @@ from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
 from vidseg.training.recipe import Recipe, SceneData
 from vidseg.training.resume import flatten
+from vidseg.training.sam2_network import sam2_network_of, start_sam2
 from vidseg.training.scenes import SceneMaker
 from vidseg.training.schedule import BatchRandomness
 from vidseg.training.splits import dev_clips, held_out, shows_clip
 from vidseg.weights.fetch import file_digest
+from vidseg.weights.fit import load_finished
 from vidseg.weights.read import read_weights
 
 BatchMaker = Callable[[BatchRandomness], Batch]
@@ -90,9 +96,12 @@ def scene_batches(recipe: Recipe, data: SceneData, items: list[Item]) -> BatchMa
     return make
 
 
-def network_of(recipe: Recipe, hq: bool) -> SamConfig:
+def network_of(recipe: Recipe, hq: bool) -> SamConfig | Sam2Config:
     """The network's sizes. Raises ``UsageError`` when it does not fit the stage (`train base` or `train hq`)."""
+    if (sam2 := sam2_network_of(recipe, hq)) is not None:
+        return sam2
     config = named_config(recipe.network) if isinstance(recipe.network, str) else recipe.network
+    assert isinstance(config, SamConfig)  # the others are networks of SAM 2
     if config.hq != hq and (not hq or has_hq(recipe)):
         wanted = "with" if hq else "without"
         raise UsageError(
@@ -116,14 +125,7 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
         _, path = locate_sam(recipe.start)
         tensors = official_sam_state(read_weights(path, SAM))
         tensors = {k: v for k, v in tensors.items() if not k.startswith("objectness.")}
-        for name, own in sam.state_dict().items():
-            if name in tensors and tensors[name].shape != own.shape:
-                shapes = f"{tuple(tensors[name].shape)} there, {tuple(own.shape)} here"
-                raise WeightsError(f"{recipe.start}: made for another network ({name} is {shapes})")
-        result = sam.load_state_dict(tensors, strict=False)
-        lacking = [k for k in result.missing_keys if not is_new(k)]
-        if wrong := result.unexpected_keys + lacking:
-            raise WeightsError(f"{recipe.start}: made for another network (first difference: {wrong[0]})")
+        load_finished(sam, tensors, str(recipe.start), is_new)
     elif config.hq or not has_hq(recipe):
         raise UsageError("recipe: this stage goes on from a finished SAM: name its weights as 'start'")
     elif isinstance(sam.image_encoder, CompactEncoder):
@@ -132,19 +134,23 @@ def start(recipe: Recipe, config: SamConfig) -> Sam:
     return sam.train() if learns_all(recipe, config) else sam.eval()
 
 
-def result_name(recipe: Recipe, config: SamConfig) -> str:
+def result_name(recipe: Recipe, config: SamConfig | Sam2Config) -> str:
     """The name of the weights in the folder of a training.
 
     `.pth` is for what the official code reads too, an HQ-SAM as published. A `.safetensors` file says what it holds.
     """
+    if isinstance(config, Sam2Config):
+        return "sam2_hq.safetensors"
     changed = config.hq_pyramid or config.hq_attends or config.context_tokens or config.adapter_dim
     official = config.hq and config.encoder != "compact" and not changed
     return "sam_hq.pth" if official else "weights.safetensors"
 
 
-def save_result(sam: Sam, recipe: Recipe, path: Path) -> None:
+def save_result(sam: Sam | Sam2, recipe: Recipe, path: Path) -> None:
     """The whole network, in half precision if it is a compact one; of LoRA and adapters only what was added."""
-    if recipe.lora or recipe.adapters:
+    if isinstance(sam, Sam2):
+        save_sam2(sam, path)
+    elif recipe.lora or recipe.adapters:
         save_added(sam, trained_names(sam), path)
     else:
         save_sam(sam, path, half=sam.config.encoder == "compact")
@@ -180,7 +186,8 @@ def train(
     check_items(list(dict.fromkeys([*training, *choosing])))
     check_readable(choosing)
     logging.getLogger("vidseg").info("%d images for training, %d for validation", len(training), len(choosing))
-    sam = start(recipe, config).to(device)
+    sam: Sam | Sam2 = start_sam2(recipe, config) if isinstance(config, Sam2Config) else start(recipe, config)
+    sam = sam.to(device)
     read = Reader(training)
     if recipe.scenes is not None:
         batches = scene_batches(recipe, recipe.scenes, training)
@@ -199,10 +206,10 @@ def train(
         again = bool(draw.rng.random() < recipe.second_round_share)
         batch = batches(draw).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.autocast == "bfloat16"):
-            if recipe.whole:
-                return whole_loss(sam, batch, recipe.points, again, draw.torch, recipe.quality)
-            if hq:
+            if isinstance(sam, Sam2) or (hq and not recipe.whole):
                 return mask_loss(sam, batch, recipe.points, draw.torch, recipe.boundary_only)
+            if hq:
+                return whole_loss(sam, batch, recipe.points, again, draw.torch, recipe.quality)
             return base_loss(sam, batch, recipe.points, again, draw.torch)
 
     made_of = describe(recipe, config, hq, world, training)
@@ -219,8 +226,9 @@ def train(
         if not choosing:
             return {}
         outputs = get_args(Output) if config.hq else ("sam",)
+        drawer = Sam2AsSam(sam) if isinstance(sam, Sam2) else sam
         scores: dict[str, float] = {}
-        for output, parts in measure(sam_predictor(sam, outputs), choosing).items():
+        for output, parts in measure(sam_predictor(drawer, outputs), choosing).items():
             quality = Quality.of(parts)
             scores |= {f"{output}_miou": quality.miou, f"{output}_mbiou": quality.mbiou}
         return scores
@@ -239,7 +247,9 @@ _FREE = {
 """Settings that a resumed training may have changed: its end, and what decides no weights."""
 
 
-def describe(recipe: Recipe, config: SamConfig, hq: bool, world: int, items: Sequence[Item]) -> dict[str, Any]:
+def describe(
+    recipe: Recipe, config: SamConfig | Sam2Config, hq: bool, world: int, items: Sequence[Item]
+) -> dict[str, Any]:
     """Everything that decides the trained weights, by name, in one level."""
     values = {name: value for name, value in flatten(asdict(recipe)).items() if name.split(".")[0] != "network"}
     values = {name: value for name, value in values.items() if name not in _FREE}

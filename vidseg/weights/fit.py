@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidseg.errors import WeightsError
 from vidseg.options import from_mapping
@@ -50,3 +50,19 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], whe
     for key, value in expected.items():
         if state[key].shape != value.shape:
             raise WeightsError(f"{where}: {key!r} has shape {tuple(state[key].shape)} instead of {tuple(value.shape)}")
+
+
+def load_finished(module: nn.Module, state: Mapping[str, Tensor], where: str, is_new: Callable[[str], bool]) -> None:
+    """Load the weights that a training starts from; tensors whose name ``is_new`` may be missing and stay.
+
+    Raises:
+        WeightsError: made for another network, with the first name or shape that differs.
+    """
+    for name, own in module.state_dict().items():
+        if name in state and state[name].shape != own.shape:
+            shapes = f"{tuple(state[name].shape)} there, {tuple(own.shape)} here"
+            raise WeightsError(f"{where}: made for another network ({name} is {shapes})")
+    result = module.load_state_dict(state, strict=False)
+    lacking = [name for name in result.missing_keys if not is_new(name)]
+    if wrong := result.unexpected_keys + lacking:
+        raise WeightsError(f"{where}: made for another network (first difference: {wrong[0]})")

@@ -45,8 +45,8 @@ class TrainBaseCommand:
 
 @dataclass(frozen=True)
 class TrainHqCommand:
-    """Train the HQ parts of a frozen SAM of any size, or what else the HQ-SAM paper compares them with: parts of SAM,
-    context tokens, LoRA, adapters (configs/training).
+    """Train the HQ parts of a frozen SAM or SAM 2 of any size, or what else the HQ-SAM paper compares them with: parts
+    of SAM, context tokens, LoRA, adapters (configs/training).
 
     An image NAME.jpg has the masks NAME.png, NAME__0.png, NAME__1.png, ..., in any form: 0 and 255, 0 and 1, a grey
     class value, a palette, colours. All files are checked before the first step, and files left out are listed.
@@ -56,7 +56,7 @@ class TrainHqCommand:
     """
 
     config: Path
-    """Recipe (YAML), such as configs/training/compact-hq.yaml or hq-vit-b.yaml."""
+    """Recipe (YAML), such as configs/training/compact-hq.yaml, hq-vit-b.yaml or hq-sam2.1-hiera-l.yaml."""
     output: Path
     """Folder for checkpoints, log.jsonl and the trained weights."""
     resume: bool = False
