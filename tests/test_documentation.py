@@ -75,8 +75,8 @@ def command_of(line: str) -> tuple[str, list[str]]:
 @cache
 def flags(name: str) -> set[str]:
     shown = StringIO()
-    with redirect_stdout(shown), pytest.raises(SystemExit, match="0"):
-        main([*name.split(), "--help"])
+    with redirect_stdout(shown):
+        assert main([*name.split(), "--help"]) == 0
     return set(re.findall(r"--[a-z][a-z-]+", shown.getvalue()))
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -25,6 +25,7 @@ SAVES = (
     *("frames", "cutout", "cutout-webm", "overlay", "report"),
 )
 
+C = TypeVar("C")
 TEXT = "text"
 """Name of the detector that ``text`` is for."""
 _MAX_SECONDS = 1_000_000
@@ -150,9 +151,9 @@ class RunConfig:
     offline: bool = field(default=False, metadata=NOT_RESULT)
     """Never use the network: missing weights and remote inputs are an error."""
     json_log: bool = field(default=False, metadata=NOT_RESULT)
-    """Report progress as one JSON object per line on standard error."""
+    """Report events (start, progress, object, warning, error, done) as one JSON object per line on standard error."""
     config: Path | None = field(default=None, metadata=NOT_RESULT)
-    """YAML file with any of these settings; flags take precedence."""
+    """YAML file with any of these settings, or the run.json of a run to repeat it; flags take precedence."""
 
     def check(self) -> None:
         """Refuse invalid values (UsageError), before any file or device is used."""
@@ -219,6 +220,23 @@ class RunConfig:
     def digest(self) -> str:
         """sha256 of :meth:`content`."""
         return hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()
+
+
+def load_config(cls: type[C], path: Path) -> C:
+    """Settings from a YAML file, or those that a run recorded in its ``run.json``.
+
+    Raises:
+        UsageError: as :func:`vidseg.options.load_yaml`; a run whose prompts came from Python is not in its run.json.
+    """
+    try:
+        data = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+    except (OSError, ValueError, RecursionError):
+        data = None  # refused below, in the words for other files
+    if not isinstance(data, dict) or not {"config", "config_sha256", "status"} <= data.keys():
+        return load_yaml(cls, path)
+    if any(name.startswith("object ") for name in data.get("prompts", ())):
+        raise UsageError(f"{path}: its prompts were given in Python and are not in the file; give them anew")
+    return from_mapping(cls, data["config"], where=f"{path}: config")
 
 
 def names_by_id(labels: Sequence[str]) -> dict[int, str]:

@@ -6,8 +6,8 @@ Exit codes: 0 done, 1 internal error or output not writable, 2 usage, 3 input un
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import json
 import os
 import sys
 import traceback
@@ -18,44 +18,9 @@ from typing import Any
 from vidseg import __version__
 from vidseg.errors import VidsegError, did_you_mean
 from vidseg.names import printable
+from vidseg_pipelines.commands.table import ALIASES, COMMANDS, find_command
 
-COMMANDS: dict[str, tuple[str, str]] = {  # MODULE:CLASS in vidseg_pipelines.commands, and what it does
-    "run": ("run:RunCommand", "segment the objects of a video"),
-    "image": ("image:ImageCommand", "segment images from boxes, points or automatically"),
-    "batch": ("batch:BatchCommand", "segment many videos; continues where it stopped"),
-    "batch status": ("batch:StatusCommand", "progress of a batch"),
-    "eval davis": ("eval_videos:DavisCommand", "J&F of DAVIS 2017"),
-    "eval ytvis": ("eval_videos:YtvisCommand", "tube AP of YouTube-VIS"),
-    "eval hq-ytvis": ("eval_videos:HqYtvisCommand", "tube mask AP and boundary AP of HQ-YTVIS"),
-    "eval coco": ("eval_images:CocoCommand", "mask AP and boundary AP of COCO and UVO"),
-    "eval lvis": ("eval_images:LvisCommand", "mask AP and boundary AP of LVIS"),
-    "eval masks": ("eval_images:MasksCommand", "mIoU and mBIoU of two folders of masks"),
-    "eval vos": ("eval_videos:VosCommand", "J&F of YouTube-VOS and MOSE-like folders"),
-    "reproduce": ("reproduce:ReproduceCommand", "run a whole benchmark or a table of the HQ-SAM paper"),
-    "train hq": ("train:TrainHqCommand", "train the HQ parts of a frozen SAM"),
-    "train base": ("train:TrainBaseCommand", "train the embedded compact SAM"),
-    "train objectness": (
-        "train_objectness:TrainObjectnessCommand",
-        "train the objectness score of the compact model",
-    ),
-    "train xmem": ("train_xmem:TrainXmemCommand", "train the embedded compact XMem"),
-    "export": ("export:ExportCommand", "convert a finished run to other formats"),
-    "export-onnx": ("export_onnx:ExportOnnxCommand", "export encoder and decoder as ONNX files"),
-    "weights list": (
-        "weights:ListCommand",
-        "weights that load by name, with source and licence",
-    ),
-    "weights fetch": ("weights:FetchCommand", "download and verify weights"),
-    "weights verify": ("weights:VerifyCommand", "check a file against the catalogue"),
-    "weights convert": (
-        "weights:ConvertCommand",
-        "convert official or Hugging Face files to safetensors",
-    ),
-    "ui": ("ui:UiCommand", "click, see, run and correct in the browser"),
-    "doctor": ("doctor:DoctorCommand", "show versions, devices, codecs, weights"),
-}
-
-ALIASES = {"bench-run": "reproduce"}  # former names, which keep working for one version
+__all__ = ["COMMANDS", "find_command", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,26 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"vidseg: unknown command '{name}'{did_you_mean(name, COMMANDS)}; see vidseg --help", file=sys.stderr)
         return 2
-    debug = "--debug" in args
+    debug, events = "--debug" in args, "--json-log" in args
     rest = [a for a in args[len(name.split()) :] if a != "--debug"]
     try:
         return _run(name, rest)
     except VidsegError as error:
-        return _fail(str(error), error.exit_code, debug)
+        return _fail(str(error), error.exit_code, debug, events)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130, debug)
+        return _fail("interrupted", 130, debug, events)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) left: not an error
         return 0
     except Exception as error:
         hint = "" if debug else " (--debug shows where)"
-        return _fail(f"internal error: {type(error).__name__}: {error}{hint}", 1, debug)
+        return _fail(f"internal error: {type(error).__name__}: {error}{hint}", 1, debug, events)
 
 
-def _fail(message: str, code: int, debug: bool) -> int:
+def _fail(message: str, code: int, debug: bool, events: bool) -> int:
+    """Say why a command failed: one line, of JSON where the user wants ``events``."""
     if debug:
         traceback.print_exc()
-    print(f"vidseg: {printable(' '.join(message.split()))}", file=sys.stderr)
+    text = " ".join(message.split())
+    event = json.dumps({"event": "error", "text": text, "exit_code": code})
+    print(event if events else f"vidseg: {printable(text)}", file=sys.stderr)
     return code
 
 
@@ -109,15 +77,21 @@ def _overview(names: Sequence[str] = tuple(COMMANDS)) -> str:
 
 
 def _run(name: str, args: list[str]) -> int:
+    command = find_command(name)
+    if {"-h", "--help"} & {*args}:
+        from vidseg_pipelines.commands.help import help_text
+
+        print(help_text(name, command, grouped=name in ("run", "batch")))
+        return 0
+
     import tyro
 
-    from vidseg.config import load_yaml
+    from vidseg.config import load_config
 
-    command = find_command(name)
     extra: dict[str, Any] = {}
     path = _flag_value(args, "--config")
     if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
-        extra["default"] = load_yaml(command, Path(path))
+        extra["default"] = load_config(command, Path(path))
     parsed = tyro.cli(
         command,
         args=args,
@@ -127,12 +101,6 @@ def _run(name: str, args: list[str]) -> int:
         **extra,
     )
     return int(parsed.run())
-
-
-def find_command(name: str) -> Any:
-    """The class of a command in :data:`COMMANDS`, imported now."""
-    module, attribute = COMMANDS[name][0].split(":")
-    return getattr(importlib.import_module(f"vidseg_pipelines.commands.{module}"), attribute)
 
 
 def _flag_value(args: Sequence[str], flag: str) -> str | None:

@@ -67,7 +67,7 @@ def run_video(
     """Segment one video into its output folder.
 
     ``prompts`` are there besides those of ``config``. ``on_start(info, total_frames)`` is called once before the first
-    frame and returns the function that is called with the progress: ``advance(frames, objects)``. ``loaders`` give the
+    frame and returns the function that is called with the progress: ``advance(results)``. ``loaders`` give the
     models (default: load what ``config`` names); they are asked only when there is something to do. ``on_open(source)``
     is called when the input is open; ``source.stop()`` then ends the run early and in order: what was read is segmented
     and written.

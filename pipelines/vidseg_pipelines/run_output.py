@@ -153,7 +153,7 @@ def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -
             sink.write(frame, masks)
 
 
-def _advance_silently(frames: int, objects: int) -> None:
+def _advance_silently(results: Sequence[FrameMasks]) -> None:
     """No progress is shown."""
 
 

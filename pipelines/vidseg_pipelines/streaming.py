@@ -18,7 +18,7 @@ from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshot, Snapshots
 from vidseg_pipelines.threads import Prefetch, WriteBehind
 
-Advance = Callable[[int, int], None]
+Advance = Callable[[Sequence[FrameMasks]], None]
 Result: TypeAlias = tuple[Frame, FrameMasks]
 
 TRIM_EVERY = 25
@@ -31,13 +31,13 @@ def stream(
     sinks: Sequence[Sink],
     *,
     batch: int,
-    advance: Advance = lambda frames, objects: None,
+    advance: Advance = lambda results: None,
     snapshots: Snapshots | None = None,
     cancel: Callable[[], None] = lambda: None,
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
-    ``advance(frames, objects)`` is called with what was done since the last call. ``snapshots`` are taken between two
+    ``advance(results)`` is called with what was done since the last call. ``snapshots`` are taken between two
     micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
     waits for the next one.
     """
@@ -88,4 +88,4 @@ def _deliver(results: Sequence[Result], writer: WriteBehind[Result | Snapshot], 
     for result in results:
         writer.put(result)
     if results:
-        advance(len(results), len(results[-1][1].ids))
+        advance([masks for _, masks in results])

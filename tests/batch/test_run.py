@@ -138,6 +138,9 @@ def test_ten_videos_three_of_them_hostile(
     text = capsys.readouterr().out
     assert "11 videos: 9 done, 2 failed" in text
     assert f"failed   empty: {videos / 'empty.mp4'}" in text
+    assert main(["batch", "status", str(out), "--json"]) == 5
+    status = json.loads(capsys.readouterr().out)
+    assert (status["counts"], len(status["videos"])) == ({"done": 9, "failed": 2}, 11)
 
 
 def results_ok(out: Path, count: int) -> bool:

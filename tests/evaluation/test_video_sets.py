@@ -201,5 +201,7 @@ def test_the_command_prints_its_protocol(tmp_path: Path, capsys: pytest.CaptureF
     pred = root / "Annotations_6fps"
     assert main(["eval", "vos", "--gt", str(root), "--pred", str(pred), "--json", str(tmp_path / "out.json")]) == 0
     assert "SA-V J&F (0..100), as by the evaluator published with SAM 2" in capsys.readouterr().out
+    assert main(["eval", "vos", "--gt", str(root), "--pred", str(pred), "--json", "-"]) == 0
+    assert capsys.readouterr().out == (tmp_path / "out.json").read_text()
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["J&F"] == 100 and content["per_object"][0]["object"] == "000"

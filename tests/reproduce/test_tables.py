@@ -108,7 +108,9 @@ def test_what_is_missing_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
     assert "lvis/lvis_v1_val.json" in results[2].missing
     assert "detections/lvis-vitdet-h.json" in results[2].missing
     assert check_some(results) == 5
-    assert "not run: SAM (lvis)" in show_table(table, results, common)
+    assert show_table(table, results, common).count("lvis/lvis_v1_val.json") == 1  # not once per row
+    first, second = (r.row.label for r in results[2:])
+    assert f"not run: {first} (lvis), {second} (lvis): " in show_table(table, results, common)
     with pytest.raises(InputError, match="no row could be run"):
         check_some(results[2:])
 
@@ -197,7 +199,6 @@ def test_wrong_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_every_benchmark_of_the_command_is_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["reproduce", "--help"])
+    assert main(["reproduce", "--help"]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in BENCHMARKS)

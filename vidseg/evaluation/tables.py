@@ -42,6 +42,11 @@ def _cell(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
+def json_text(content: Mapping[str, object]) -> str:
+    """``content`` as json."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write ``content`` as json, making the folder if needed.
 
@@ -50,7 +55,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     """
     make_folder(path.parent)
     with atomic_file(path) as file:
-        file.write((json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        file.write(json_text(content).encode())
 
 
 def draw_curves(

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import ssl
 import sys
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import av
 from av.container import InputContainer
@@ -40,6 +44,8 @@ _STREAMS = {  # scheme: (FFmpeg demuxers, FFmpeg protocols) that it may use besi
     "rtmp": ("live_flv", "rtmp,tcp"),
     "rtmps": ("live_flv", "rtmps,rtmp,tcp,tls"),
 }
+_HTML = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
+_PAGE_TIMEOUT_S = 5.0
 _CAMERA_FORMAT = "video4linux2,v4l2"
 
 
@@ -102,6 +108,25 @@ def plain_reason(error: Exception) -> str:
     if isinstance(error, av.error.ExitError):
         return "no data in time"
     return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def needs_seeking(address: Address, container: InputContainer) -> bool:
+    """Whether an input that gives no frame may be an MP4 with its index at the end, which cannot be read in order."""
+    return address.kind in ("stdin", "stream") and container.format.name.startswith("mov")
+
+
+def no_frame(address: Address, container: InputContainer, pixel_limit: int) -> str:
+    """Why an input that could be opened gives no frame at all."""
+    if needs_seeking(address, container):
+        lacking = "cannot be read from a pipe" if address.kind == "stdin" else "needs a server that sends ranges"
+        return (
+            f"{address.shown}: no frame arrives: an MP4 with its index at its end {lacking}; give the path of the file,"
+            " or write it with FFmpeg's -movflags +faststart, or as MPEG-TS (-f mpegts)"
+        )
+    return (
+        f"{address.shown}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
+        f" than the limit of {pixel_limit} pixels"
+    )
 
 
 def _url(address: Address) -> str:
@@ -206,6 +231,22 @@ def _why_not(address: Address, error: Exception) -> str:
         return f"{name}: a {kind} archive, not a video: unpack it first"
     refused = isinstance(error, av.error.ArgumentError)  # what FFmpeg says to a format outside the whitelist
     reason = "no accepted video format" if refused else plain_reason(error)
+    answered = refused or isinstance(error, av.error.InvalidDataError)
+    if answered and address.scheme in ("http", "https") and _is_web_page(address):
+        return f"{name}: a web page, not a video: give the address of the video file itself, or download it first"
     if address.kind in ("stream", "camera"):
         return f"{name}: cannot be opened ({reason}{'; playlists are refused' if refused else ''})"
     return f"{name}: not a video that can be read ({reason}); it may be damaged, incomplete or no video at all"
+
+
+def _is_web_page(address: Address) -> bool:
+    """Whether a server answers with HTML, as for a page that shows a video."""
+    parts = urlsplit(address.url)
+    try:
+        with urlopen(
+            parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), timeout=_PAGE_TIMEOUT_S
+        ) as answer:
+            kind, head = answer.headers.get_content_type(), answer.read(HEAD_BYTES)
+    except (OSError, ValueError, HTTPException):
+        return False
+    return kind == "text/html" or bool(_HTML.match(head))

@@ -18,7 +18,7 @@ from vidseg.address import Address
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Frame
-from vidseg.video.container import open_container, other_streams, plain_reason
+from vidseg.video.container import needs_seeking, no_frame, open_container, other_streams, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.deinterlace import FILTER, deinterlaced
 from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_bounds, frame_rate, nominal_rate, video_info
@@ -135,12 +135,14 @@ class VideoSource:
         self._demuxed = self._demux(container)
         ahead = self._packets_ahead()
         decoded = self._decode(chain(ahead, self._demuxed))
-        first = next(decoded, None)
+        try:
+            first = next(decoded, None)
+        except InputError:
+            if not needs_seeking(self._address, container):
+                raise
+            first = None
         if first is None:
-            raise InputError(
-                f"{self._name}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
-                f" than the limit of {self._pixel_limit} pixels"
-            )
+            raise InputError(no_frame(self._address, container, self._pixel_limit))
         interlaced = first.interlaced_frame
         self._decoded: Iterator[VideoFrame] = chain([first], decoded)
         if is_deep(first) and levels is None:

@@ -16,6 +16,7 @@ import torch
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, VidsegError, WeightsError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.runtime import loses_device
 from vidseg.types import Source, VideoInfo
 from vidseg_pipelines.batch.leases import Attempt, Lease, Leases, Owner, since_planned
@@ -156,7 +157,7 @@ def _poisoned(deaths: int) -> str:
 
 
 def _stopper(stop: Stop) -> Callable[[VideoInfo, int | None], Advance]:
-    def advance(frames: int, objects: int) -> None:
+    def advance(results: Sequence[FrameMasks]) -> None:
         if stop():
             raise KeyboardInterrupt
 

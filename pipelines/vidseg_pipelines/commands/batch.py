@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -92,6 +93,8 @@ class StatusCommand:
     """Output folder of the batch."""
     lease_timeout: float = LEASE_TIMEOUT_S
     """As for `vidseg batch`."""
+    json: bool = False
+    """Print all videos as one JSON object."""
 
     def run(self) -> int:
         """Print the counts, and every job that is not simply done or waiting."""
@@ -100,6 +103,10 @@ class StatusCommand:
             raise InputError(f"{self.folder}: no batch was started there")
         store = BatchRecords(self.folder)
         rows = rows_of(store, Leases(store.attempts, self.lease_timeout))
+        if self.json:
+            counts = dict(Counter(row.status for row in rows))
+            sys.stdout.write(json.dumps({"counts": counts, "videos": list(map(dataclasses.asdict, rows))}) + "\n")
+            return exit_code(rows)
         lines = [headline(rows)]
         for row in rows:
             if row.status not in ("done", "waiting"):

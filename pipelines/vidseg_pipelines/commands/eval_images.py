@@ -16,7 +16,6 @@ from vidseg_pipelines.commands.eval_report import (
     finish_ap,
     plot_shares,
     rows_table,
-    say,
 )
 
 if TYPE_CHECKING:
@@ -105,8 +104,10 @@ class MasksCommand(Outputs):
         recall = report.recall()
         details = {"recall_at_biou": recall, "per_image": images, "worst": worst}
         finish(self, report.protocol(), report.summary(), details)
-        say(text_pairs("share of images with a boundary IoU above", {t: f"{share:.4f}" for t, share in recall.items()}))
-        say(rows_table("worst images", worst, ("name", "IoU", "BIoU")))
+        self.say(
+            text_pairs("share of images with a boundary IoU above", {t: f"{share:.4f}" for t, share in recall.items()})
+        )
+        self.say(rows_table("worst images", worst, ("name", "IoU", "BIoU")))
         if self.plot:
             values = {
                 name: np.array([row[name] for row in images if row[name] is not None]) for name in ("IoU", "BIoU")

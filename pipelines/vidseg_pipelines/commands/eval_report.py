@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg.evaluation.tables import draw_curves, text_pairs, text_table, write_json
+from vidseg.evaluation.tables import draw_curves, json_text, text_pairs, text_table, write_json
 from vidseg.names import printable
 
 if TYPE_CHECKING:
     from vidseg.evaluation.average_precision import ApReport
 
+STDOUT = Path("-")
 WORST = 10
 """Number of worst cases shown."""
 _Curve = list[tuple[float, float]]
@@ -30,16 +31,23 @@ class Outputs:
     pred: Path
     """Predictions, of the same kind."""
     json: Path | None = None
-    """Write all numbers, the protocol and the details to this file."""
+    """Write all numbers, the protocol and the details to this file; -: to standard output, instead of the tables."""
     plot: Path | None = None
     """Plot the curves to this PNG file."""
     workers: int = 1
     """Number of processes; the results do not depend on it."""
 
+    def say(self, text: str) -> None:
+        """Print a text and an empty line, unless standard output is for JSON."""
+        if self.json != STDOUT:
+            sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n\n")
 
-def say(text: str) -> None:
-    """Print a text and an empty line."""
-    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n\n")
+    def write(self, content: Mapping[str, object]) -> None:
+        """Write the JSON file, if one is wanted."""
+        if self.json == STDOUT:
+            sys.stdout.write(json_text(content))
+        elif self.json:
+            write_json(self.json, content)
 
 
 def cell_number(value: object) -> float:
@@ -55,10 +63,9 @@ def finish(
     details: Mapping[str, object],
 ) -> None:
     """Print protocol and summary; write the JSON file if ``outputs.json`` is set."""
-    say(text_pairs("protocol", protocol))
-    say(text_table(list(summary), [list(summary.values())]))
-    if outputs.json:
-        write_json(outputs.json, {**summary, "protocol": protocol, **details})
+    outputs.say(text_pairs("protocol", protocol))
+    outputs.say(text_table(list(summary), [list(summary.values())]))
+    outputs.write({**summary, "protocol": protocol, **details})
 
 
 def finish_ap(
@@ -71,9 +78,9 @@ def finish_ap(
 
     The JSON file has the last part at its top level; two parts also appear under their names.
     """
-    say(text_pairs("protocol", protocol))
+    outputs.say(text_pairs("protocol", protocol))
     header = next(iter(parts.values()))[1]
-    say(text_table(["", *header], [[name, *table.values()] for name, (_, table) in parts.items()]))
+    outputs.say(text_table(["", *header], [[name, *table.values()] for name, (_, table) in parts.items()]))
     content: dict[str, dict[str, object]] = {}
     curves: dict[str, _Curve] = {}
     for name, (report, table) in parts.items():
@@ -84,12 +91,11 @@ def finish_ap(
         ]
         content[name] = {**table, "per_category": classes, "worst": worst}
         ranked = sorted(({"category": c, **row} for c, row in classes.items()), key=lambda row: cell_number(row["AP"]))
-        say(rows_table(f"{name}: worst classes", ranked[:WORST], ("category", "name", "AP", "AP50", "AP75")))
-        say(rows_table(f"{name}: worst objects (best overlap of any detection)", worst))
+        outputs.say(rows_table(f"{name}: worst classes", ranked[:WORST], ("category", "name", "AP", "AP50", "AP75")))
+        outputs.say(rows_table(f"{name}: worst objects (best overlap of any detection)", worst))
         curves.update(_precision_recall(report, name))
-    if outputs.json:
-        named = content if len(parts) > 1 else {}
-        write_json(outputs.json, {**content[list(parts)[-1]], **named, "protocol": protocol})
+    named = content if len(parts) > 1 else {}
+    outputs.write({**content[list(parts)[-1]], **named, "protocol": protocol})
     if outputs.plot:
         draw_curves(outputs.plot, "precision over recall, mean over classes", ("recall", "precision"), curves)
 

@@ -15,7 +15,6 @@ from vidseg_pipelines.commands.eval_report import (
     finish_ap,
     plot_shares,
     rows_table,
-    say,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class DavisCommand(Outputs):
         objects = _davis_objects(report)
         worst = sorted(objects, key=lambda row: cell_number(row["J&F"]))[:WORST]
         finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
-        say(
+        self.say(
             rows_table(
                 "worst objects", worst, ("sequence", "object", "J&F", "J", "F", "worst_frame", "worst_frame_J&F")
             )
@@ -125,7 +124,7 @@ class VosCommand(Outputs):
             objects.append({**row, "frames": len(one.frames)})
         worst = sorted(objects, key=lambda row: cell_number(row["J&F"]))[:WORST]
         finish(self, report.protocol(), report.summary(), {"per_object": objects, "worst": worst})
-        say(rows_table("worst objects", worst, ("sequence", "object", "J&F", "J", "F", "frames")))
+        self.say(rows_table("worst objects", worst, ("sequence", "object", "J&F", "J", "F", "frames")))
         if self.plot:
             plot_shares(
                 self.plot,

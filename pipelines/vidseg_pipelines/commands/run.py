@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from vidseg.config import RunConfig
+from vidseg.config import NOT_RESULT, RunConfig
+from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
-from vidseg.outputs.layout import OVERLAY
+from vidseg.outputs.layout import MANIFEST, OVERLAY
 from vidseg.weights.catalog import CATALOG
 from vidseg_pipelines.settings import check_settings
 
@@ -28,28 +31,58 @@ class RunCommand(RunConfig):  # noqa: D101
 
     CONFIG_IS_DEFAULTS: ClassVar[bool] = True
 
+    quiet: bool = field(default=False, metadata=NOT_RESULT)
+    """Print only warnings and errors."""
+    verbose: bool = field(default=False, metadata=NOT_RESULT)
+    """Also print the device, the weights and how long each stage took."""
+    json: bool = field(default=False, metadata=NOT_RESULT)
+    """Print the result as one JSON object on standard output, also if the run fails."""
+
     def run(self) -> int:
         """Segment the video and print where the results are; 5 when part of the input was lost.
 
         A live input ends at Ctrl-C: the first one ends it cleanly, with code 0; the second one, and Ctrl-C while
         reading a file, interrupts the run.
         """
-        check_settings(self)  # before PyTorch is loaded
+        try:
+            if self.quiet and self.verbose:
+                raise UsageError("--quiet and --verbose cannot be combined")
+            check_settings(self)  # before PyTorch is loaded
+            summary = self._segment()
+        except (VidsegError, KeyboardInterrupt) as error:
+            if self.json:
+                interrupted = isinstance(error, KeyboardInterrupt)
+                code = 130 if interrupted else error.exit_code if isinstance(error, VidsegError) else 1
+                failed = {"status": "interrupted" if interrupted else "failed", "error": str(error), "exit_code": code}
+                sys.stdout.write(json.dumps(failed) + "\n")
+            raise
+        _report(self, summary)
+        return 5 if summary.status == "partial" else 0
 
-        from vidseg_pipelines.progress import RunProgress
+    def _segment(self) -> RunSummary:
+        from vidseg_pipelines.progress import RunProgress, write_event
         from vidseg_pipelines.run import Loaders, run_video
 
-        with _Signals() as signals, ExitStack() as stack:
+        with _Signals(self.say) as signals, ExitStack() as stack:
 
             def on_start(info: VideoInfo, total: int | None) -> Advance:
-                if self.model in CATALOG and CATALOG[self.model].embedded:
-                    sys.stderr.write(f"model: {self.model}, small and embedded; `vidseg weights list` has better\n")
-                return stack.enter_context(RunProgress(info.name, total, json_log=self.json_log)).advance
+                if self.model in CATALOG and CATALOG[self.model].embedded and not (self.quiet or self.json_log):
+                    self.say(f"model: {self.model}, small and embedded; `vidseg weights list` has better")
+                if self.json_log:
+                    write_event("start", input=info.name, frames=total, width=info.width, height=info.height)
+                progress = RunProgress(info.name, total, json_log=self.json_log, quiet=self.quiet)
+                return stack.enter_context(progress).take
 
-            loaders = Loaders(sam=_load_sam)
-            summary = run_video(self, on_start=on_start, loaders=loaders, on_open=signals.watch)
-        _report(summary)
-        return 5 if summary.status == "partial" else 0
+            return run_video(self, on_start=on_start, loaders=Loaders(sam=_load_sam), on_open=signals.watch)
+
+    def say(self, text: str, kind: str = "notice") -> None:
+        """Tell the user something on standard error, as text or as an event."""
+        if self.json_log:
+            from vidseg_pipelines.progress import write_event
+
+            write_event(kind, text=text)
+        else:
+            sys.stderr.write(printable(text if kind == "notice" else f"{kind}: {text}") + "\n")
 
 
 class _Signals:
@@ -58,7 +91,8 @@ class _Signals:
     The second one interrupts a live source too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self._live: Source | None = None
         self._before: list[tuple[int, Any]] = []
 
@@ -69,7 +103,7 @@ class _Signals:
         if source.live:
             self._live = source
         if isinstance(source, LiveSource):
-            source.notice = _notice
+            source.notice = self._say  # from the thread that reads it
 
     def __enter__(self) -> Self:
         self._before = [(number, signal.signal(number, self._stop)) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -86,33 +120,57 @@ class _Signals:
         if source is None:
             raise KeyboardInterrupt
         source.stop()
-        sys.stderr.write("stopping after the frames already read (Ctrl-C again: at once)\n")
-
-
-def _notice(text: str) -> None:
-    """Report what happens to a live source, from the thread that reads it."""
-    sys.stderr.write(f"{printable(text)}\n")
+        self._say("stopping after the frames already read (Ctrl-C again: at once)")
 
 
 def _load_sam(config: RunConfig) -> SegmentAnything:
     from vidseg.weights.progress import DownloadBar
     from vidseg_pipelines.run import load_run_sam
 
-    return load_run_sam(config, DownloadBar(config.model))
+    silent = config.json_log or (isinstance(config, RunCommand) and config.quiet)
+    return load_run_sam(config, None if silent else DownloadBar(config.model))
 
 
-def _report(summary: RunSummary) -> None:
-    for kind, texts in (("note", summary.notes), ("warning", summary.warnings)):
+def _report(command: RunCommand, summary: RunSummary) -> None:
+    """Say what the run gave."""
+    result = _result(summary)
+    for kind, texts in (("note", () if command.quiet else summary.notes), ("warning", summary.warnings)):
         for text in texts:
-            sys.stderr.write(f"{kind}: {printable(text)}\n")
+            command.say(text, kind)
     gap = summary.gap
-    if gap.reconnects or gap.dropped:
-        sys.stderr.write(
-            f"gaps: {gap.seconds:.1f} s without connection, {gap.dropped} frames dropped to keep up (see the journal)\n"
-        )
-    ids = ", ".join(map(str, summary.objects))
-    lines = [f"{summary.frames} frames, {len(summary.objects)} objects ({ids or 'none found'}), {summary.fps:.2f} fps"]
+    if (gap.reconnects or gap.dropped) and not command.quiet:
+        lost = f"{gap.seconds:.1f} s without connection, {gap.dropped} frames dropped to keep up (see the journal)"
+        command.say(f"gaps: {lost}")
+    if command.json_log:
+        from vidseg_pipelines.progress import write_event
+
+        write_event("done", **{name: result[name] for name in ("status", "folder", "frames", "objects", "fps")})
+    if command.json:
+        sys.stdout.write(json.dumps(result) + "\n")
+    elif not command.quiet:
+        sys.stdout.write("\n".join(map(printable, _lines(command, summary))) + "\n")
+
+
+def _result(summary: RunSummary) -> dict[str, Any]:
+    """A summary as JSON types."""
+    return {
+        **asdict(summary),
+        "folder": str(summary.folder),
+        "objects": list(summary.objects),
+        "outputs": [str(path) for path in summary.outputs],
+    }
+
+
+def _lines(command: RunCommand, summary: RunSummary) -> list[str]:
+    ids, count = ", ".join(map(str, summary.objects)), len(summary.objects)
+    objects = f"{count} object{'s' * (count != 1)} ({ids or 'none found'})"
+    lines = [f"{summary.frames} frame{'s' * (summary.frames != 1)}, {objects}, {summary.fps:.2f} fps"]
+    if command.verbose:
+        manifest = json.loads((summary.folder / MANIFEST).read_bytes())
+        used, seconds = manifest["used"], manifest["seconds"]
+        lines.append(f"computed on {used['device']} in {used['dtype']} with {used['threads']} threads")
+        lines += [f"weights of the {part}: {file['name']}" for part, file in manifest["weights"].items()]
+        lines.append("seconds: " + ", ".join(f"{stage} {time:.2f}" for stage, time in seconds.items()))
     overlay = [path for path in summary.outputs if path.name == OVERLAY]
     lines += [f"overlay: {path}" for path in overlay]
-    lines.append(f"results: {summary.folder} ({', '.join(p.name for p in summary.outputs if p not in overlay)})")
-    sys.stdout.write("\n".join(map(printable, lines)) + "\n")
+    return [*lines, f"results: {summary.folder} ({', '.join(p.name for p in summary.outputs if p not in overlay)})"]

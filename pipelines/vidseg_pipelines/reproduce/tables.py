@@ -127,7 +127,11 @@ def show_table(table: Table, results: Sequence[RowResult], common: ReproduceConf
     blocks += list(table.notes)
     given = {name: value for name in _REPLACED if (value := getattr(common, name))}
     blocks += [f"not the paper's protocol: every row ran with --{name} {value}" for name, value in given.items()]
-    blocks += [f"not run: {r.row.label} ({r.benchmark}): {r.missing}" for r in results if r.missing]
+    lacking: dict[str, list[str]] = {}
+    for result in results:
+        if result.missing:
+            lacking.setdefault(result.missing, []).append(f"{result.row.label} ({result.benchmark})")
+    blocks += [f"not run: {', '.join(rows)}: {missing}" for missing, rows in lacking.items()]
     return "\n\n".join(blocks)
 
 
