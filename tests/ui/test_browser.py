@@ -1,6 +1,7 @@
 """The page in a real browser."""
 
 import json
+import resource
 import signal
 import time
 from pathlib import Path
@@ -169,6 +170,101 @@ def test_a_video_that_breaks_in_the_middle_is_shown_as_far_as_it_goes(tmp_path: 
         page.keys("\ue010")
         page.until("Number(document.getElementById('frame').value) > 3")
         page.until("document.getElementById('canvas').dataset.frame === document.getElementById('frame').value")
+        last = int(page.js("document.getElementById('frame').value"))
+        page.keys("\ue011", "b")  # Home
+        page.until("document.getElementById('canvas').dataset.frame === '0'")
+        page.drag((20, 85), (140, 85), SIZE)
+        page.shows(0, "1")
+        page.keys("r")
+        runs_to_the_end(page)
+        assert frames_in(tmp_path / "runs" / "broken") == list(range(last + 1))
+
+
+def test_a_run_is_paused_goes_on_is_stopped_and_follows_one_object_alone(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4", 40), tmp_path / "runs" / "square"
+    done = "Number(document.getElementById('progress').value)"
+    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.keys("b")
+        page.drag((20, 85), (60, 85), SIZE)
+        page.shows(0, "1")
+        page.keys("n")
+        page.drag((100, 15), (140, 15), SIZE)
+        page.shows(0, "1,2")
+        page.keys("r")
+        page.until(f"{done} >= 3")
+        page.keys("p")
+        page.until("document.getElementById('pause').textContent === 'Go on'")
+        paused = page.js(done)
+        time.sleep(0.5)
+        assert page.js(done) == paused < 39
+        page.driver.execute_script("document.getElementById('pause').click()")
+        page.until(f"{done} > {paused}")
+        page.keys("\ue00c")  # Esc
+        page.until("document.getElementById('running').hidden")
+        stopped = frames_in(run)
+        assert stopped == list(range(len(stopped)))
+        assert paused < len(stopped) < 40
+
+        page.keys("\ue011", "e")  # Home: object 1 goes, object 2 is followed alone
+        page.shows(0, "1,2")
+        page.driver.execute_script("document.querySelector('#objects li').click()")
+        page.drag((10, 85), (70, 85), SIZE)
+        page.shows(0, "2")
+        page.driver.execute_script("document.getElementById('only').click()")
+        page.keys("2", "r")
+        runs_to_the_end(page)
+        page.keys("\ue010")  # End
+        page.shows(39, "2")
+        assert server.end() == 0
+    ids = [masks.ids for masks in read_journal(run / "masks.jsonl")]
+    assert ids == [(2,), *[(1, 2)] * (len(stopped) - 1), *[(2,)] * (40 - len(stopped))]
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
+    with browser() as page, served(video, tmp_path / "runs", seconds=0.05) as server:
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.keys("b")
+        page.drag((20, 85), (140, 85), SIZE)
+        page.shows(0, "1")
+        page.until("document.getElementById('saved').textContent === 'saved'")
+        limits = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+        full = (run / "masks.jsonl").stat().st_size * 6
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (full, limits[1]))
+        page.keys("r")
+        page.until("document.getElementById('toasts').innerText.includes('cannot write')")
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
+        kept = frames_in(run)
+        assert kept == list(range(len(kept)))
+        assert 1 < len(kept) < 24
+        page.until(f"document.getElementById('canvas').dataset.frame === '{kept[-1]}'")
+        page.keys("r")
+        runs_to_the_end(page)
+        assert frames_in(run) == list(range(24))
+        assert server.end() == 0
+
+
+def test_a_run_goes_on_while_no_page_is_open(tmp_path: Path) -> None:
+    video, run = toy_video(tmp_path / "square.mp4", 40), tmp_path / "runs" / "square"
+    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
+        page.driver.get(server.url)
+        page.shows(0, "")
+        page.keys("b")
+        page.drag((20, 85), (140, 85), SIZE)
+        page.shows(0, "1")
+        page.keys("r")
+        page.until("Number(document.getElementById('progress').value) >= 2")
+        page.driver.get("about:blank")  # closed in the middle of the run
+        page.driver.get(server.url)
+        page.shows(0, "1")
+        page.until("document.getElementById('running').hidden")
+        page.keys("\ue010")  # End
+        page.shows(39, "1")
+        assert server.end() == 0
+    assert frames_in(run) == list(range(40))
 
 
 def test_a_second_window_is_told_and_may_take_over(tmp_path: Path) -> None:
@@ -203,3 +299,4 @@ def test_sixty_objects_and_five_thousand_frames_stay_within_bounds(tmp_path: Pat
         assert canvas[0] <= 2600
         assert canvas[1] <= 400, "only the rows in sight are drawn"
         assert page.js("performance.memory.usedJSHeapSize") < 100e6
+        assert page.js("document.getElementsByTagName('*').length") < 1500
