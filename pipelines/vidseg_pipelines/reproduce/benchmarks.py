@@ -118,7 +118,8 @@ def _open_json(name: str) -> Callable[[ReproduceConfig], Task]:
             raise InputError(
                 f"{file}: the boxes of its ground truth are not public: use --boxes FILE or --tracker NAME"
             )
-        return Detections(config, kind, [group], {"": config.boxes} if config.boxes else {})
+        told = config.masks_from or config.boxes
+        return Detections(config, kind, [group], {"": told} if told else {})
 
     return open_it
 
@@ -177,6 +178,11 @@ def resolve(config: ReproduceConfig) -> tuple[Benchmark, ReproduceConfig]:
         raise UsageError(f"unknown benchmark '{config.benchmark}'{close}: one of {', '.join(BENCHMARKS)}")
     config.check()
     benchmark, prompt = BENCHMARKS[config.benchmark], config.prompt
+    only_tracks = benchmark.prompts == ("tracker",)
+    if (config.masks_from or config.cascadepsp) and (only_tracks or config.benchmark == "sginw"):
+        raise UsageError(f"{config.benchmark} takes no --masks-from or --cascadepsp: use `vidseg eval`")
+    if config.masks_from is not None:
+        return benchmark, replace(config, prompt="masks-from")
     if prompt == "auto":
         given: PromptKind | None = "boxes-file" if config.boxes else "tracker" if config.tracker else benchmark.default
         if given is None:

@@ -11,7 +11,7 @@ import tyro
 from vidseg.config import NOT_RESULT, Device, Dtype, Offline, RunConfig, key_values, result_settings
 from vidseg.errors import UsageError, did_you_mean
 
-PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker"]
+PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker", "masks-from"]
 MASKS = ("sam", "hq", "sum")
 PAPER_TRIALS = 3
 """Draws that are averaged where prompts are random (HQ-SAM, supplement, section 7)."""
@@ -39,6 +39,12 @@ class ReproduceConfig:
     """Boxes from a detector: COCO results with bbox, YTVIS results for videos; for sginw a folder of NAME.json."""
     coarse: Path | None = field(default=None, metadata=NOT_RESULT)
     """Folder of coarse masks NAME.png for --prompt coarse-masks (default: those of BIG, otherwise simulated)."""
+    masks_from: Path | None = field(default=None, metadata=NOT_RESULT)
+    """Score these masks instead of a network's: a folder of PNGs, SET/NAME.png or NAME.png (hq44k-val, big), or results
+    in the data set's format (coco, lvis, uvo, ytvis2019, hq-ytvis). For masks that anything else refined."""
+    cascadepsp: Path | None = field(default=None, metadata=NOT_RESULT)
+    """Refine every mask of the network with CascadePSP, whose weights are in this file (pip install
+    'vidseg[cascadepsp]')."""
     noise: float = 0.4
     """Scale of the box noise (0..1) for --prompt noisy-boxes; the paper uses 0.2 and 0.4."""
     points: int = 1
@@ -94,6 +100,11 @@ class ReproduceConfig:
                 raise UsageError(f"--{name} {getattr(self, name)}: must not be negative")
         if self.workers < 1:
             raise UsageError(f"--workers {self.workers}: expected at least 1")
+        for name in ("masks", "boxes", "tracker", "cascadepsp"):
+            if self.masks_from is not None and getattr(self, name):
+                raise UsageError(f"--masks-from scores the masks of a folder or file: leave out --{name}")
+        if (self.masks_from is None) == (self.prompt == "masks-from") and self.prompt != "auto":
+            raise UsageError(f"--prompt {self.prompt}: --masks-from and --prompt masks-from go together")
         if self.prompt == "boxes-file" and self.boxes is None:
             raise UsageError("--prompt boxes-file needs --boxes FILE")
         if self.boxes is not None and self.prompt not in ("auto", "boxes-file"):
@@ -114,6 +125,11 @@ class ReproduceConfig:
     def chosen_masks(self) -> tuple[str, ...]:
         """Names of ``masks``, in order."""
         return tuple(dict.fromkeys(_names(self.masks)))
+
+    @property
+    def scored_masks(self) -> tuple[str, ...]:
+        """Names of the masks that are scored: those of ``masks_from``, or the chosen ones of the network."""
+        return ("given",) if self.masks_from is not None else self.chosen_masks
 
     @property
     def chosen_sets(self) -> tuple[str, ...]:

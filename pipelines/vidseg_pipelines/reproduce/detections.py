@@ -25,7 +25,12 @@ from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.groups import AnnotationSet, check_files, check_truth, first_of_each, read_detections
 from vidseg_pipelines.reproduce.mask_predictor import MaskPredictor
 from vidseg_pipelines.reproduce.object_prompts import ObjectPrompt, object_rng, simulate_prompt
-from vidseg_pipelines.reproduce.objects import DetectedObject, object_from_row, objects_from_tracks
+from vidseg_pipelines.reproduce.objects import (
+    DetectedObject,
+    masks_from_row,
+    object_from_row,
+    objects_from_tracks,
+)
 from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
 from vidseg_pipelines.reproduce.task import (
     Outcome,
@@ -108,7 +113,10 @@ class Detections:
                 if boxes:
                     where = f"{boxes[group.name]}: a result of {kind.key} {place}"
                     kept = first_of_each(found.get(place, ()), kind.limit, per_category=kind.per_category)
-                    told = [object_from_row(one, len(files), where) for one in kept]
+                    if config.masks_from is not None:
+                        told = [masks_from_row(one, size, len(files), where) for one in kept]
+                    else:
+                        told = [object_from_row(one, len(files), where) for one in kept]
                 elif config.prompt != "tracker":
                     told = [DetectedObject(one["category_id"], 1.0, truth=one) for one in group.by_row.get(place, ())]
                 self._places[name] = _Place(group, place, files, size, told)
@@ -135,7 +143,12 @@ class Detections:
 
     def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """Masks [output][trial][object][frame] with class and score of every object."""
-        place, predictor = self._places[key], models.predictor
+        place = self._places[key]
+        if self.config.masks_from is not None:
+            given = [[None if rle is None else pack(rle) for rle in one.masks] for one in place.objects]
+            about = [{"category_id": one.category, "score": one.score} for one in place.objects]
+            return {"size": place.size, "fit": "masks as given", "objects": about, "masks": {"given": [given]}}
+        predictor = models.predictor
         objects = self._track(place, models) if self.config.prompt == "tracker" else place.objects
         trials = range(self.config.draws)
         masks: dict[str, list[list[list[str | None]]]]
@@ -209,7 +222,7 @@ class Detections:
                 per_trial.append(_with_mean(table) if self.groups[0].name else table)
             scores[name] = mean_of(per_trial)
         told = describe_prompt(self.config)
-        if self.config.prompt not in ("boxes-file", "tracker"):
+        if self.config.prompt not in ("boxes-file", "tracker", "masks-from"):
             told += "; every object has score 1 and its true class: an upper bound, not the protocol of the paper"
         hidden = [
             f"{g.file.name}: its ground truth is not public, submit the result files"

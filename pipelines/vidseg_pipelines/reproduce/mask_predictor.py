@@ -17,25 +17,28 @@ from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.types import Array, Rle
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.object_prompts import ObjectPrompt, stack_prompts
+from vidseg_pipelines.reproduce.post_refinement import PostRefiner
 
 _CHUNK = 16  # masks that are brought to the image's size at a time
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """An encoded image: its features and its size (height, width) in pixels."""
+    """An encoded image: its features, its size (height, width) in pixels, and itself (H, W, 3)."""
 
     features: FrameFeatures
     size: tuple[int, int]
+    image: Array
 
 
 @dataclass(frozen=True)
 class MaskPredictor:
-    """A network, the masks of it that are compared, and how images enter it."""
+    """A network, the masks of it that are compared, how images enter it, and what refines its masks afterwards."""
 
     sam: SegmentAnything
     outputs: tuple[Output, ...]
     squash: bool
+    post: PostRefiner | None = None
 
     @property
     def fit(self) -> str:
@@ -65,7 +68,7 @@ class MaskPredictor:
     def encode(self, image: Array) -> EncodedImage:
         """Features of a uint8 RGB image (H, W, 3)."""
         (features,) = self.sam.encode([self.view(image)])
-        return EncodedImage(features, (image.shape[0], image.shape[1]))
+        return EncodedImage(features, (image.shape[0], image.shape[1]), image)
 
     @torch.no_grad()
     def predict(self, picture: EncodedImage, asked: Sequence[ObjectPrompt | None]) -> dict[str, list[Rle]]:
@@ -86,8 +89,9 @@ class MaskPredictor:
             if self.squash:  # the evaluator goes to the original size in one step
                 full = F.interpolate(part, picture.size, mode="bilinear", align_corners=False)
             else:
-                full = replace(answer, logits=part, iou=iou).upsampled()
-            rles += [encode(mask) for mask in (full[:, 0] > 0).cpu().numpy()]
+                full = replace(answer, logits=part, iou=iou, hq_iou=None).upsampled()
+            masks = (full[:, 0] > 0).cpu().numpy()
+            rles += [encode(mask if self.post is None else self.post(picture.image, mask)) for mask in masks]
         return rles
 
 

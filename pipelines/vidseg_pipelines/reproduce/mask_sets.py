@@ -15,7 +15,7 @@ from vidseg.evaluation.parallel import run_all
 from vidseg.evaluation.region import MaskScore, MasksReport, score_mask
 from vidseg.files import IMAGE_SUFFIXES
 from vidseg.masks.files import FOREGROUND, read_mask_values
-from vidseg.masks.rle import decode
+from vidseg.masks.rle import decode, encode
 from vidseg.types import Rle
 from vidseg.video.images import image_size, read_image
 from vidseg_pipelines.reproduce.config import ReproduceConfig
@@ -65,20 +65,35 @@ class MaskSets:
         self.keys: Sequence[str] = list(self._items)
         if len(self.keys) < sum(map(len, self._sets.values())):
             raise InputError(f"{config.root}: two images of a set have the same name, up to the suffix")
-        self.sources: Sequence[Path] = ()
-        for item in self._items.values():
+        self._given = {} if config.masks_from is None else self._find_given(config.masks_from)
+        self.sources: Sequence[Path] = list(self._given.values())
+        for key, item in self._items.items():
             size = image_size(item.image)
-            for mask in (item.truth, item.coarse):
+            for mask in (item.truth, item.coarse, self._given.get(key)):
                 if mask is not None and (other := image_size(mask)) != size:
                     raise InputError(
                         f"{mask}: {other[0]}x{other[1]} pixels, but its image {item.image.name} has {size[0]}x{size[1]}"
                     )
+
+    def _find_given(self, folder: Path) -> dict[str, Path]:
+        """The given mask of every image: SET/NAME.png, or NAME.png where there is one set."""
+        found: dict[str, Path] = {}
+        for key, item in self._items.items():
+            names = [f"{key}.png", *([f"{item.name}.png"] if len(self._sets) == 1 else [])]
+            path = next((folder / name for name in names if (folder / name).is_file()), None)
+            if path is None:
+                raise InputError(f"{folder}: no mask {' or '.join(names)} for {item.image.name}")
+            found[key] = path
+        return found
 
     def check(self, folder: Path) -> None:
         """All was checked at the start."""
 
     def predict(self, key: str, models: TaskModels, folder: Path) -> Record:
         """One mask per output and trial; nothing is asked where the ground truth is empty."""
+        if key in self._given:
+            given = read_mask_values(self._given[key]).foreground()
+            return {"size": given.shape, "fit": "masks as given", "masks": {"given": [pack(encode(given))]}}
         item, predictor = self._items[key], models.predictor
         image, grey = read_image(item.image), read_mask_values(item.truth).grey()
         mask = predictor.view(grey) > FOREGROUND

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from vidseg.errors import InputError
-from vidseg.evaluation.checks import Row
+from vidseg.evaluation.checks import Row, read_mask
 from vidseg.masks.rle import bbox, from_coco
-from vidseg.types import Tracks
+from vidseg.types import Rle, Tracks
 from vidseg_pipelines.reproduce.object_prompts import Floats, xyxy
 
 Boxes = tuple[Floats | None, ...]
@@ -19,12 +19,27 @@ Boxes = tuple[Floats | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class DetectedObject:
-    """One object: its class, its score, and its box per frame (None where it is absent) or its ground-truth row."""
+    """One object: its class, its score, and per frame its box or given mask (None where it is absent), or its
+    ground-truth row."""
 
     category: int
     score: float
     boxes: Boxes = ()
     truth: Row | None = None
+    masks: tuple[Rle | None, ...] = ()
+
+
+def masks_from_row(row: Row, size: tuple[int, int], frames: int, where: str) -> DetectedObject:
+    """An entry of a results file with its `segmentation` or `segmentations`, of ``size`` (height, width).
+
+    Raises:
+        InputError: malformed masks, of another size, or not one per frame.
+    """
+    values = row.get("segmentations") if "segmentations" in row else [row.get("segmentation")]
+    if not isinstance(values, list) or len(values) != frames:
+        raise InputError(f"{where}: 'segmentations' must be a list of {frames} masks, one per frame, null where absent")
+    masks = tuple(None if value is None else read_mask(value, size, where, polygons=True) for value in values)
+    return DetectedObject(row["category_id"], float(row["score"]), masks=masks)
 
 
 def object_from_row(row: Row, frames: int, where: str) -> DetectedObject:

@@ -28,6 +28,7 @@ _MASKS = {
     "hq": "the mask of the HQ token alone",
     "sum": "the logits of SAM's mask and of the HQ mask added",
     "tracker": "the tracker's own masks",
+    "given": "masks that were given",
 }
 
 
@@ -78,7 +79,7 @@ def run_benchmark(
         task.check(folder)
         missing = [key for key in task.keys if key not in store.done]
         models = TaskModels(config, loaders or Loaders(), task)
-        if missing:
+        if missing and config.masks_from is None:
             models.load()
             store.describe(_manifest(config, task))  # again: weights that were fetched have a checksum now
         advance = on_start(config.benchmark, len(missing), task.unit) if on_start and missing else lambda: None
@@ -89,7 +90,8 @@ def run_benchmark(
         _, record = next(store.read(task.keys[:1]))
         protocol = {
             "benchmark": config.benchmark,
-            "model": config.model or "compact",
+            "model": "none" if config.masks_from else config.model or "compact",
+            **({"post-refinement": f"CascadePSP: {config.cascadepsp}"} if config.cascadepsp else {}),
             **outcome.protocol,
             "masks": {name: _MASKS[name] for name in record["masks"]},
             "fit": record.get("fit", "aspect kept, padded"),
@@ -116,7 +118,9 @@ def lookup(scores: Scores, path: str) -> Any:
 
 
 def _manifest(config: ReproduceConfig, task: Task) -> dict[str, Any]:
-    weights = {"model": weights_identity(config.model or "compact")}
+    weights = {} if config.masks_from else {"model": weights_identity(config.model or "compact")}
+    if config.cascadepsp is not None:
+        weights["cascadepsp"] = weights_identity(str(config.cascadepsp))
     if config.prompt == "tracker":
         used = weights_used("tracker", config.tracker, config.all_tracker_options(), config.model or "compact")
         weights |= {"tracker": weights_identity(used)} if used else {}

@@ -181,7 +181,7 @@ def _check_common(table: Table, common: ReproduceConfig) -> None:
 
 def _row_config(row: TableRow, common: ReproduceConfig) -> ReproduceConfig:
     config = from_mapping(ReproduceConfig, row.run, where=f"row '{row.label}'")
-    if len(config.chosen_masks) != 1:
+    if len(config.scored_masks) != 1:
         raise UsageError(f"row '{row.label}': masks: expected one of sam, hq and sum, got '{config.masks}'")
     given = {name: getattr(common, name) for name in _FOR_ALL}
     given |= {name: value for name in ("model", "limit") if (value := getattr(common, name))}
@@ -189,12 +189,15 @@ def _row_config(row: TableRow, common: ReproduceConfig) -> ReproduceConfig:
         given |= {"tracker": common.tracker, "tracker_option": common.tracker_option, "tracker_options": {}}
     if config.boxes is not None:
         given["boxes"] = common.root / config.boxes
+    if config.masks_from is not None:
+        given |= {"masks_from": common.root / config.masks_from, "model": ""}
     return replace(config, **given)
 
 
 def _key(config: ReproduceConfig) -> str:
     """A folder name for the rows that one run serves."""
     content = {**config.content(), "boxes": str(config.boxes), "sets": config.sets}
+    content |= {k: str(v) for k in ("masks_from", "cascadepsp") if (v := getattr(config, k))}
     del content["masks"]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{config.benchmark}-{digest[:10]}"
@@ -208,7 +211,7 @@ def _row_result(row: TableRow, config: ReproduceConfig, result: ReproduceResult 
         return RowResult(row, config.benchmark, {}, "; ".join(how))
     if not result.scores:
         return RowResult(row, config.benchmark, {}, "; ".join(result.lacking))
-    scores = result.scores[config.masks]
+    scores = result.scores[config.scored_masks[0]]
     numbers = {metric: lookup(scores, metric) for metric in row.paper}
     unknown = [metric for metric, value in numbers.items() if value is MISSING]
     if unknown and not result.lacking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 from vidseg.types import Rle, Tracker
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.mask_predictor import MaskPredictor, make_predictor
+from vidseg_pipelines.reproduce.post_refinement import load_cascadepsp
 from vidseg_pipelines.reproduce.store import Record, ReproduceRecords
 from vidseg_pipelines.run import Loaders
 
@@ -82,7 +83,10 @@ class TaskModels:
 
     def _load_predictor(self) -> MaskPredictor:
         sam = self.loaders.sam(self.config.run_config())
-        return make_predictor(self.config, sam, self._task.hq_output, self._task.squashes)
+        predictor = make_predictor(self.config, sam, self._task.hq_output, self._task.squashes)
+        if self.config.cascadepsp is None:
+            return predictor
+        return replace(predictor, post=load_cascadepsp(self.config.cascadepsp, sam.device))
 
     def _load_tracker(self) -> Tracker:
         return self.loaders.tracker(self.config.run_config())
@@ -141,4 +145,5 @@ def describe_prompt(config: ReproduceConfig) -> str:
         "coarse-masks": f"coarse mask: {coarse}",
         "boxes-file": f"boxes of a detector: {config.boxes}",
         "tracker": f"boxes of the tracker {config.tracker}",
+        "masks-from": f"none: the masks are those of {config.masks_from}",
     }[config.prompt] + trials
