@@ -15,12 +15,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
 
 from exports import COUNT, SIZE, exported, frame, result, square, write_run
 from media import barcode_video
 from vidseg.masks import bbox, encode
 from vidseg.masks.frame_masks import FrameMasks
-from vidseg.masks.polygons import one_polygon, polygons
+from vidseg.masks.polygons import one_polygon, outline, polygons
 from vidseg.outputs import JournalSink, open_recording
 from vidseg.outputs.label_studio import brush_rle
 from vidseg.outputs.pictures import CutoutSink, cut_out_objects
@@ -44,6 +45,11 @@ def filled(lines, size=SIZE):
     return np.array(image, np.bool_)
 
 
+def inside(corners, size=SIZE):
+    """A polygon as a shape, by pycocotools: CVAT and Datumaro make masks of polygons with it."""
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([corners], *size))).astype(np.bool_)
+
+
 @st.composite
 def blobs(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -63,10 +69,22 @@ def test_polygons_keep_holes_and_parts(mask):
     assert not (wrong & (cv2.dilate(edge, np.ones((3, 3))) == 0)).any()
 
 
+@settings(max_examples=40, deadline=None)
+@given(mask=blobs())
+def test_what_an_outline_encloses_is_the_mask(mask):
+    found = inside(outline(encode(mask)).ravel().tolist(), mask.shape)
+    assert (found & mask).sum() >= 0.95 * (found | mask).sum()
+    edge = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3)))
+    assert ((found != mask) <= (edge > 0)).all()
+    assert found.sum() == pytest.approx(mask.sum(), rel=0.02), "neither smaller nor larger"
+
+
 def test_small_and_empty_masks_are_polygons_too():
     dot = np.zeros((9, 9), np.bool_)
     assert len(one_polygon(encode(dot))) == 0
+    assert len(outline(encode(dot))) == 0
     dot[4, 2:5] = True
+    assert (inside(outline(encode(dot)).ravel().tolist(), dot.shape) == dot).all()
     assert (filled(polygons(encode(dot)), dot.shape) == dot).all()
     assert all(len(line) >= 3 for line in polygons(encode(dot)))
     dot[7, 7] = True
@@ -88,8 +106,8 @@ def test_cvat_has_a_track_per_object_that_says_when_it_is_absent(run):
         assert sorted(shown) == [k for k in range(COUNT) if square(k, object_id).any()]
         assert absent == ([] if object_id == 1 else [3])
         for index, shape in shown.items():
-            corners = [[float(v) - 0.5 for v in pair.split(",")] for pair in shape.get("points").split(";")]
-            assert (filled([corners]) == square(index, object_id)).all()
+            corners = [float(v) for pair in shape.get("points").split(";") for v in pair.split(",")]
+            assert (inside(corners) == square(index, object_id)).all()
     labels = json.loads((folder / "labels.json").read_text())
     assert [label["name"] for label in labels] == ['a <"dog"> & 熊', "object"]
     assert len({label["color"] for label in labels}) == 2

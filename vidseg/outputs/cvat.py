@@ -18,11 +18,9 @@ from xml.sax.saxutils import escape, quoteattr
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import hex_color
-from vidseg.masks.polygons import Line, one_polygon
+from vidseg.masks.polygons import Line, outline
 from vidseg.outputs.layout import CVAT
 from vidseg.outputs.recording import Recording
-
-_CENTRE = 0.5  # of a pixel, where its corner is a whole number
 
 
 def write_cvat(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
@@ -49,7 +47,7 @@ def write_cvat(recording: Recording, folder: Path) -> Generator[None, FrameMasks
                 index, points = last.get(object_id, (masks.frame_index - 1, ""))
                 if index < masks.frame_index - 1:
                     spools[object_id].write(_shape(index + 1, points, outside=True))
-                last[object_id] = masks.frame_index, _points(one_polygon(rle))
+                last[object_id] = masks.frame_index, _points(outline(rle))
                 spools[object_id].write(_shape(*last[object_id]))
         colors = "".join(
             f"<label><name>{escape(name)}</name><color>{hex_color(number)}</color><type>polygon</type>"
@@ -75,7 +73,7 @@ def write_cvat(recording: Recording, folder: Path) -> Generator[None, FrameMasks
 
 
 def _points(line: Line) -> str:
-    return ";".join(f"{x:g},{y:g}" for x, y in line + _CENTRE)
+    return ";".join(f"{x:g},{y:g}" for x, y in line)
 
 
 def _shape(index: int, points: str, outside: bool = False) -> bytes:
