@@ -51,9 +51,9 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A tensor of the host on ``device``, without waiting for what the device is doing; do not change it afterwards."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    if str(device).startswith("cuda") and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()  # from other memory the driver waits
     return tensor.to(device, non_blocking=True)
 

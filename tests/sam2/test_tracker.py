@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from fake_device import FakeDevice, on_device
 from sam2_rule import Case, disc, frame
 from vidseg.errors import InputError, UsageError
+from vidseg.masks.boxes import mask_box
 from vidseg.sam2.model import Sam2
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
 from vidseg_trackers.sam2.options import Sam2Options
@@ -100,6 +102,35 @@ def masks_of(tracks: list[Tracks]) -> np.ndarray:
     found = only(tracks).masks
     assert found is not None
     return found
+
+
+def test_the_device_is_asked_once_per_frame_whatever_is_on_it() -> None:
+    waits, net = {}, on_device(Case("video_correction").network())
+    for count in (1, 3):
+        with FakeDevice() as device:
+            ours = Sam2Tracker(net, Sam2Options())
+            ours.start(INFO)
+            ours.step(picture(0), [click(0, k + 1, 40.0 + 10 * k, 50) for k in range(count)])
+            ours.step(picture(1), [click(1, 9, 47, 64)])  # of another age than the others
+            before = dict(device.waits)
+            found = [only(ours.step(picture(t))) for t in (2, 3)]
+            waits[count] = {name: n - before.get(name, 0) for name, n in device.waits.items()}
+        assert all(len(tracks.ids) for tracks in found)
+    assert {name: n for name, n in waits[1].items() if n} == {"to the host": 2}
+    assert waits[1] == waits[3]
+
+
+def test_boxes_and_scores_are_those_of_the_masks() -> None:
+    ours = tracker()
+    ours.step(picture(0), [Prompt(0, 1, mask=mask(0)), Prompt(0, 2, mask=mask(0, 1))])
+    found = only(ours.step(picture(1)))
+    assert found.masks is not None and list(found.ids) == [1, 2]
+    for row, object_id in enumerate(found.ids):
+        low = ours._stores[int(object_id)].other[1].low
+        assert low is not None
+        shown = torch.nn.functional.interpolate(low, (HEIGHT, WIDTH), mode="bilinear")[0, 0] > 0
+        np.testing.assert_array_equal(found.boxes[row], mask_box(shown.numpy()))
+        torch.testing.assert_close(found.masks[row], torch.sigmoid(low)[0, 0])
 
 
 def test_a_state_continues_bit_for_bit() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from vidseg.runtime import send
 
 MASK_LOGIT = 10.0
 """Logit of a pixel inside a mask that was given; outside it is the negative."""
@@ -31,7 +32,7 @@ class MaskPrompt(NamedTuple):
 
 def image(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | str = "cpu") -> Float[Tensor, "3 S S"]:
     """An image (H, W, 3), uint8 RGB, as the image predictor sees it."""
-    x = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1).float() / 255
+    x = send(torch.from_numpy(np.ascontiguousarray(rgb)), device).permute(2, 0, 1).float() / 255
     x = F.interpolate(x[None], (size, size), mode="bilinear", align_corners=False, antialias=True)[0]
     return normalised(x)
 
@@ -39,7 +40,7 @@ def image(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | s
 def video(rgb: npt.NDArray[np.uint8], size: int = 1024, device: torch.device | str = "cpu") -> Float[Tensor, "3 S S"]:
     """A frame (H, W, 3), uint8 RGB, as the video predictor sees it."""
     picture = Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC)
-    return normalised(torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1).float() / 255)
+    return normalised(send(torch.from_numpy(np.array(picture)), device).permute(2, 0, 1).float() / 255)
 
 
 def mask_prompt(mask: npt.ArrayLike | Tensor, size: int = 1024, device: torch.device | str = "cpu") -> MaskPrompt:
@@ -68,5 +69,5 @@ def scaled(xy: npt.ArrayLike, width: int, height: int, size: int) -> Float[Tenso
 
 def normalised(x: Float[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
     """Grey levels in 0..1 without the mean and with the spread of ImageNet."""
-    mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (send(torch.tensor(v), x.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (x - mean) / std

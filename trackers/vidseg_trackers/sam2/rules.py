@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from vidseg.runtime import send
 from vidseg.sam2.decoder import Selection
 from vidseg.sam2.model import LOGIT_LIMIT, Sam2, Sam2Features
 from vidseg.sam2.preprocess import MASK_LOGIT, MaskPrompt
@@ -119,10 +120,11 @@ class VideoRules:
         spatial = max(len(s[0]) for s, _ in parts)
         pointers = max(len(p[0]) for _, p in parts)
         device = self.net.device
-        rows, places = [], []
+        rows, places, padded = [], [], False
         mask = torch.ones(len(parts), spatial + pointers, dtype=torch.bool, device=device)
         for row, ((memory, position), (tokens, distance)) in enumerate(parts):
             gap, rest = spatial - len(memory), pointers - len(tokens)
+            padded |= bool(gap or rest)
             mask[row, len(memory) : spatial] = False
             mask[row, spatial + len(tokens) :] = False
             rows.append(torch.cat([F.pad(memory, (0, 0, 0, gap)), F.pad(tokens, (0, 0, 0, rest))]))
@@ -133,7 +135,7 @@ class VideoRules:
             torch.stack(rows),
             torch.stack(places),
             pointers,
-            None if mask.all() else mask,
+            mask if padded else None,
         )
 
     def _spatial(self, reading: Reading) -> tuple[Float[Tensor, "T M"], Float[Tensor, "T M"]]:
@@ -156,7 +158,7 @@ class VideoRules:
         tokens = pointers.reshape(-1, width)
         if not self.config.pointer_positions:
             return tokens, torch.zeros_like(tokens)
-        distance = torch.tensor([d for _, d in reading.pointers], device=device, dtype=torch.float32)
+        distance = send(torch.tensor([d for _, d in reading.pointers], dtype=torch.float32), device)
         code = _time_code(distance / (frames - 1), self.config.dim)
         places = self.net.obj_ptr_tpos_proj(code.to(self.net.no_mem_embed.dtype)).float()
         return tokens, places.repeat_interleave(pieces, 0)

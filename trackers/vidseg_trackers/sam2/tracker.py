@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg.errors import InputError, UsageError
-from vidseg.masks.boxes import mask_box
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam2 import preprocess
 from vidseg.sam2.adapter import Sam2AsSam
@@ -140,15 +140,14 @@ class Sam2Tracker:
         self._check(frame, prompts)
         self._time += 1
         if not self._stores and not prompts:
-            return [self._tracks(frame, [])]
+            return [self._tracks(frame, {})]
         features = self._encode(frame)
         records = self._track(features)
         for prompt in prompts:
             records[prompt.object_id] = self._prompted(features, frame, prompt, records.get(prompt.object_id))
         for stores in self._stores.values():
             keep_recent(stores, self._time, self.net.config, self.options.max_cond_frames)
-        there = [(i, record) for i, record in records.items() if float(record.score) > 0]
-        tracks = self._tracks(frame, there)
+        tracks = self._tracks(frame, records)
         self._forget_absent(set(tracks.ids.tolist()))
         return [tracks]
 
@@ -211,25 +210,29 @@ class Sam2Tracker:
         assert result is not None  # a prompt is never empty
         return result
 
-    def _tracks(self, frame: Frame, found: Sequence[tuple[int, Record]]) -> Tracks:
-        """Objects that own a pixel at the size of the frame; masks at the network's low resolution."""
-        side = self.net.config.image_size // 4
-        ids, boxes, scores, masks = [], [], [], [torch.zeros(0, side, side, device=self.net.device)]
-        for i, record in found:
+    def _tracks(self, frame: Frame, records: Mapping[int, Record]) -> Tracks:
+        """Objects that own a pixel at the size of the frame; masks at the network's low resolution.
+
+        What the host needs of all objects comes in one transfer.
+        """
+        (height, width), side = frame.hw, self.net.config.image_size // 4
+        lows, told = [], [torch.zeros(0, width + height + 1, device=self.net.device)]
+        for record in records.values():
             assert record.low is not None  # of this frame
-            low = record.low.float()
+            low = record.low.float()  # without a positive pixel where the object is not there
             mask = F.interpolate(low, frame.hw, mode="bilinear", align_corners=False)[0, 0] > 0
-            if mask.any():
-                ids.append(i)
-                boxes.append(mask_box(mask.cpu().numpy()))
-                scores.append(float(torch.sigmoid(record.score)))
-                masks.append(torch.sigmoid(low[0]))
+            told.append(torch.cat([mask.any(0), mask.any(1), torch.sigmoid(record.score.float())[0]])[None])
+            lows.append(low[0])
+        answers = torch.cat(told).cpu().numpy()
+        present = np.asarray(answers[:, :width].any(1))
+        columns, rows = answers[present, :width] > 0, answers[present, width : width + height] > 0
+        masks = [torch.sigmoid(low) for low, there in zip(lows, present.tolist(), strict=True) if there]
         return Tracks(
             frame.index,
-            np.array(ids, np.int64),
-            np.array(boxes, np.float32).reshape(-1, 4),
-            np.array(scores, np.float32),
-            masks=torch.cat(masks),
+            np.array(list(records), np.int64)[present],
+            np.stack([*_span(columns), *_span(rows)], 1)[:, [0, 2, 1, 3]].astype(np.float32),
+            answers[present, -1].astype(np.float32),
+            masks=torch.cat([torch.zeros(0, side, side, device=self.net.device), *masks]),
             exclusive=False,
         )
 
@@ -281,6 +284,11 @@ class Sam2Tracker:
             int(i): Stores(*({t: record(f"{name}.{i}.{t}") for t in frames[name]} for name in ("cond", "other")))
             for i, frames in json.loads(str(state["layout"])).items()
         }
+
+
+def _span(used: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First and one past the last place that is set in every row (N, L), none of which is empty."""
+    return used.argmax(1), used.shape[1] - used[:, ::-1].argmax(1)
 
 
 def _equal(a: Sam2, b: Sam2) -> bool:
