@@ -1,23 +1,45 @@
 """What a batch costs beyond its videos: engines and numbers of workers, against one `vidseg run` per video.
 
     python benchmarks/batch.py VIDEO [--videos 8] [--frames :16] [--engines run,local,ray,slurm] [--workers 1,2]
+    python benchmarks/batch.py --no-op 1000,10000,100000 [--workers 1] [--kill 0.1]
 
 The batch gets links to VIDEO under several names. `run` starts a process per video, one after the other; `slurm` is
 submitit's local executor, so that no cluster is needed. Work is what the jobs themselves took.
+
+`--no-op` runs as many jobs that do nothing through the real machinery: a manifest with a row per job, folders, records,
+worker processes, summary. Planning has a process of its own, whose memory is printed. The time per job is that of one
+worker from the first job taken to the last one ended, without the seconds in which a process imports torch. `--kill`
+is the share of jobs at which the worker dies once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
+from vidseg.config import RunConfig
+from vidseg.types import Gap
+from vidseg_pipelines.batch.inputs import expand
+from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
+from vidseg_pipelines.run import Loaders
+from vidseg_pipelines.run_output import RunSummary
 
 ENGINE_OPTIONS = {"local": (), "ray": ("num_cpus=1",), "slurm": ("cluster=local",)}
 
@@ -29,7 +51,7 @@ def batch_seconds(command: BatchCommand, folder: Path) -> tuple[float, float]:
         raise SystemExit(f"not all jobs were done: see {folder}/summary.csv")
     wall = time.perf_counter() - started
     store = BatchRecords(folder)
-    return wall, sum(result.seconds for job in store.jobs() if (result := store.result(job.key)))
+    return wall, sum(row["seconds"] for row in store.rows())
 
 
 def run_seconds(videos: list[Path], frames: str, folder: Path) -> float:
@@ -41,15 +63,75 @@ def run_seconds(videos: list[Path], frames: str, folder: Path) -> float:
     return time.perf_counter() - started
 
 
+def no_op(config: RunConfig, **how: object) -> RunSummary:
+    """Instead of a video. A job whose name the environment tells kills its worker at the first attempt."""
+    assert config.output is not None
+    share = float(os.environ.get("VIDSEG_BENCHMARK_KILL", "0"))
+    marker = config.output / "died"
+    if share and zlib.crc32(config.input.encode()) % 1000 < 1000 * share and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return RunSummary(config.output, "done", 1, (), 1.0, (), (), Gap())
+
+
+def no_sam(config: RunConfig) -> None:
+    """Instead of a network."""
+
+
+def planning(folder: Path, count: int) -> None:
+    """Plan and say what that took; runs in a process of its own."""
+    before = psutil.Process().memory_info().rss
+    started = time.perf_counter()
+    plan_jobs(BatchRecords(folder / "out"), expand([str(folder / "jobs.csv")], RunConfig()))
+    took = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (folder / "planning.json").write_text(json.dumps([took, (peak - before) / 1e6, peak / 1e6]))
+
+
+def no_op_line(count: int, workers: int) -> str:
+    """Measure `--no-op` with so many jobs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = (f"day{number % 7}/clip{number}.mp4,{number % 9}\n" for number in range(count))
+        with (folder / "jobs.csv").open("w") as file:
+            file.writelines(["input,max_objects\n", *(row.replace(",0\n", ",9\n") for row in rows)])
+        process = multiprocessing.get_context("spawn").Process(target=planning, args=(folder, count))
+        process.start()
+        process.join()
+        took, grown, peak = json.loads((folder / "planning.json").read_text())
+        command = BatchCommand(
+            inputs=(str(folder / "jobs.csv"),), output=folder / "out", workers=workers, json_log=True
+        )
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            code = run_batch(command, loaders=Loaders(sam=no_sam), segment=no_op)  # type: ignore[arg-type]
+        with BatchRecords(folder / "out").database.reading() as db:
+            seconds = db.execute("SELECT max(beat) - min(begun) FROM jobs").fetchone()[0]
+            done, tries = db.execute("SELECT sum(status='done'), max(attempts) FROM jobs").fetchone()
+        each = 1e3 * seconds * workers / count
+        return (
+            f"{count:,} jobs: planning {took:.1f} s, {each:.1f} ms per job"
+            f" (planning grew by {grown:.0f} MB to {peak:.0f} MB; {done:,} done, at most {tries} attempts, exit {code})"
+        )
+
+
 def main() -> None:
     """Measure and print a row per engine and number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("video", type=Path)
+    parser.add_argument("video", type=Path, nargs="?")
+    parser.add_argument("--no-op", default="")
+    parser.add_argument("--kill", type=float, default=0.0)
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--frames", default=":16")
     parser.add_argument("--engines", default="run,local,ray,slurm")
     parser.add_argument("--workers", default="1,2")
     options = parser.parse_args()
+    if options.no_op:
+        os.environ["VIDSEG_BENCHMARK_KILL"] = str(options.kill)
+        for count in map(int, options.no_op.split(",")):
+            print(no_op_line(count, int(options.workers.split(",")[0])), flush=True)
+        return
+    if options.video is None:
+        parser.error("give a VIDEO, or --no-op")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         videos = [folder / "videos" / f"v{number}{options.video.suffix}" for number in range(options.videos)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -258,9 +259,14 @@ def names_by_id(labels: Sequence[str]) -> dict[int, str]:
 
 def result_settings(config: Any) -> dict[str, Any]:
     """The settings of a dataclass that affect the result, as JSON types: all but those marked :data:`NOT_RESULT`."""
-    names = [f.name for f in dataclasses.fields(config) if f.metadata.get("result", True)]
-    data: dict[str, Any] = json.loads(json.dumps({name: getattr(config, name) for name in names}, default=str))
+    values = {name: getattr(config, name) for name in _result_fields(config.__class__)}
+    data: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return data
+
+
+@functools.cache
+def _result_fields(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls) if f.metadata.get("result", True))
 
 
 def parse_frames(text: str) -> tuple[int, int | None]:

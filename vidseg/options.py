@@ -7,6 +7,7 @@ option takes decides in the end: ``no``, ``off`` and ``1_000`` mean what they sa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import types
 import typing
@@ -107,25 +108,37 @@ for _tag in ("int", "float"):
 
 def from_mapping(cls: type[T], data: Mapping[str, Any], *, where: str) -> T:
     """A (nested) dataclass from a mapping. Unknown keys and values of another type are a UsageError."""
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    values: dict[str, Any] = {}
-    for raw, value in data.items():
-        key = str(raw).replace("-", "_")
-        if key not in known:
-            hint = did_you_mean(key, known) or f": allowed are {', '.join(known)}"
-            raise UsageError(f"{where}: unknown option '{raw}'{hint}")
-        if key in values:
-            raise UsageError(f"{where}: option '{raw}' appears twice")
-        values[key] = _coerce(hints[key], value, f"{where}: {raw}")
+    values = checked_values(cls, data, where=where)
     missing = [
-        name
-        for name, f in known.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        f.name
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise UsageError(f"{where}: option '{missing[0]}' is missing")
     return cls(**values)
+
+
+def checked_values(cls: type, data: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Values for fields of a dataclass, each of its type. Unknown keys and values of another type are a UsageError."""
+    hints = _hints(cls)
+    values: dict[str, Any] = {}
+    for raw, value in data.items():
+        key = str(raw).replace("-", "_")
+        if key not in hints:
+            hint = did_you_mean(key, hints) or f": allowed are {', '.join(hints)}"
+            raise UsageError(f"{where}: unknown option '{raw}'{hint}")
+        if key in values:
+            raise UsageError(f"{where}: option '{raw}' appears twice")
+        values[key] = _coerce(hints[key], value, f"{where}: {raw}")
+    return values
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of the fields of a dataclass; finding them takes as long as checking thousands of values."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def plain_value(hint: Any, value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,30 @@ def decode_text(data: bytes, where: str, *, errors: str = "strict") -> str:
         byte = data[error.start]
         raise InputError(f"{where}, line {line}: not {encoding} text (byte 0x{byte:02x}); save it as UTF-8") from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""The lines of a file as :func:`read_text` reads it, each with its ``\n``; no more than one is in memory.
+
+    Raises:
+        InputError: as :func:`read_text`.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            encoding = json.detect_encoding(file.read(4))
+        with path.open(encoding=encoding) as lines:
+            for number, line in enumerate(lines, 1):
+                yield line.removeprefix("\ufeff") if number == 1 else line
+    except FileNotFoundError:
+        raise InputError(f"{path}: file not found") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(
+            f"{path}, behind line {number}: not {encoding} text (byte 0x{byte:02x}); save it as UTF-8"
+        ) from None
 
 
 def read_json(path: Path) -> Any:

@@ -21,7 +21,7 @@ from vidseg_pipelines.manifest import moves_of
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshot, Snapshots, unusable
-from vidseg_pipelines.streaming import Advance, stream
+from vidseg_pipelines.streaming import Advance, Preempted, stream
 from vidseg_pipelines.unused import UnusedPrompts
 
 Started = Callable[[VideoInfo, int | None], Advance]
@@ -237,9 +237,9 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
         outputs.export(run)
         losses = [*run.losses, *outputs.losses, *run.unused.warnings()]
         status = "partial" if losses else "done"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         status = "interrupted"
-        if counts.frames:
+        if counts.frames and not isinstance(interrupt, Preempted):  # there is little time then
             outputs.export(run)
         raise
     finally:

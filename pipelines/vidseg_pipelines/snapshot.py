@@ -41,9 +41,10 @@ class Snapshots:
         """Snapshots of the run of ``manifest``, which begins at ``next_frame``."""
         self._path, self._manifest, self._every, self._last = path, manifest, every, next_frame
 
-    def take(self, segmenter: Segmenter, next_frame: int) -> Snapshot | None:
-        """The state before ``next_frame``, when it is time for one and no frame is held back."""
-        if next_frame - self._last < self._every or (state := segmenter.state_dict()) is None:
+    def take(self, segmenter: Segmenter, next_frame: int, *, now: bool = False) -> Snapshot | None:
+        """The state before ``next_frame``, when it is time for one, or ``now``, and no frame is held back."""
+        due = now or next_frame - self._last >= self._every
+        if not due or (state := segmenter.state_dict()) is None:
             return None
         self._last = next_frame
         return Snapshot(next_frame, state)

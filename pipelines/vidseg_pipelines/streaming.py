@@ -21,6 +21,11 @@ from vidseg_pipelines.threads import Prefetch, WriteBehind
 Advance = Callable[[Sequence[FrameMasks]], None]
 Result: TypeAlias = tuple[Frame, FrameMasks]
 
+
+class Preempted(KeyboardInterrupt):
+    """Raised by ``advance``: the run is to stop now, to go on from exactly here later."""
+
+
 TRIM_EVERY = 25
 """Frames after which the heap gives back what is free in it."""
 
@@ -37,7 +42,8 @@ def stream(
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
-    ``advance(results)`` is called with what was done since the last call. ``snapshots`` are taken between two
+    ``advance(results)`` is called with what was done since the last call; it may raise :class:`Preempted`, then a
+    snapshot is taken first. ``snapshots`` are taken between two
     micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
     waits for the next one.
     """
@@ -53,7 +59,13 @@ def stream(
                 group = list(islice(iterator, batch))
             if not group:
                 break
-            _deliver(segmenter.step(group), writer, advance)
+            try:
+                _deliver(segmenter.step(group), writer, advance)
+            except Preempted:
+                if snapshots is not None and (snapshot := snapshots.take(segmenter, group[-1].index + 1, now=True)):
+                    writer.put(snapshot)
+                done = True  # what was computed is written
+                raise
             if read // TRIM_EVERY < (read + len(group)) // TRIM_EVERY:
                 trim_heap()
             read += len(group)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from batch_toys import make_clip
+import batch_toys
+from batch_toys import finished, make_clip
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg_pipelines.batch.inputs import expand
-from vidseg_pipelines.batch.jobs import plan_jobs, safe_name
-from vidseg_pipelines.batch.leases import Lease, Leases, Owner
-from vidseg_pipelines.batch.store import BatchRecords, Job, Result
+from vidseg_pipelines.batch.job_records import Job, Result
+from vidseg_pipelines.batch.jobs import safe_name
+from vidseg_pipelines.batch.leases import Owner
+from vidseg_pipelines.batch.store import BatchRecords, Taken
 from vidseg_pipelines.run_folder import RunFolder
 
 BASE = RunConfig()
@@ -54,14 +56,14 @@ def test_what_is_left_out_of_a_folder_is_named(videos: Path) -> None:
     ):
         (videos / name).parent.mkdir(exist_ok=True)
         (videos / name).touch()
-    requests = expand([str(videos)], BASE, said.append)
+    requests = list(expand([str(videos)], BASE, said.append))
     assert [Path(request.config.input).name for request in requests] == ["b2.MP4", "b10.mp4", "frames"]
     (line,) = said
     assert line == (
         f"{videos}: left out, as neither a video nor the folder of one: b2.jpg, notes.txt, x.heic, deep/, empty/"
         " and 2 more"
     )
-    expand([str(videos / "frames")], BASE, said.append)
+    list(expand([str(videos / "frames")], BASE, said.append))
     assert len(said) == 1
 
 
@@ -74,7 +76,7 @@ def test_a_video_is_known_by_its_content_and_a_folder_by_its_one_video(tmp_path:
     (folder / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + clip[12:])
     (folder / "sound.dat").write_bytes(clip[:200])
     said: list[str] = []
-    requests = expand([str(folder)], BASE, said.append)
+    requests = list(expand([str(folder)], BASE, said.append))
     assert [Path(r.config.input).name for r in requests] == ["clip7", "GX01.MP4", "noending", "tape.bin"]
     assert said[0].endswith(": GX01.LRV, late.mp4.part, photo.heic, sound.dat")  # a preview has its video's name
 
@@ -177,7 +179,7 @@ def test_manifests_of_windows(tmp_path: Path, encoding: str, comma: str) -> None
 def test_wrong_manifests_name_the_line(tmp_path: Path, file: str, text: str, message: str) -> None:
     (tmp_path / file).write_text(text)
     with pytest.raises(UsageError, match=message):
-        expand([str(tmp_path / file)], BASE)
+        list(expand([str(tmp_path / file)], BASE))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_wrong_manifests_name_the_line(tmp_path: Path, file: str, text: str, mes
 )
 def test_wrong_inputs(videos: Path, inputs: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        expand([text.replace("EMPTY", str(videos / "empty")) for text in inputs], BASE)
+        list(expand([text.replace("EMPTY", str(videos / "empty")) for text in inputs], BASE))
 
 
 @pytest.mark.parametrize(
@@ -211,8 +213,11 @@ def test_names_of_outputs_are_safe(text: str, name: str) -> None:
 
 
 def plan(folder: Path, inputs: list[str], base: RunConfig = BASE, **how: bool) -> list[Job]:
-    store = BatchRecords(folder)
-    return plan_jobs(store, Leases(store.attempts, 60), expand(inputs, base), **how)
+    return batch_toys.plan(folder, expand(inputs, base), **how)[1]
+
+
+def jobs_in(folder: Path) -> list[Job]:
+    return [job for job, _ in BatchRecords(folder).jobs()]
 
 
 def test_names_of_outputs_are_unique_and_stay(tmp_path: Path) -> None:
@@ -221,7 +226,7 @@ def test_names_of_outputs_are_unique_and_stay(tmp_path: Path) -> None:
     inputs = [str(tmp_path / place / "clip.mp4") for place in "abc"]
     assert [job.name for job in plan(out, inputs[:2])] == ["clip", "clip-3"]
     assert [job.name for job in plan(out, inputs[::-1] + inputs)] == ["clip-4", "clip-3", "clip"]
-    assert all(job.config.output == out / job.name for job in BatchRecords(out).jobs())
+    assert all(job.config.output == out / job.name for job in jobs_in(out))
 
 
 def test_every_video_has_a_number_of_its_own_and_keeps_it(tmp_path: Path) -> None:
@@ -256,20 +261,20 @@ def test_calls_that_plan_at_the_same_moment_share_the_jobs(tmp_path: Path) -> No
     for process in calls:
         process.join()
     assert [process.exitcode for process in calls] == [0, 0]
-    assert len(BatchRecords(out).jobs()) == len(list(out.glob("clip*"))) == 60
+    assert len(jobs_in(out)) == len(list(out.glob("clip*"))) == 60
 
 
 def test_a_job_that_is_planned_anew_is_in_no_other_hands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when a worker begins it in the moment before its folder is cleared."""
     out, video = tmp_path / "out", str(tmp_path / "v.mp4")
     (job,) = plan(out, [video])
-    leases = Leases(BatchRecords(out).attempts, 60)
+    store = BatchRecords(out)
     worker = Owner.this_process("other call", 0)
-    seen: list[Lease | None] = []
-    monkeypatch.setattr(RunFolder, "clear", lambda folder: seen.append(leases.take(job.key, 0, worker)))
+    seen: list[Taken | None] = []
+    monkeypatch.setattr(RunFolder, "clear", lambda folder: seen.append(store.take_job(job.key, worker)))
     plan(out, [video], overwrite=True)
     assert seen == [None]
-    assert leases.take(job.key, 1, worker) is not None
+    assert store.take_job(job.key, worker) is not None
     with pytest.raises(UsageError, match="out/v is being made by another"):
         plan(out, [video], overwrite=True)
 
@@ -291,13 +296,13 @@ def test_other_settings_are_refused_once_there_are_results(tmp_path: Path) -> No
     out, video = tmp_path / "out", str(tmp_path / "v.mp4")
     plan(out, [video])
     (job,) = plan(out, [video], RunConfig(refine="none"))  # nothing was made yet
-    assert (job.name, len(BatchRecords(out).jobs())) == ("v", 1)
+    assert (job.name, len(jobs_in(out))) == ("v", 1)
     BatchRecords(out).finish(job.key, Result("failed", "why"))
     with pytest.raises(UsageError, match=r"out/v was made with other settings \(config.refine: 'none' -> 'auto'\)"):
         plan(out, [video])
     (job,) = plan(out, [video], overwrite=True)
     assert job.name == "v"
-    assert BatchRecords(out).finished() == set()
+    assert finished(BatchRecords(out)) == set()
 
 
 def test_failed_jobs_wait_for_retry_failed(tmp_path: Path) -> None:
@@ -305,13 +310,13 @@ def test_failed_jobs_wait_for_retry_failed(tmp_path: Path) -> None:
     (job,) = plan(out, [video])
     BatchRecords(out).finish(job.key, Result("failed", "why"))
     plan(out, [video])
-    assert BatchRecords(out).finished() == {job.key}
+    assert finished(BatchRecords(out)) == {job.key}
     plan(out, [video], retry_failed=True)
-    assert BatchRecords(out).finished() == set()
+    assert finished(BatchRecords(out)) == set()
 
 
 def test_the_output_folder_can_be_moved(tmp_path: Path) -> None:
     (job,) = plan(tmp_path / "out", [str(tmp_path / "v.mp4")])
     (tmp_path / "out").rename(tmp_path / "moved")
-    (moved,) = BatchRecords(tmp_path / "moved").jobs()
+    (moved,) = jobs_in(tmp_path / "moved")
     assert (moved.key, moved.config.output) == (job.key, tmp_path / "moved" / "v")

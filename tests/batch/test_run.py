@@ -4,9 +4,14 @@ import csv
 import json
 import multiprocessing
 import os
+import random
+import signal
+import urllib.request
 import weakref
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,23 +21,31 @@ import torch
 
 import batch_toys
 import paths
-from batch_toys import LOADERS, ThreadEngine, ToldTracker, make_clip, make_mask
+from batch_toys import LOADERS, ThreadEngine, ToldTracker, finished, make_clip, make_mask, result_of
 from streams import Loopback, http, transport_stream
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError, WeightsError
+from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import read_journal
 from vidseg.outputs.folder import claimed
-from vidseg.types import Frame, Tracks, VideoInfo
+from vidseg.types import Frame, Gap, Tracks, VideoInfo
 from vidseg_pipelines.batch import executors, supervisor
-from vidseg_pipelines.batch.executors.local import LocalEngine
+from vidseg_pipelines.batch import limits as limits_module
+from vidseg_pipelines.batch.executors.local import LocalEngine, LocalWorker
+from vidseg_pipelines.batch.executors.preemption import work_until_terminated
 from vidseg_pipelines.batch.inputs import expand
-from vidseg_pipelines.batch.jobs import plan_jobs
-from vidseg_pipelines.batch.leases import Leases, Owner
-from vidseg_pipelines.batch.store import BatchRecords, Job, Result
+from vidseg_pipelines.batch.job_records import Job, Result
+from vidseg_pipelines.batch.leases import Owner
+from vidseg_pipelines.batch.limits import VideoLimits, VideoWatch
+from vidseg_pipelines.batch.metrics import serving
+from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.batch.worker import MAX_DEATHS, WorkerSpec, work
 from vidseg_pipelines.cli import main
+from vidseg_pipelines.commands import batch as batch_command
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import run_video
+from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.snapshot import load_snapshot
 
 
 @pytest.fixture
@@ -75,21 +88,15 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in files}
 
 
-def plan(out: Path, video: Path | str, base: RunConfig) -> tuple[BatchRecords, Leases, Job]:
-    store = BatchRecords(out)
-    leases = Leases(store.attempts, 60)
-    (job,) = plan_jobs(store, leases, expand([str(video)], base))
-    return store, leases, job
-
-
-def spec_of(store: BatchRecords, job: Job) -> WorkerSpec:
-    return WorkerSpec(store.folder, (job.key,), "call", loaders=LOADERS)
+def plan(out: Path, video: Path | str, base: RunConfig, **how: bool) -> tuple[BatchRecords, Job, WorkerSpec]:
+    store, (job,), call = batch_toys.plan(out, expand([str(video)], base), **how)
+    return store, job, WorkerSpec(store.folder, call, loaders=LOADERS)
 
 
 def test_ten_videos_three_of_them_hostile(
     tmp_path: Path, base: RunConfig, out: Path, log: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(supervisor, "Loaders", lambda: LOADERS)
+    monkeypatch.setattr(batch_command, "run_batch", partial(run_batch, loaders=LOADERS))
     videos = tmp_path / "videos"
     videos.mkdir()
     for number in range(7):
@@ -195,8 +202,7 @@ def test_cuda_devices_are_given_out_in_turn(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     engine = LocalEngine({})
     monkeypatch.setattr(engine, "_context", SimpleNamespace(Process=Process))
-    for number in range(3):
-        engine.start(WorkerSpec(out, (), "call", device=asked), number)
+    engine.start([WorkerSpec(out, "call", device=asked)] * 3, 0)
     assert [spec.device for spec in started] == given
 
 
@@ -207,7 +213,7 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, mon
     slow = replace(base, tracker_options={**base.tracker_options, "slow": 0.5, "once": str(once)}, batch=1)
     settings = command(slow, inputs=(str(tmp_path / "a.mp4"), str(tmp_path / "b.mp4")), output=out, workers=1)
 
-    def interrupt(self: object, job: Job, result: Result) -> None:
+    def interrupt(self: object, row: object) -> None:
         raise KeyboardInterrupt  # Ctrl-C when the first has ended
 
     with monkeypatch.context() as patch:
@@ -216,8 +222,8 @@ def test_a_stopped_batch_goes_on(tmp_path: Path, base: RunConfig, out: Path, mon
             run_batch(settings, loaders=LOADERS)
     rows = table(out)
     assert (rows["a"]["status"], rows["b"]["status"], rows["b"]["worker"]) == ("done", "waiting", "")
-    attempts = Leases(BatchRecords(out).attempts, 60).attempts()
-    assert all(attempt.ended for made in attempts.values() for attempt in made)  # in an orderly way, not killed
+    # In an orderly way, not killed.
+    assert [(row["status"], row["deaths"]) for row in BatchRecords(out).rows()] == [("done", 0), ("waiting", 0)]
     once.touch()
     monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
     assert run_batch(settings, loaders=LOADERS) == 0
@@ -250,57 +256,55 @@ def test_calls_that_begin_and_end_together_share_the_work(
 
 
 def test_a_job_that_kills_its_workers_fails(tmp_path: Path, base: RunConfig, out: Path) -> None:
-    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
-    for number in range(MAX_DEATHS):
-        leases.take(job.key, number, replace(Owner.this_process("call", 0), born="1"))
-    work(spec_of(store, job), 0)
-    result = store.result(job.key)
-    assert result is not None
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    for _ in range(MAX_DEATHS):
+        store.take_job(job.key, replace(Owner.this_process("call", 0), born="1"))
+    work(spec, 0)
+    result = result_of(store, job)
     assert (result.status, result.reason) == ("failed", "3 workers died while they were at it (killed, out of memory?)")
-    plan_jobs(store, leases, expand([job.config.input], base), retry_failed=True)
-    work(spec_of(store, job), 0)
-    result = store.result(job.key)
-    assert result is not None
+    _, _, spec = plan(out, job.config.input, base, retry_failed=True)
+    work(spec, 0)
+    result = result_of(store, job)
     assert (result.status, result.attempts) == ("done", 1)  # what was before does not count
 
 
 def test_results_outlive_the_failure_and_the_repetition_of_others(tmp_path: Path, base: RunConfig, out: Path) -> None:
     clips = [make_clip(tmp_path / place / "clip.mp4") for place in "ab" if (tmp_path / place).mkdir() is None]
     beyond = replace(base, frames="100:", mask=(f"100:{base.mask[0]}",))
-    store, leases, bad = plan(out, clips[0], beyond)
-    work(spec_of(store, bad), 0)
-    _, _, good = plan(out, clips[1], base)
-    work(spec_of(store, good), 0)
-    assert [store.result(job.key).status for job in (bad, good)] == ["failed", "done"]  # type: ignore[union-attr]
+    store, bad, spec = plan(out, clips[0], beyond)
+    work(spec, 0)
+    _, good, spec = plan(out, clips[1], base)
+    work(spec, 0)
+    assert [result_of(store, job).status for job in (bad, good)] == ["failed", "done"]
     there = results(out / good.name)
     for how in ({"retry_failed": True}, {"overwrite": True}):
-        (again,) = plan_jobs(store, leases, expand([str(clips[0])], beyond), **how)
-        work(spec_of(store, again), 0)
-        assert (again.name, store.result(again.key).status) == ("clip", "failed")  # type: ignore[union-attr]
+        _, again, spec = plan(out, clips[0], beyond, **how)
+        work(spec, 0)
+        assert (again.name, result_of(store, again).status) == ("clip", "failed")
         assert results(out / good.name) == there
 
 
 def test_jobs_in_other_hands_are_left_alone(tmp_path: Path, base: RunConfig, out: Path, log: Path) -> None:
-    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
-    lease = leases.take(job.key, 0, Owner.this_process("other", 0))
-    assert lease is not None
-    with lease:
-        work(spec_of(store, job), 0)
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    taken = store.take_job(job.key, Owner.this_process("other", 0))
+    assert taken is not None
+    with store.lease(taken):
+        work(spec, 0)
         assert not log.exists()
         with pytest.raises(UsageError, match="is being made by another"):
-            plan_jobs(store, leases, expand([job.config.input], base), overwrite=True)
-    work(spec_of(store, job), 0)
-    assert store.finished() == {job.key}
+            plan(out, job.config.input, base, overwrite=True)
+    work(spec, 0)
+    assert finished(store) == {job.key}
 
 
 def test_an_unexpected_error_fails_alone_and_keeps_its_traceback(
     tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, _, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
     monkeypatch.setattr(batch_toys.ToldTracker, "step", lambda *a: 1 / 0)
-    work(spec_of(store, job), 0)
-    result = store.result(job.key)
-    assert result is not None and result.status == "failed"
+    work(spec, 0)
+    result = result_of(store, job)
+    assert result.status == "failed"
     assert result.reason.startswith("internal error: ZeroDivisionError: division by zero (traceback: ")
     assert "1 / 0" in (store.root / "errors" / f"{job.key}.txt").read_text()
 
@@ -323,9 +327,9 @@ def test_a_worker_whose_device_is_lost_makes_room_for_another(
         return step(self, frame, *prompts)
 
     class Engine(ThreadEngine):
-        def start(self, spec: WorkerSpec, number: int) -> batch_toys.ThreadWorker:
-            started.append(number)
-            return super().start(spec, number)
+        def start(self, specs: Sequence[WorkerSpec], first: int) -> list[batch_toys.ThreadWorker]:
+            started.append(first)
+            return super().start(specs, first)
 
     monkeypatch.setattr(ToldTracker, "step", failing_step)
     monkeypatch.setattr(executors, "make_engine", lambda *a: Engine())
@@ -359,10 +363,9 @@ def test_a_video_is_forgotten_before_the_next(
     monkeypatch.setattr(ToldTracker, "step", failing_step)
     for name in "abc":
         make_clip(tmp_path / f"{name}.mp4", 3)
-    store = BatchRecords(out)
-    jobs = plan_jobs(store, Leases(store.attempts, 60), expand([str(tmp_path / f"{n}.mp4") for n in "abc"], base))
-    work(WorkerSpec(store.folder, tuple(job.key for job in jobs), "call", loaders=LOADERS), 0)
-    assert [store.result(job.key).status for job in jobs] == ["done", "failed", "done"]  # type: ignore[union-attr]
+    store, jobs, call = batch_toys.plan(out, expand([str(tmp_path / f"{n}.mp4") for n in "abc"], base))
+    work(WorkerSpec(store.folder, call, loaders=LOADERS), 0)
+    assert [result_of(store, job).status for job in jobs] == ["done", "failed", "done"]
     assert (len(frames), alive) == (7, [0, 0, 0])
 
 
@@ -370,18 +373,17 @@ def test_damaged_videos_are_done_in_part(tmp_path: Path, base: RunConfig, out: P
     clip = make_clip(tmp_path / "a.ts", 40)
     data = clip.read_bytes()
     clip.write_bytes(data[: len(data) // 2])
-    store, _, job = plan(out, clip, base)
-    work(spec_of(store, job), 0)
-    result = store.result(job.key)
-    assert result is not None
+    store, job, spec = plan(out, clip, base)
+    work(spec, 0)
+    result = result_of(store, job)
     assert result.status in ("partial", "done") and 0 < result.frames < 40
     assert (result.status == "partial") == bool(result.reason)
 
 
 def test_a_changed_or_lost_video_is_noticed(tmp_path: Path, base: RunConfig, out: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4")
-    store, _, job = plan(out, clip, base)
-    work(spec_of(store, job), 0)
+    store, job, spec = plan(out, clip, base)
+    work(spec, 0)
     make_clip(clip, 9)
     with pytest.raises(UsageError, match=r"was made of another file of that name \(input.bytes"):
         plan(out, clip, base)
@@ -389,7 +391,7 @@ def test_a_changed_or_lost_video_is_noticed(tmp_path: Path, base: RunConfig, out
     plan(out, clip, base)
     clip.unlink()
     plan(out, clip, base)
-    assert store.finished() == {job.key}  # done is done
+    assert finished(store) == {job.key}  # done is done
     mask = Path(base.mask[0])
     mask.write_bytes(mask.read_bytes() + b"x")
     with pytest.raises(UsageError, match=r"\(prompts\."):
@@ -398,16 +400,16 @@ def test_a_changed_or_lost_video_is_noticed(tmp_path: Path, base: RunConfig, out
     plan(out, clip, base)
     (out / "a" / "run.json").unlink()
     plan(out, clip, base)
-    assert store.finished() == set()
+    assert finished(store) == set()
 
 
 def test_live_sources_fail_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
     body = transport_stream(tmp_path, range(8))
     with Loopback(http(body), http(body)) as server:
         url = "http://" + server.url.rpartition("@")[2].partition("?")[0]  # without secrets
-        store, _, job = plan(out, url, base)
-        work(spec_of(store, job), 0)
-    assert "a live source has no end" in store.result(job.key).reason  # type: ignore[union-attr]
+        store, job, spec = plan(out, url, base)
+        work(spec, 0)
+    assert "a live source has no end" in result_of(store, job).reason
 
 
 def test_missing_weights_stop_everything(
@@ -441,6 +443,124 @@ def test_wrong_settings(base: RunConfig, out: Path, settings: dict[str, Any], me
         run_batch(command(base, **{"inputs": ("a.mp4",), "output": out, **settings}))
 
 
+def test_status_shows_how_far_running_jobs_are(
+    tmp_path: Path, base: RunConfig, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, jobs, _ = batch_toys.plan(out, expand([str(tmp_path / f"{name}.mp4") for name in "abc"], base))
+    me = Owner.this_process("call", 0)
+    store.finish(jobs[0].key, Result("done", seconds=8.0, frames=16))
+    taken = store.take_job(jobs[1].key, me)
+    assert taken is not None
+    with store.database.writing() as db:
+        db.execute("UPDATE jobs SET begun=100, beat=110, frames=20, total=80 WHERE key=?", (jobs[1].key,))
+    monkeypatch.setattr(BatchRecords, "now", lambda self: 113.0)
+    assert main(["batch", "status", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "3 videos: 1 done, 1 running, 1 waiting; about 16 s left",
+        f"running  b: {me}, 20/80 frames, 2.0 fps, 27 s left, heartbeat 3 s ago",
+    ]
+    assert main(["batch", "status", str(out), "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert [(row["name"], row["status"], row["frames"], row["fps"], row["left_s"]) for row in status["videos"]] == [
+        ("a", "done", 16, 2.0, None),
+        ("b", "running", 20, 2.0, 27.0),
+        ("c", "waiting", 0, 0.0, None),
+    ]
+    assert (status["counts"], status["left_s"]) == ({"done": 1, "running": 1, "waiting": 1}, 16.0)
+
+
+def test_prometheus_reads_the_records(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    store, jobs, _ = batch_toys.plan(out, expand([str(tmp_path / f"{name}.mp4") for name in "ab"], base))
+    with serving(store, 0) as port:
+        store.finish(jobs[0].key, Result("done", seconds=8.0, frames=16))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+    for line in (
+        'vidseg_batch_videos{status="done"} 1.0',
+        'vidseg_batch_videos{status="waiting"} 1.0',
+        'vidseg_batch_frames_total{status="done"} 16.0',
+        'vidseg_batch_seconds_total{status="done"} 8.0',
+        "vidseg_batch_oldest_heartbeat_seconds 0.0",
+    ):
+        assert line in lines
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (VideoLimits(seconds=1e-6), "took longer than --video-timeout 1e-06 s"),
+        (VideoLimits(gigabytes=1e-6), "GiB, more than --video-memory 1e-06"),
+    ],
+)
+def test_a_video_beyond_a_limit_fails_alone(
+    tmp_path: Path, base: RunConfig, out: Path, limits: VideoLimits, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = VideoWatch.advance
+
+    def checked_advance(self: VideoWatch, results: Sequence[FrameMasks]) -> None:
+        self.check()  # as the thread does every second
+        advance(self, results)
+
+    monkeypatch.setattr(VideoWatch, "advance", checked_advance)
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4", 2), base)
+    work(replace(spec, limits=limits), 0)
+    assert (result_of(store, job).status, reason in result_of(store, job).reason) == ("failed", True)
+
+
+def test_a_stuck_video_is_given_up_with_its_worker(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    store, job, spec = plan(out, tmp_path / "a.mp4", base)
+    taken = store.take_job(job.key, Owner.this_process(spec.call, 0))
+    assert taken is not None
+    pid = os.fork()
+    if pid == 0:
+        end = replace(Result("failed"), attempts=1)
+        watch = VideoWatch(
+            VideoLimits(seconds=1e-6), lambda: False, lambda reason: store.finish(job.key, replace(end, reason=reason))
+        )
+        limits_module.GRACE_S = 0.0
+        for _ in range(3):
+            watch.check()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert result_of(store, job).reason == (
+        "took longer than --video-timeout 1e-06 s, and did not come to its next frame"
+    )
+
+
+def test_sigterm_saves_the_state_of_the_frame_just_done(tmp_path: Path, base: RunConfig, out: Path) -> None:
+    """Not only that of the last snapshot, and the results are those of a run that was not interrupted."""
+    clip = make_clip(tmp_path / "a.mp4", 12)
+    config = replace(base, snapshot_every=1000, batch=2)
+    store, job, spec = plan(out, clip, config)
+    pid = os.fork()
+    if pid == 0:
+        step = ToldTracker.step
+
+        def terminated_step(self: ToldTracker, frame: Frame, *prompts: Any) -> list[Tracks]:
+            if frame.index == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, frame, *prompts)
+
+        ToldTracker.step = terminated_step  # type: ignore[method-assign]
+        torch.set_num_threads(1)
+        work_until_terminated(spec, 0)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert store.result(job.key) is None
+    snapshot = load_snapshot(out / "a" / "snapshot.safetensors", json.loads((out / "a" / "run.json").read_text()))
+    assert snapshot is not None and snapshot.next_frame == 8
+    work(spec, 0)
+    run_video(replace(config, input=str(clip), output=tmp_path / "whole"), loaders=LOADERS)
+    assert results(out / "a") == results(tmp_path / "whole")
+
+
+def test_a_batch_of_an_earlier_version_is_refused_in_one_line(out: Path, base: RunConfig) -> None:
+    (out / ".batch" / "jobs").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"a batch of vidseg 0\.1.*use another --output"):
+        run_batch(command(base, inputs=("a.mp4",), output=out))
+
+
 def test_status_of_no_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "status", str(tmp_path)]) == 3
     assert "no batch was started there" in capsys.readouterr().err
@@ -459,11 +579,11 @@ def test_workers_that_cannot_work_are_not_started_for_ever(
 
 
 def test_a_job_of_another_version_fails_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
-    store, _, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
-    record = store.root / "jobs" / f"{job.key}.json"
-    record.write_text(record.read_text().replace('"refine"', '"polish"'))
-    work(spec_of(store, job), 0)
-    assert "another version of vidseg" in store.result(job.key).reason  # type: ignore[union-attr]
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    with store.database.writing() as db:
+        db.execute("UPDATE settings SET config=replace(config, '\"refine\"', '\"polish\"')")
+    work(spec, 0)
+    assert "another version of vidseg" in result_of(store, job).reason
 
 
 @pytest.mark.parametrize("engine", ["ray", "slurm"])
@@ -502,23 +622,67 @@ def test_other_engines(
 
 
 def test_a_folder_that_another_run_writes_to_fails_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:
-    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
     with claimed(out / "a"):
-        work(spec_of(store, job), 0)
-        assert "is in use by another run" in store.result(job.key).reason  # type: ignore[union-attr]
+        work(spec, 0)
+        assert "is in use by another run" in result_of(store, job).reason
         with pytest.raises(UsageError, match="is in use by another run"):
-            plan_jobs(store, leases, expand([job.config.input], base), overwrite=True)
-    plan_jobs(store, leases, expand([job.config.input], base), retry_failed=True)
-    work(spec_of(store, job), 0)
-    assert store.result(job.key).status == "done"  # type: ignore[union-attr]
+            plan(out, job.config.input, base, overwrite=True)
+    assert result_of(store, job).status == "failed"  # as before
+    _, _, spec = plan(out, job.config.input, base, retry_failed=True)
+    work(spec, 0)
+    assert result_of(store, job).status == "done"
 
 
 def test_an_overwrite_never_removes_what_it_reads(tmp_path: Path, base: RunConfig, out: Path) -> None:
-    store, leases, job = plan(out, make_clip(tmp_path / "a.mp4"), base)
-    work(spec_of(store, job), 0)
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    work(spec, 0)
     before = results(out / "a")
     corrected = replace(base, mask=(str(out / "a" / "davis" / "00000.png"),))
     with pytest.raises(UsageError, match=r"00000\.png is an input and would be overwritten by .*davis"):
-        plan_jobs(store, leases, expand([job.config.input], corrected), overwrite=True)
+        plan(out, job.config.input, corrected, overwrite=True)
     assert results(out / "a") == before
-    assert store.finished() == {job.key}
+    assert finished(store) == {job.key}
+
+
+class ForkEngine:
+    """Workers as processes that begin at once."""
+
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[LocalWorker]:
+        context = multiprocessing.get_context("fork")
+        workers = [context.Process(target=work, args=(spec, number)) for number, spec in enumerate(specs, first)]
+        for worker in workers:
+            worker.start()
+        return [LocalWorker(worker) for worker in workers]
+
+
+def no_op(config: RunConfig, **how: Any) -> RunSummary:
+    """Writes one line; where ``max_objects`` is 9 the worker is killed once, before or behind that."""
+    assert config.output is not None
+    died, lines = config.output / "died", config.output / "lines"
+    if config.max_objects == 9 and not died.exists():
+        died.touch()
+        if len(config.output.name) % 2:
+            lines.write_text(config.input)
+        os.kill(os.getpid(), signal.SIGKILL)
+    lines.write_text(config.input)
+    return RunSummary(config.output, "done", 1, (), 1.0, (), (), Gap())
+
+
+def test_every_job_is_done_once_though_a_tenth_of_the_workers_is_killed(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "POLL_S", 0.01)
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ForkEngine())
+    killed = set(random.Random(0).sample(range(60), 6))
+    rows = [{"input": f"clip{n}.mp4", "max_objects": 9 if n in killed else 1} for n in range(60)]
+    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = BatchCommand(inputs=(str(tmp_path / "jobs.jsonl"),), output=out, workers=4, refine="none")
+    assert run_batch(settings, loaders=replace(LOADERS, sam=lambda config: None), segment=no_op) == 0
+    rows_written = table(out)
+    assert list(rows_written) == sorted(f"clip{n}" for n in range(60))
+    assert {name: row["attempts"] for name, row in rows_written.items()} == {
+        f"clip{n}": "2" if n in killed else "1" for n in range(60)
+    }
+    assert all(row["status"] == "done" for row in rows_written.values())
+    assert all((out / f"clip{n}" / "lines").read_text() == str(tmp_path / f"clip{n}.mp4") for n in range(60))

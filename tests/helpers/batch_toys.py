@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from vidseg.config import RunConfig
 from vidseg.errors import WeightsError
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
+from vidseg_pipelines.batch.inputs import Request
+from vidseg_pipelines.batch.job_records import Job, Result
+from vidseg_pipelines.batch.jobs import plan_jobs
+from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.batch.worker import WorkerSpec, work
 from vidseg_pipelines.run import Loaders
 
@@ -82,8 +86,8 @@ LOADERS = Loaders(load_sam, load_tracker)
 class ThreadEngine:
     """Workers as threads of this process: for tests that are not about processes, which take seconds to begin."""
 
-    def start(self, spec: WorkerSpec, number: int) -> ThreadWorker:
-        return ThreadWorker(spec, number)
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[ThreadWorker]:
+        return [ThreadWorker(spec, number) for number, spec in enumerate(specs, first)]
 
 
 class ThreadWorker:
@@ -117,3 +121,22 @@ def make_mask(path: Path) -> Path:
     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     image.save(path)
     return path
+
+
+def plan(out: Path, requests: Iterable[Request], **how: bool) -> tuple[BatchRecords, list[Job], str]:
+    """The records, the jobs in the order of the requests, and the call that is to do them."""
+    store = BatchRecords(out)
+    call = plan_jobs(store, requests, **how)
+    with store.database.reading() as db:
+        keys = [row[0] for row in db.execute("SELECT key FROM queue WHERE call=? ORDER BY ordinal", (call,))]
+    return store, [store.job(key) for key in keys], call
+
+
+def finished(store: BatchRecords) -> set[str]:
+    return {row["key"] for row in store.rows() if row["status"] not in ("waiting", "running")}
+
+
+def result_of(store: BatchRecords, job: Job) -> Result:
+    result = store.result(job.key)
+    assert result is not None
+    return result

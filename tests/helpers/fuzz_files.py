@@ -102,7 +102,7 @@ def _journal(path: Path) -> object:
 
 
 def _batch(path: Path) -> object:
-    return expand([str(path)], RunConfig())
+    return list(expand([str(path)], RunConfig()))
 
 
 def _settings(path: Path) -> object:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import batch_toys
 from media import barcode_frame, write_video
 from toys import BoxesEverywhere, tiny_sam
 from vidseg.config import RunConfig
@@ -24,9 +25,8 @@ from vidseg.video import LiveSource
 from vidseg_pipelines import progress
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.batch.inputs import expand
-from vidseg_pipelines.batch.jobs import plan_jobs
-from vidseg_pipelines.batch.leases import Leases
-from vidseg_pipelines.batch.store import BatchRecords, Job
+from vidseg_pipelines.batch.job_records import Job
+from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.run_output import RunSummary
@@ -79,8 +79,7 @@ def test_equal_looking_names_are_equal() -> None:
 
 
 def plan(out: Path, manifest: Path) -> list[Job]:
-    store = BatchRecords(out)
-    return plan_jobs(store, Leases(store.attempts, 60), expand([str(manifest)], RunConfig()))
+    return batch_toys.plan(out, expand([str(manifest)], RunConfig()))[1]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
@@ -104,10 +103,10 @@ def test_outputs_that_a_manifest_asks_for(tmp_path: Path, suffix: str) -> None:
 def test_a_record_that_names_a_folder_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "jobs.jsonl").write_text('{"input": "a.mp4"}')
     (job,) = plan(tmp_path / "out", tmp_path / "jobs.jsonl")
-    record = BatchRecords(tmp_path / "out").root / "jobs" / f"{job.key}.json"
-    record.write_text(json.dumps({**json.loads(record.read_bytes()), "name": name}))
+    with BatchRecords(tmp_path / "out").database.writing() as db:
+        db.execute("UPDATE jobs SET name=? WHERE key=?", (name, job.key))
     with pytest.raises(InputError, match="is not a folder inside the batch's"):
-        BatchRecords(tmp_path / "out").jobs()
+        BatchRecords(tmp_path / "out").job(job.key)
 
 
 LABEL = '../../<script>\x1b[2J\n"\N{RIGHT-TO-LEFT OVERRIDE}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
+import itertools
 import json
 import os
 import re
@@ -15,10 +15,11 @@ from typing import Any
 
 from vidseg.address import redact
 from vidseg.config import RunConfig, from_mapping, key_values
-from vidseg.errors import InputError, UsageError, did_you_mean
+from vidseg.errors import InputError, UsageError, VidsegError, did_you_mean
 from vidseg.files import is_pattern, matches, natural_key
+from vidseg.options import checked_values
 from vidseg.outputs.layout import MANIFEST
-from vidseg.text import read_text, whole
+from vidseg.text import read_lines, whole
 from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
 from vidseg.weights.catalog import CATALOG, split_added, split_model
 
@@ -40,8 +41,8 @@ class Request:
     name: str | None = None
 
 
-def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text: None) -> list[Request]:
-    """One request per video, in the order given; inside folders and globs in natural order.
+def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text: None) -> Iterator[Request]:
+    """One request per video, in the order given; inside folders and globs in natural order. Manifests are streamed.
 
     A folder stands for the videos in it and for the folders in it that hold images or one video; when it has none of
     them, for itself as a folder of images. ``.csv`` and ``.jsonl`` files are manifests. A file that does not exist is a
@@ -53,16 +54,15 @@ def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text:
     """
     if not inputs:
         raise UsageError("no videos given: vidseg batch INPUT... (files, folders, globs, or a .csv or .jsonl manifest)")
-    requests: list[Request] = []
+    base = common_settings(base)
     for text in inputs:
         if text == "-":
             raise UsageError("-: standard input is one video; use vidseg run -")
         for name in _named(text, notice):
             if Path(name).suffix.lower() in MANIFEST_SUFFIXES:
-                requests += _manifest(Path(name), base)
+                yield from _manifest(Path(name), base)
             else:
-                requests.append(Request(_with(base, {"input": name}, Path.cwd(), "batch")))
-    return requests
+                yield Request(_with(base, {"input": name}, Path.cwd(), "batch"))
 
 
 def _named(text: str, notice: Notice) -> list[str]:
@@ -109,9 +109,9 @@ def _is_run(content: FolderContent) -> bool:
     return any(path.name == MANIFEST for path in content.others)
 
 
-def _manifest(path: Path, base: RunConfig) -> list[Request]:
+def _manifest(path: Path, base: RunConfig) -> Iterator[Request]:
     """Rows of a CSV (several prompts in a cell: ``;`` between) or of a JSONL (text or lists of texts)."""
-    requests = []
+    empty = True
     for line, row in _rows(path):
         where = f"{path}, line {line}"
         for column in row:
@@ -121,31 +121,31 @@ def _manifest(path: Path, base: RunConfig) -> list[Request]:
         name = row.pop("output", None)
         if not isinstance(row.get("input") or None, str) or not isinstance(name, str | None):
             raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be strings")
-        requests.append(Request(_with(base, row, path.parent, where), name))
-    if not requests:
+        yield Request(_with(base, row, path.parent, where), name)
+        empty = False
+    if empty:
         raise UsageError(f"{path}: a manifest without videos")
-    return requests
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, the cells that are not empty); rows without any are left out."""
-    text = read_text(path)
+    lines = read_lines(path)
     try:
         if path.suffix.lower() == ".csv":
-            header = text.partition("\n")[0]
+            header = next(lines, "")
             mark = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write what their country has
-            reader = csv.DictReader(io.StringIO(text), restkey=_NO_COLUMN, strict=True, delimiter=mark)
+            reader = csv.DictReader(itertools.chain([header], lines), restkey=_NO_COLUMN, strict=True, delimiter=mark)
             for cells in reader:
                 if row := {k.strip(): _cell(k.strip(), v) for k, v in cells.items() if any(v or ())}:
                     yield reader.line_num, row
             return
-        for number, line in enumerate(text.split("\n"), 1):
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise UsageError(f"{path}, line {number}: expected a json object per line")
                 yield number, {k: v for k, v in row.items() if v is not None}
-    except UsageError:
+    except VidsegError:
         raise
     except (csv.Error, ValueError, RecursionError) as error:  # also numbers without end
         raise UsageError(f"{path}: not a valid {path.suffix} manifest ({error})") from error
@@ -158,30 +158,17 @@ def _cell(column: str, text: str) -> Any:
     return text if number is None else number
 
 
-def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> RunConfig:
-    """``base`` with the settings of one video; its files are looked for in ``folder`` and get absolute paths."""
-    values = {field.name: getattr(base, field.name) for field in dataclasses.fields(RunConfig)}
-    config = from_mapping(RunConfig, {**values, **row}, where=where)
-    if redact(config.input) != config.input:
-        raise UsageError(
-            f"{where}: {redact(config.input)}: an address with a password or a query would be written into the folder "
-            "of the batch; segment it with vidseg run"
-        )
-    masks = []
-    for text in config.mask:
-        frame, file = _MASK.match(text).groups(default="")  # type: ignore[union-attr]  # it matches every text
-        masks.append(f"{frame}{_absolute(file, folder if 'mask' in row else Path.cwd())}")
-    boxes = config.boxes
-    if boxes is not None:
-        boxes = Path(_absolute(str(boxes), folder if "boxes" in row else Path.cwd()))
-    classes = None if config.classes is None else Path(_absolute(str(config.classes), Path.cwd()))
+def common_settings(base: RunConfig) -> RunConfig:
+    """The settings that all videos of a call have in common; files in them are looked for here, get absolute paths."""
+    here = Path.cwd()
+    config = from_mapping(RunConfig, vars(base), where="batch")
     return dataclasses.replace(
         config,
+        output=None,
         model=_absolute_model(config.model),
-        input=_absolute(config.input, folder),
-        mask=tuple(masks),
-        boxes=boxes,
-        classes=classes,
+        mask=_masks(config.mask, here),
+        boxes=None if config.boxes is None else Path(_absolute(str(config.boxes), here)),
+        classes=None if config.classes is None else Path(_absolute(str(config.classes), here)),
         tracker_options=_with_files(config.tracker_options | key_values("--tracker-option", config.tracker_option)),
         tracker_option=(),
         detector_options=_with_files(config.detector_options | key_values("--detector-option", config.detector_option)),
@@ -201,6 +188,28 @@ def _absolute_model(model: str) -> str:
     return f"{name}={path}" if name else path
 
 
+def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> RunConfig:
+    """``base`` with the settings of one video; its files are looked for in ``folder`` and get absolute paths."""
+    values = checked_values(RunConfig, row, where=where)
+    if redact(values["input"]) != values["input"]:
+        raise UsageError(
+            f"{where}: {redact(values['input'])}: an address with a password or a query would be written into the "
+            "folder of the batch; segment it with vidseg run"
+        )
+    values["input"] = _absolute(values["input"], folder)
+    if "mask" in values:
+        values["mask"] = _masks(values["mask"], folder)
+    if values.get("boxes") is not None:
+        values["boxes"] = Path(_absolute(str(values["boxes"]), folder))
+    return dataclasses.replace(base, **values)
+
+
+def _masks(texts: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Prompts ``[FRAME:]FILE`` with absolute paths."""
+    parts = [_MASK.match(text).groups(default="") for text in texts]  # type: ignore[union-attr]  # it matches every text
+    return tuple(f"{frame}{_absolute(file, folder)}" for frame, file in parts)
+
+
 def _with_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a tracker or detector; those that name a file here (weights, boxes) get absolute paths."""
     return {key: _absolute(value, Path.cwd()) if _is_here(key, value) else value for key, value in options.items()}
@@ -215,4 +224,4 @@ def _is_here(key: str, value: object) -> bool:
 
 def _absolute(text: str, folder: Path) -> str:
     """Workers may have another current folder."""
-    return text if "://" in text or text.startswith("camera:") else os.path.abspath(folder / text)  # noqa: PTH100  (links keep their names)
+    return text if "://" in text or text.startswith("camera:") else os.path.abspath(os.path.join(folder, text))  # noqa: PTH100, PTH118  (links keep their names)

@@ -1,11 +1,9 @@
-"""Who works on what: leases as files on a file system that all workers share.
+"""Who works on what. A job that is being worked on has an owner in its record, and a heartbeat.
 
-The N-th attempt at a job is the file ``KEY.N``, created exclusively, so that one worker gets it. Its owner touches it
-now and then (the heartbeat) and, when it stops in an orderly way, adds ``KEY.N.end``. Attempt N + 1 may begin when N
-has ended or its owner is dead: on the same machine when that process no longer exists, on another when the heartbeat
-is older than the timeout by the file system's own clock. Attempts are never removed, so that a slow worker that found
-attempt N dead can only fail to create N + 1. A worker that was suspended, lost its lease meanwhile and wakes up, ends
-at its first heartbeat.
+Taking a job counts its attempts up, in one transaction, so that one worker gets it. Another may take it when its owner
+is dead: on the same machine when that process no longer exists, on another when the heartbeat is older than the timeout
+by the file system's own clock. A worker that was suspended, lost its job meanwhile and wakes up, finds another attempt
+in the record at its first heartbeat, and ends.
 """
 
 from __future__ import annotations
@@ -13,21 +11,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 
-from vidseg.errors import output_error
+import psutil
 
 PLANNING = "planning"
-"""The call of an owner that is no worker: a job was planned anew, and what was attempted before does not count."""
-
-_BEATS_PER_TIMEOUT = 6
-_END = ".end"
-_UNKNOWN = "?"
+"""The call of an owner that is no worker: a job is being planned anew."""
+_TICK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,126 +41,97 @@ class Owner:
         """The worker that this process is."""
         return cls(call, number, host_name(), os.getpid(), process_born(os.getpid()))
 
+    @classmethod
+    def read(cls, text: str | None) -> Owner | None:
+        """The owner that a record names."""
+        try:
+            return None if text is None else cls(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+    def record(self) -> str:
+        """As a text that :meth:`read` understands."""
+        return json.dumps(asdict(self))
+
+    def exists(self) -> bool | None:
+        """Whether its process lives; None: on another machine, where nobody can tell."""
+        return process_born(self.pid) == self.born if self.host == host_name() else None  # not another of the same id
+
     def __str__(self) -> str:
         """For people."""
         return f"{self.host.partition('/')[0]}:{self.pid}"
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt at a job; ``owner`` is None while its file is being written."""
-
-    key: str
-    number: int
-    ended: bool
-    path: Path
-
-    @property
-    def owner(self) -> Owner | None:
-        """Who made it."""
-        try:
-            return Owner(**json.loads(self.path.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-
-def since_planned(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Those of ``attempts`` at a job that workers made since it was last planned anew."""
-    owners = [attempt.owner for attempt in attempts]
-    plans = [place for place, owner in enumerate(owners) if owner is not None and owner.call == PLANNING]
-    return list(attempts[plans[-1] + 1 :]) if plans else list(attempts)
-
-
-class Leases:
-    """The leases in ``folder``. ``timeout_s`` is the age of a heartbeat that means death on another machine."""
-
-    def __init__(self, folder: Path, timeout_s: float) -> None:
-        """Name the folder."""
-        self.folder, self.timeout_s = folder, timeout_s
-
-    def attempts(self) -> dict[str, list[Attempt]]:
-        """All attempts at every job, in order."""
-        names = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
-        attempts: dict[str, list[Attempt]] = {}
-        for name in sorted(names):
-            key, _, number = name.partition(".")
-            if number.isdecimal():
-                attempts.setdefault(key, []).append(Attempt(key, int(number), name + _END in names, self.folder / name))
-        return attempts
-
-    def is_live(self, attempt: Attempt) -> bool:
-        """Is somebody working on it?"""
-        if attempt.ended:
-            return False
-        owner = attempt.owner
-        if owner is not None and owner.host == host_name():
-            born = process_born(owner.pid)
-            if born != _UNKNOWN:
-                return born == owner.born  # another birth: another process that got the same id
-        try:
-            return self._now() - attempt.path.stat().st_mtime <= self.timeout_s
-        except FileNotFoundError:
-            return False
-        except OSError:  # a hiccup of the network file system is no death
-            return True
-
-    def take(self, key: str, after: int, owner: Owner) -> Lease | None:
-        """Begin attempt ``after + 1`` at a job, or None when another worker was faster.
-
-        Raises:
-            OutputError: the folder cannot be written.
-        """
-        path = self.folder / f"{key}.{after + 1:04d}"
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(asdict(owner), file)
-        except FileExistsError:
-            return None
-        except OSError as error:
-            raise output_error(path, error) from error
-        return Lease(path, self.folder / f"{key}.{after + 2:04d}", self.timeout_s / _BEATS_PER_TIMEOUT)
-
-    def _now(self) -> float:
-        """Time by the clock of the file system, which all workers share."""
-        with tempfile.TemporaryFile(dir=self.folder) as file:
-            return os.fstat(file.fileno()).st_mtime
-
-
 class Lease:
-    """The right to work on a job, kept alive by a thread inside a ``with`` block."""
+    """The right to work on a job, kept alive inside a ``with`` block."""
 
-    def __init__(self, path: Path, successor: Path, beat_s: float) -> None:
-        """See :meth:`Leases.take`."""
-        self._path, self._successor, self._beat_s = path, successor, beat_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="vidseg-lease", daemon=True)
+    def __init__(
+        self, heart: Heart, beat: Callable[[], bool], release: Callable[[], None], check: Callable[[], None]
+    ) -> None:
+        """``beat()`` says whether the job is still ours; ``release()`` gives it back unless it has :attr:`ended`."""
+        self._heart, self._beat, self._release, self._check = heart, beat, release, check
+        self._last = time.monotonic()
+        self.ended = False
 
     def __enter__(self) -> Lease:
-        """Start the heartbeat."""
-        self._thread.start()
+        """Begin to beat."""
+        self._heart.add(self)
         return self
 
-    def __exit__(self, *details: object) -> None:
-        """The attempt has ended, whatever came of it."""
-        self._stop.set()
-        self._thread.join()
-        end_attempts([self._path])
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The attempt has ended."""
+        self._heart.remove(self)
+        if not self.ended:
+            with suppress(OSError, ValueError):
+                self._release()
 
-    def _beat(self) -> None:
-        while not self._stop.wait(self._beat_s):
-            with suppress(OSError):  # a hiccup of the network file system: the next beat looks again
-                if self._successor.exists():
-                    # This process slept so long that its job was given away: any further write would damage the files
-                    # of the new owner.
-                    os._exit(1)
-                os.utime(self._path)
+    def tick(self, beat_s: float) -> None:
+        """Beat if it is time to."""
+        self._check()
+        if time.monotonic() - self._last < beat_s:
+            return
+        self._last = time.monotonic()
+        with suppress(OSError):  # a hiccup of the file system: the next beat looks again
+            if not self._beat():
+                # This process slept so long that its job was given away: any further write would damage the files
+                # of the new owner.
+                os._exit(1)
 
 
-def end_attempts(paths: Iterable[Path]) -> None:
-    """Mark attempts as ended."""
-    for path in paths:
-        with suppress(OSError):
-            path.with_name(path.name + _END).touch()
+class Heart:
+    """The thread that keeps leases alive. It goes on a while without one: starting it takes longer than a short job."""
+
+    def __init__(self) -> None:
+        """No thread yet."""
+        self.beat_s = 10.0
+        self._lock = threading.Lock()
+        self._leases: set[Lease] = set()
+        self._thread: threading.Thread | None = None
+
+    def add(self, lease: Lease) -> None:
+        """Keep a lease alive."""
+        with self._lock:
+            self._leases.add(lease)
+            if self._thread is None or not self._thread.is_alive():  # as behind a fork
+                self._thread = threading.Thread(target=self._run, name="vidseg-lease", daemon=True)
+                self._thread.start()
+
+    def remove(self, lease: Lease) -> None:
+        """Let a lease go; it does not beat any more when this returns."""
+        with self._lock:
+            self._leases.discard(lease)
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(self.beat_s, _TICK_S))
+            with self._lock:
+                if not self._leases:
+                    self._thread = None
+                    return
+                for lease in self._leases:
+                    lease.tick(self.beat_s)
 
 
 def host_name() -> str:
@@ -177,7 +144,10 @@ def host_name() -> str:
 
 
 def process_born(pid: int) -> str:
-    """When a process of this machine began, empty when there is none, "?" where only its existence can be told."""
+    """When a process of this machine began, empty when there is none.
+
+    The number of Linux itself does not move with the clock; the times of other systems do not either.
+    """
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -185,9 +155,7 @@ def process_born(pid: int) -> str:
             return ""
         return "" if fields[0] in "ZX" else fields[19]  # a zombie is dead
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.Error:
         return ""
-    except OSError:
-        pass
-    return _UNKNOWN

@@ -1,167 +1,200 @@
-"""The records of a batch, in the folder ``.batch`` of its output folder: jobs, and how they ended.
-
-    .batch/jobs/KEY.json        a job: its name and settings
-    .batch/attempts/KEY.N       the N-th attempt at it (see leases)
-    .batch/results/KEY.json     how it ended
-    .batch/errors/KEY.txt       the traceback of an unexpected error
-
-Every record is written once, complete, by one process: readers need no lock.
-"""
+"""Who does which job of a batch: leases, and the queues of calls of ``vidseg batch``."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vidseg.atomic_files import atomic_file, make_folder
-from vidseg.config import RunConfig, from_mapping
-from vidseg.errors import InputError, UsageError
+from vidseg_pipelines.batch.job_records import PAGE, RUNNING, WAITING, JobRecords
+from vidseg_pipelines.batch.leases import Heart, Lease, Owner
 
-RECORDS = ".batch"
+_BEATS_PER_TIMEOUT = 6
 
 
 @dataclass(frozen=True)
-class Job:
-    """One video: ``config`` without its output, which is the folder ``name`` of the batch."""
+class Taken:
+    """A job that was taken: the how-manieth attempt in all, those since it was planned, and workers that died at it."""
 
-    name: str
-    config: RunConfig
-
-    @property
-    def key(self) -> str:
-        """What the job is known by: a digest of input, settings and name."""
-        return hashlib.sha256(f"{self.config.digest()}\n{self.name}".encode()).hexdigest()[:20]
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a job ended: "done", "partial" (a damaged video) or "failed"; ``reason`` is one line."""
-
+    key: str
+    attempt: int
+    attempts: int
+    deaths: int
     status: str
-    reason: str = ""
-    seconds: float = 0.0
-    """Of the last attempt."""
-    frames: int = 0
-    objects: int = 0
-    attempts: int = 1
-    worker: str = ""
+    """What it is when it is given back."""
 
 
-class BatchRecords:
-    """Reads and writes the records of the batch in ``folder``."""
+class BatchRecords(JobRecords):
+    """The records of the batch in ``folder``, and who works on what."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is read or created yet."""
-        self.folder = folder
-        self.root = folder / RECORDS
-        self.attempts = self.root / "attempts"
+    def __init__(self, folder: Path, timeout_s: float = 60.0) -> None:
+        """Name the folder; ``timeout_s`` is the age of a heartbeat that means death on another machine."""
+        super().__init__(folder, timeout_s)
+        self._heart = Heart()
 
-    def create(self) -> None:
-        """Make the folders.
+    def take(self, call: str, owner: Owner, shard: tuple[int, int] = (0, 1)) -> Taken | None:
+        """The next job of a call that nobody is at, now in the hands of ``owner``; None: there is none.
 
-        Raises:
-            OutputError: they cannot be made.
+        ``shard`` (i, n): the jobs i, i + n, i + 2 n, ... come first, then all others.
         """
-        for name in ("jobs", "attempts", "results", "errors"):
-            make_folder(self.root / name)
+        now = self.now()
+        for part in dict.fromkeys((shard, (0, 1))):
+            with self.database.writing() as db:
+                row = db.execute(
+                    "SELECT j.key FROM queue q CROSS JOIN jobs j ON j.key=q.key WHERE q.call=? AND q.state=0"
+                    " AND j.status='waiting' AND q.ordinal % ? = ? ORDER BY q.ordinal LIMIT 1",
+                    (call, part[1], part[0]),
+                ).fetchone()
+                if row is not None:
+                    return _take(db, row["key"], owner, now)
+        return self.take(call, owner) if self.bury(call) else None
 
-    def jobs(self) -> list[Job]:
-        """All jobs, by name.
+    def take_job(self, key: str, owner: Owner) -> Taken | None:
+        """A job that nobody is at, whether it has ended or not; None: somebody is."""
+        now = self.now()
+        with self.database.writing() as db:
+            row = db.execute("SELECT * FROM jobs WHERE key=?", (key,)).fetchone()
+            return None if row is None or self.is_live(row) else _take(db, key, owner, now)
 
-        Raises:
-            InputError: a record that is damaged.
-        """
-        jobs = [self._read_job(path) for path in (self.root / "jobs").glob("*.json")]
-        return sorted(jobs, key=lambda job: job.name)
+    def lease(
+        self, taken: Taken, progress: Callable[[], tuple[int, int | None]] = lambda: (0, None),
+        check: Callable[[], None] = lambda: None,
+    ) -> Lease:  # fmt: skip
+        """Keeps a job that was taken; ``progress()`` gives the frames done in this attempt, and how many there are."""
 
-    def job(self, key: str) -> Job:
-        """The job known by ``key``.
+        def beat() -> bool:
+            now, (frames, total) = self.now(), progress()
+            with self.database.writing() as db:
+                return bool(
+                    db.execute(
+                        "UPDATE jobs SET beat=?, frames=?, total=? WHERE key=? AND attempt=? AND status='running'",
+                        (now, frames, total, taken.key, taken.attempt),
+                    ).rowcount
+                )
 
-        Raises:
-            InputError: the record is damaged or missing.
-        """
-        return self._read_job(self.root / "jobs" / f"{key}.json")
+        self._heart.beat_s = self.timeout_s / _BEATS_PER_TIMEOUT
+        return Lease(self._heart, beat, lambda: self.release(taken), check)
 
-    def add(self, job: Job) -> None:
-        """Record a job."""
-        _write(self.root / "jobs" / f"{job.key}.json", {"name": job.name, "config": asdict(job.config)})
+    def release(self, taken: Taken) -> None:
+        """Give a job back that has not ended."""
+        with self.database.writing() as db:
+            db.execute(
+                "UPDATE jobs SET status=?, owner=NULL WHERE key=? AND attempt=? AND status='running'",
+                (taken.status, taken.key, taken.attempt),
+            )
 
-    def remove(self, key: str) -> None:
-        """Forget a job and how it ended."""
-        (self.root / "jobs" / f"{key}.json").unlink(missing_ok=True)
-        self.forget_result(key)
+    def bury(self, call: str) -> int:
+        """Give back the jobs of a call whose owners have died; returns how many."""
+        with self.database.reading() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE status='running'"
+                " AND EXISTS(SELECT 1 FROM queue q WHERE q.key=jobs.key AND q.call=?)",
+                (call,),
+            ).fetchall()
+        dead = [row for row in rows if not self.is_live(row)]
+        buried = 0
+        for row in dead:
+            with self.database.writing() as db:
+                buried += db.execute(
+                    "UPDATE jobs SET status='waiting', deaths=deaths+1, owner=NULL"
+                    " WHERE key=? AND attempt=? AND status='running'",
+                    (row["key"], row["attempt"]),
+                ).rowcount
+        return buried
 
-    def finish(self, key: str, result: Result) -> None:
-        """Record how a job ended."""
-        _write(self.root / "results" / f"{key}.json", asdict(result))
+    def begin_call(self, call: str) -> None:
+        """Record a call of ``vidseg batch``, and forget those of this machine that were killed."""
+        with self.database.writing() as db:
+            for row in db.execute("SELECT * FROM calls").fetchall():
+                owner = Owner.read(row["owner"])
+                if owner is None or owner.exists() is False:
+                    _end_call(db, row["call"])
+            db.execute("INSERT INTO calls(call, owner) VALUES(?, ?)", (call, Owner.this_process(call, 0).record()))
 
-    def finished(self) -> set[str]:
-        """Keys of the jobs that have ended."""
-        return {path.stem for path in (self.root / "results").glob("*.json")}
+    def end_call(self, call: str) -> None:
+        """Forget a call and its queue."""
+        with self.database.writing() as db:
+            _end_call(db, call)
 
-    def result(self, key: str) -> Result | None:
-        """How a job ended, or None.
+    def news(self, call: str) -> list[sqlite3.Row]:
+        """The records of the jobs of a call that have ended since it last asked, at most a page of them."""
+        query = (
+            "SELECT q.ordinal, j.* FROM queue q CROSS JOIN jobs j ON j.key=q.key WHERE q.call=? AND q.state=1"
+            f" ORDER BY q.ordinal LIMIT {PAGE}"
+        )
+        with self.database.reading() as db:
+            if not db.execute(query, (call,)).fetchone():
+                return []
+        with self.database.writing() as db:
+            rows = db.execute(query, (call,)).fetchall()
+            db.executemany("UPDATE queue SET state=2 WHERE call=? AND ordinal=?", [(call, r["ordinal"]) for r in rows])
+        return rows
 
-        Raises:
-            InputError: the record is damaged.
-        """
-        path = self.root / "results" / f"{key}.json"
-        data = _read(path)
-        return None if data is None else from_mapping(Result, data, where=str(path))
+    def standing(self, call: str, limit: int) -> tuple[int, int, int]:
+        """Of the jobs of a call: those that wait (counted up to ``limit``), that its own workers are at, and deaths."""
+        with self.database.reading() as db:
+            waiting = db.execute(
+                "SELECT count(*) FROM (SELECT 1 FROM queue q CROSS JOIN jobs j ON j.key=q.key WHERE q.call=?"
+                " AND q.state=0 AND j.status='waiting' LIMIT ?)",
+                (call, limit),
+            ).fetchone()[0]
+            owners = db.execute("SELECT owner FROM jobs WHERE status='running'").fetchall()
+            deaths = db.execute(
+                "SELECT total(deaths) FROM jobs WHERE deaths>0"
+                " AND EXISTS(SELECT 1 FROM queue q WHERE q.key=jobs.key AND q.call=?)",
+                (call,),
+            ).fetchone()[0]
+        ours = sum(owner is not None and owner.call == call for owner in (Owner.read(row[0]) for row in owners))
+        return waiting, ours, int(deaths)
 
-    def forget_result(self, key: str) -> None:
-        """The job is to be done (again)."""
-        (self.root / "results" / f"{key}.json").unlink(missing_ok=True)
+    def counts(self, call: str) -> tuple[int, int]:
+        """How many jobs a call has, and how many of them have ended."""
+        with self.database.reading() as db:
+            row = db.execute("SELECT count(*), total(state<>0) FROM queue WHERE call=?", (call,)).fetchone()
+        return row[0], int(row[1])
 
-    def save_traceback(self, key: str, text: str) -> Path:
-        """Keep the traceback of an unexpected error; returns where."""
-        path = self.root / "errors" / f"{key}.txt"
-        with atomic_file(path) as file:
-            file.write(text.encode(errors="backslashreplace"))
-        return path
+    def states(self) -> dict[str, tuple[int, int, float]]:
+        """By status: how many jobs, their frames, and the seconds that these took."""
+        with self.database.reading() as db:
+            query = "SELECT status, count(*), total(frames), total(seconds) FROM jobs GROUP BY status"
+            return {row[0]: (row[1], int(row[2]), row[3]) for row in db.execute(query)}
+
+    def oldest_heartbeat(self) -> float:
+        """Age in seconds of the oldest heartbeat of a job that runs; 0 when none does."""
+        with self.database.reading() as db:
+            beat = db.execute("SELECT min(beat) FROM jobs WHERE status='running'").fetchone()[0]
+        return 0.0 if beat is None else max(self.now() - beat, 0.0)
+
+    def has_work(self, call: str) -> bool:
+        """Whether a job of the call has not ended."""
+        with self.database.reading() as db:
+            return bool(db.execute("SELECT 1 FROM queue WHERE call=? AND state=0 LIMIT 1", (call,)).fetchone())
 
     def abort(self, call: str, message: str, code: int) -> None:
         """Tell the call of ``vidseg batch`` that its workers cannot work at all."""
-        _write(self.root / f"abort-{call}.json", {"message": message, "code": code})
+        with self.database.writing() as db:
+            db.execute("UPDATE calls SET message=?, code=? WHERE call=?", (message, code, call))
 
     def aborted(self, call: str) -> tuple[str, int] | None:
-        """(message, exit code) of :meth:`abort`, once."""
-        path = self.root / f"abort-{call}.json"
-        data = _read(path)
-        if data is None:
-            return None
-        path.unlink(missing_ok=True)
-        return data["message"], data["code"]
-
-    def _read_job(self, path: Path) -> Job:
-        data = _read(path)
-        if data is None:
-            raise InputError(f"{path}: no such job")
-        try:
-            config = from_mapping(RunConfig, data["config"], where=str(path))
-            if Path(data["name"]).parts != (data["name"],) or data["name"] in ("..", RECORDS):
-                raise InputError(f"{path}: {data['name']!r} is not a folder inside the batch's; delete this record")
-            return Job(data["name"], dataclasses.replace(config, output=self.folder / data["name"]))
-        except (UsageError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: from another version of vidseg ({error}); use another --output") from error
+        """(message, exit code) of :meth:`abort`."""
+        with self.database.reading() as db:
+            row = db.execute("SELECT message, code FROM calls WHERE call=?", (call,)).fetchone()
+        return None if row is None or row["message"] is None else (row["message"], row["code"])
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        data: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the record ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged record; delete it to do its job again") from error
-    return data
+def _take(db: sqlite3.Connection, key: str, owner: Owner, now: float) -> Taken:
+    status = db.execute("SELECT status FROM jobs WHERE key=?", (key,)).fetchone()[0]
+    ended = status not in (WAITING, RUNNING)  # then its result stays, in case that nothing comes of it
+    row = db.execute(
+        "UPDATE jobs SET status='running', owner=?, begun=?, beat=?, total=NULL, attempt=attempt+1"
+        + ("" if ended else ", frames=0, attempts=attempts+1, deaths=deaths+(status='running')")
+        + " WHERE key=? RETURNING attempt, attempts, deaths",
+        (owner.record(), now, now, key),
+    ).fetchone()
+    return Taken(key, row["attempt"], row["attempts"], row["deaths"], status if ended else WAITING)
 
 
-def _write(path: Path, data: dict[str, Any]) -> None:
-    with atomic_file(path) as file:
-        file.write((json.dumps(data, indent=1, default=str) + "\n").encode())
+def _end_call(db: sqlite3.Connection, call: str) -> None:
+    db.execute("DELETE FROM queue WHERE call=?", (call,))
+    db.execute("DELETE FROM calls WHERE call=?", (call,))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import html
 import io
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from vidseg.atomic_files import atomic_file
 from vidseg.outputs.layout import OVERLAY, REPORT, YTVIS
-from vidseg_pipelines.batch.leases import Leases, since_planned
+from vidseg_pipelines.batch.job_records import RUNNING, WAITING
+from vidseg_pipelines.batch.leases import Owner
 from vidseg_pipelines.batch.store import BatchRecords
 
 STATES = ("done", "partial", "failed", "running", "waiting")
@@ -28,7 +29,7 @@ _LINKS = (OVERLAY, REPORT, YTVIS)
 
 @dataclass(frozen=True)
 class Row:
-    """A job and where it stands; the fields are the columns of the CSV."""
+    """A job and where it stands. Of one that runs, frames, seconds and fps are those of this attempt so far."""
 
     name: str
     status: str
@@ -40,68 +41,109 @@ class Row:
     worker: str
     input: str
     reason: str
+    total: int | None = None
+    """Frames to do in this attempt, where that is known."""
+    left_s: float | None = None
+    """Seconds that a running job will take at its rate so far."""
+    heartbeat_s: float | None = None
+    """Seconds since the worker of a running job was last heard of."""
 
 
-def rows_of(store: BatchRecords, leases: Leases) -> list[Row]:
-    """All jobs of a batch, by name.
+class Totals:
+    """Counts rows that pass by."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.states: Counter[str] = Counter()
+        self.frames, self.seconds = 0, 0.0
+        self._ended_seconds = 0.0
+
+    def counting(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows."""
+        for row in rows:
+            self.states[row.status] += 1
+            self.frames += row.frames
+            self.seconds += row.seconds
+            self._ended_seconds += 0.0 if row.status in (RUNNING, WAITING) else row.seconds
+            yield row
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Totals:
+        """Those of all rows."""
+        totals = cls()
+        deque(totals.counting(rows), maxlen=0)
+        return totals
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all have ended, if the others take as long as those that have; None: nobody can tell."""
+        open_ = self.states[RUNNING] + self.states[WAITING]
+        ended = self.states.total() - open_
+        if not ended or not self.states[RUNNING]:
+            return None if open_ else 0.0
+        return round(self._ended_seconds / ended * open_ / self.states[RUNNING], 1)
+
+    @property
+    def headline(self) -> str:
+        """``10 videos: 7 done, 3 failed``."""
+        counts = self.states
+        return f"{counts.total()} videos: " + (", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]) or "none")
+
+
+def rows_of(store: BatchRecords, *, call: str = "") -> Iterator[Row]:
+    """All jobs of a batch, or of one call of ``vidseg batch``, by name; as a stream.
 
     Raises:
-        InputError: a damaged record.
+        InputError: damaged records.
     """
-    attempts = leases.attempts()
-    rows = []
-    for job in store.jobs():
-        result = store.result(job.key)
-        made = attempts.get(job.key, [])
-        if result is not None:
-            fps = round(result.frames / result.seconds, 3) if result.seconds else 0.0
-            values = (result.status, result.frames, result.objects, result.seconds, fps, result.attempts, result.worker)
-            rows.append(Row(job.name, *values, job.config.input, result.reason))
-        else:
-            live = bool(made) and leases.is_live(made[-1])
-            worker = str(made[-1].owner or "") if live else ""
-            status = "running" if live else "waiting"
-            rows.append(Row(job.name, status, 0, 0, 0.0, 0.0, len(since_planned(made)), worker, job.config.input, ""))
-    return rows
+    for record in store.rows(call=call):
+        frames, seconds = record["frames"], record["seconds"]
+        status, worker, left, heartbeat = record["status"], record["worker"], None, None
+        if status == RUNNING and store.is_live(record):
+            worker = str(Owner.read(record["owner"]) or "")
+            seconds = max(record["beat"] - record["begun"], 0.0)
+            heartbeat = round(max(store.now() - record["beat"], 0.0), 1)
+            if record["total"] is not None and frames:
+                left = round(max((record["total"] - frames) * seconds / frames - heartbeat, 0.0), 1)
+        elif status in (RUNNING, WAITING):
+            status, worker, frames, seconds = WAITING, "", 0, 0.0
+        fps = round(frames / seconds, 3) if seconds else 0.0
+        yield Row(
+            *(record["name"], status, frames, record["objects"], round(seconds, 3), fps, record["attempts"], worker),
+            *(record["input"], record["reason"], record["total"] if status == RUNNING else None, left, heartbeat),
+        )
 
 
-def headline(rows: Sequence[Row]) -> str:
-    """``10 videos: 7 done, 3 failed``."""
-    counts = Counter(row.status for row in rows)
-    return f"{len(rows)} videos: " + (", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]) or "none")
-
-
-def write_summary(folder: Path, rows: Sequence[Row]) -> tuple[Path, Path]:
-    """Write ``summary.csv`` and ``summary.html`` into the batch's folder.
+def write_summary(folder: Path, store: BatchRecords) -> tuple[Path, Path]:
+    """Write ``summary.csv`` and ``summary.html`` into the batch's folder, row by row.
 
     Raises:
         OutputError: they cannot be written.
     """
-    paths = folder / "summary.csv", folder / "summary.html"
-    for path, text in zip(paths, (_csv(rows), _html(folder, rows)), strict=True):
-        with atomic_file(path) as file:
-            file.write(text.encode(errors="backslashreplace"))
-    return paths
+    totals = Totals()
+    with atomic_file(folder / "summary.csv") as file:
+        text = io.TextIOWrapper(file, errors="backslashreplace", newline="", encoding="utf-8")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(row, column) for column in COLUMNS] for row in totals.counting(rows_of(store)))
+        text.flush()
+        text.detach()
+    with atomic_file(folder / "summary.html") as file:
+        for part in _html(folder, rows_of(store), totals):
+            file.write(part.encode(errors="backslashreplace"))
+    return folder / "summary.csv", folder / "summary.html"
 
 
-def _csv(rows: Sequence[Row]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(row, column) for column in COLUMNS] for row in rows)
-    return file.getvalue()
-
-
-def _html(folder: Path, rows: Sequence[Row]) -> str:
-    frames, seconds = sum(row.frames for row in rows), sum(row.seconds for row in rows)
-    total = f"{html.escape(headline(rows))}; {frames} frames in {seconds:.1f} s of work."
-    body = "".join(f'<tr class="{row.status}">' + "".join(f"<td>{c}" for c in _cells(folder, row)) for row in rows)
-    return (
+def _html(folder: Path, rows: Iterable[Row], totals: Totals) -> Iterator[str]:
+    total = f"{html.escape(totals.headline)}; {totals.frames} frames in {totals.seconds:.1f} s of work."
+    yield (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title>'
         f"<style>{_STYLE}</style><h1>{html.escape(folder.name)}</h1><p>{total}</p><table><tr>"
         + "".join(f"<th>{column}" for column in (*COLUMNS, "results"))
-        + f"{body}</table></html>\n"
     )
+    for row in rows:
+        yield f'<tr class="{row.status}">' + "".join(f"<td>{cell}" for cell in _cells(folder, row))
+    yield "</table></html>\n"
 
 
 def _cells(folder: Path, row: Row) -> list[str]:

@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,12 +16,14 @@ import torch
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, VidsegError, WeightsError
-from vidseg.masks.frame_masks import FrameMasks
 from vidseg.runtime import loses_device
 from vidseg.types import Source, VideoInfo
-from vidseg_pipelines.batch.leases import Attempt, Lease, Leases, Owner, since_planned
-from vidseg_pipelines.batch.store import BatchRecords, Result
+from vidseg_pipelines.batch.job_records import Result
+from vidseg_pipelines.batch.leases import Owner
+from vidseg_pipelines.batch.limits import VideoLimits, VideoWatch
+from vidseg_pipelines.batch.store import BatchRecords, Taken
 from vidseg_pipelines.run import Loaders, run_video
+from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.streaming import Advance
 
 MAX_DEATHS = 3
@@ -37,16 +39,19 @@ class WorkerSpec:
 
     folder: Path
     """Output folder of the batch."""
-    keys: tuple[str, ...]
-    """The jobs of this call, in order."""
     call: str
-    """Names the call of ``vidseg batch``."""
+    """The call of ``vidseg batch`` whose jobs it does."""
     lease_timeout_s: float = 60.0
     threads: int | None = None
     """CPU threads of the networks (None: PyTorch's choice)."""
     device: str | None = None
     """Replaces the jobs' own device."""
     loaders: Loaders = field(default_factory=Loaders)
+    limits: VideoLimits = field(default_factory=VideoLimits)
+    shard: tuple[int, int] = (0, 1)
+    """(i, n): it begins with the jobs i, i + n, i + 2 n, ... of the call."""
+    segment: Callable[..., RunSummary] = run_video
+    """What does a job: as :func:`vidseg_pipelines.run.run_video`."""
 
 
 def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
@@ -58,45 +63,40 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
         cv2.setNumThreads(spec.threads)
-    store = BatchRecords(spec.folder)
-    leases = Leases(store.attempts, spec.lease_timeout_s)
+    store = BatchRecords(spec.folder, spec.lease_timeout_s)
     owner = Owner.this_process(spec.call, number)
-    loaders = _remembering(spec.loaders, spec.device)
+    spec = dataclasses.replace(spec, loaders=_remembering(spec.loaders, spec.device))
+    gc.collect()
+    gc.freeze()  # what is imported stays: looking through it behind every video would take longer than a short one
     while not stop():
-        taken = _take(store, leases, spec.keys, owner)
+        taken = store.take(spec.call, owner, spec.shard)
         if taken is None:
             return
-        key, lease, earlier = taken
-        with lease:
-            if key in store.finished():  # by a worker that was faster
-                continue
+
+        def end(result: Result, taken: Taken = taken) -> None:
+            store.finish(
+                taken.key, dataclasses.replace(result, attempts=taken.attempts, worker=str(owner)), taken.attempt
+            )
+
+        def give_up(reason: str, end: Callable[[Result], None] = end) -> None:
+            end(_failed(reason))
+
+        watch = VideoWatch(spec.limits, stop, give_up)
+        lost = False
+        with store.lease(taken, watch.progress, watch.check) as lease:
             try:
-                deaths = sum(not attempt.ended for attempt in earlier)
-                result = _failed(_poisoned(deaths)) if deaths >= MAX_DEATHS else _do(store, key, loaders, stop)
-                lost = False
+                poisoned = taken.deaths >= MAX_DEATHS
+                result = _failed(_poisoned(taken.deaths)) if poisoned else _do(store, taken, spec, watch)
             except _NoModelError as error:
                 store.abort(spec.call, str(error), error.exit_code)
                 return
             except _DeviceLostError as error:
                 result, lost = error.result, True
-            store.finish(key, dataclasses.replace(result, attempts=len(earlier) + 1, worker=str(owner)))
+            end(result)
+            lease.ended = True
         if lost:
             return
         _free_memory()
-
-
-def _take(
-    store: BatchRecords, leases: Leases, keys: Sequence[str], owner: Owner
-) -> tuple[str, Lease, list[Attempt]] | None:
-    """The first job that has not ended and that nobody is at: its key, its lease, the attempts before."""
-    finished, attempts = store.finished(), leases.attempts()
-    for key in keys:
-        earlier = attempts.get(key, [])
-        if key not in finished and not (earlier and leases.is_live(earlier[-1])):
-            lease = leases.take(key, earlier[-1].number if earlier else 0, owner)
-            if lease is not None:
-                return key, lease, since_planned(earlier)
-    return None
 
 
 class _NoModelError(Exception):
@@ -115,25 +115,30 @@ class _DeviceLostError(Exception):
         self.result = result
 
 
-def _do(store: BatchRecords, key: str, loaders: Loaders, stop: Stop) -> Result:
+def _do(store: BatchRecords, taken: Taken, spec: WorkerSpec, watch: VideoWatch) -> Result:
     """One attempt at a job; continues what an earlier attempt left."""
     begun = time.perf_counter()
     try:
-        config = dataclasses.replace(store.job(key).config, resume=True)
+        config = dataclasses.replace(store.job(taken.key).config, resume=True)
     except VidsegError as error:
         return _failed(str(error))
     try:
-        loaders.sam(config)
+        spec.loaders.sam(config)
     except VidsegError as error:
         raise _NoModelError(error) from error
+
+    def start(info: VideoInfo, total: int | None) -> Advance:
+        watch.total = total
+        return watch.advance
+
     try:
-        summary = run_video(config, on_start=_stopper(stop), loaders=loaders, on_open=_refuse_live)
+        summary = spec.segment(config, on_start=start, loaders=spec.loaders, on_open=_refuse_live)
     except WeightsError as error:  # of the tracker or detector
         raise _NoModelError(error) from error
     except VidsegError as error:
         return _failed(str(error), time.perf_counter() - begun)
     except Exception as error:
-        path = store.save_traceback(key, traceback.format_exc())
+        path = store.save_traceback(taken.key, traceback.format_exc())
         reason = f"internal error: {type(error).__name__}: {error} (traceback: {path})"
         result = _failed(reason, time.perf_counter() - begun)
         if loses_device(error):
@@ -154,14 +159,6 @@ def _failed(reason: str, seconds: float = 0.0) -> Result:
 
 def _poisoned(deaths: int) -> str:
     return f"{deaths} workers died while they were at it (killed, out of memory?)"
-
-
-def _stopper(stop: Stop) -> Callable[[VideoInfo, int | None], Advance]:
-    def advance(results: Sequence[FrameMasks]) -> None:
-        if stop():
-            raise KeyboardInterrupt
-
-    return lambda info, total: advance
 
 
 class _Last(Generic[T]):

@@ -6,9 +6,11 @@ import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import sys
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -20,12 +22,14 @@ from vidseg.errors import InputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.names import printable
 from vidseg.registry import check_name
-from vidseg_pipelines.batch.leases import Leases
-from vidseg_pipelines.batch.store import RECORDS, BatchRecords, Job, Result
-from vidseg_pipelines.batch.summary import Row, headline, rows_of, write_summary
+from vidseg_pipelines.batch.job_records import Result
+from vidseg_pipelines.batch.metrics import serving
+from vidseg_pipelines.batch.store import BatchRecords
+from vidseg_pipelines.batch.summary import Row, Totals, rows_of, write_summary
 
 if TYPE_CHECKING:
     from vidseg_pipelines.run import Loaders
+    from vidseg_pipelines.run_output import RunSummary
 
 PARTLY_DONE = 5
 LEASE_TIMEOUT_S = 60.0
@@ -64,6 +68,12 @@ class BatchCommand(RunConfig):
     """Process all of these videos again, replacing earlier results."""
     lease_timeout: float = LEASE_TIMEOUT_S
     """Seconds without a heartbeat after which a worker on another machine counts as dead."""
+    video_timeout: float | None = None
+    """Seconds that a video may take per attempt; after that it has failed."""
+    video_memory: float | None = None
+    """Memory in GiB that a worker may hold during a video; beyond that the video has failed."""
+    metrics_port: int | None = None
+    """Serve Prometheus metrics at this port of this machine (extra `metrics`)."""
     input: Annotated[str, tyro.conf.Suppress] = ""
     resume: Annotated[bool, tyro.conf.Suppress] = False
 
@@ -83,6 +93,12 @@ class BatchCommand(RunConfig):
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: expected 0 or more")
         check_seconds("--lease-timeout", self.lease_timeout)
+        if self.video_timeout is not None:
+            check_seconds("--video-timeout", self.video_timeout)
+        if self.video_memory is not None and not self.video_memory > 0:
+            raise UsageError(f"--video-memory {self.video_memory:g}: expected more than 0 GiB")
+        if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
+            raise UsageError(f"--metrics-port {self.metrics_port}: expected 0 to 65535")
 
 
 @dataclass(frozen=True)
@@ -97,28 +113,42 @@ class StatusCommand:
     """Print all videos as one JSON object."""
 
     def run(self) -> int:
-        """Print the counts, and every job that is not simply done or waiting."""
+        """Print every job that is not simply done or waiting, and the counts."""
         check_seconds("--lease-timeout", self.lease_timeout)
-        if not (self.folder / RECORDS).is_dir():
+        store = BatchRecords(self.folder, self.lease_timeout)
+        if not store.exists:
             raise InputError(f"{self.folder}: no batch was started there")
-        store = BatchRecords(self.folder)
-        rows = rows_of(store, Leases(store.attempts, self.lease_timeout))
+        store.check_version()
+        totals = Totals()
+        rows = totals.counting(rows_of(store))
         if self.json:
-            counts = dict(Counter(row.status for row in rows))
-            sys.stdout.write(json.dumps({"counts": counts, "videos": list(map(dataclasses.asdict, rows))}) + "\n")
-            return exit_code(rows)
-        lines = [headline(rows)]
-        for row in rows:
-            if row.status not in ("done", "waiting"):
-                lines.append(f"{row.status:<8} {row.name}: {row.reason or row.worker}")
-        sys.stdout.write("\n".join(map(printable, lines)) + "\n")
-        return exit_code(rows)
+            for separator, row in zip(chain(['{"videos": ['], repeat(",\n")), rows, strict=False):
+                sys.stdout.write(separator + json.dumps(dataclasses.asdict(row)))
+            sys.stdout.write(("" if totals.states else '{"videos": [') + "],\n")
+            sys.stdout.write(f'"counts": {json.dumps(totals.states)}, "left_s": {json.dumps(totals.left_s)}}}\n')
+            return exit_code(totals)
+        lines = [_line(row) for row in rows if row.status not in ("done", "waiting")]
+        left = f"; about {totals.left_s:.0f} s left" if totals.left_s else ""
+        sys.stdout.write("\n".join(map(printable, [totals.headline + left, *lines])) + "\n")
+        return exit_code(totals)
 
 
-def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
+def _line(row: Row) -> str:
+    """A job for people: why it failed, or how far it is."""
+    if row.status != "running":
+        return f"{row.status:<8} {row.name}: {row.reason}"
+    frames = f"{row.frames} frames" if row.total is None else f"{row.frames}/{row.total} frames"
+    left = "" if row.left_s is None else f", {row.left_s:.0f} s left"
+    seen = f", heartbeat {row.heartbeat_s:.0f} s ago"
+    return f"{row.status:<8} {row.name}: {row.worker}, {frames}, {row.fps:.1f} fps{left}{seen}"
+
+
+def run_batch(
+    command: BatchCommand, *, loaders: Loaders | None = None, segment: Callable[..., RunSummary] | None = None
+) -> int:
     """Plan the jobs, keep workers going until all have ended, write the summary; returns the exit code.
 
-    ``loaders`` give the models; they are pickled to reach the workers.
+    ``loaders`` give the models, ``segment`` does a video; they are pickled to reach the workers.
 
     Raises:
         UsageError: wrong settings or inputs, or results in the folder that were made differently.
@@ -136,8 +166,7 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
 
     log = _Log(json_log=command.json_log)
     folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
-    store = BatchRecords(folder)
-    leases = Leases(store.attempts, command.lease_timeout)
+    store = BatchRecords(folder, command.lease_timeout)
     base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
     requests = expand(command.inputs, dataclasses.replace(base, overwrite=False), log.notice)
 
@@ -146,46 +175,49 @@ def run_batch(command: BatchCommand, *, loaders: Loaders | None = None) -> int:
     from vidseg.runtime import resolve_device
     from vidseg_pipelines.batch.executors import make_engine
     from vidseg_pipelines.batch.jobs import plan_jobs
+    from vidseg_pipelines.batch.limits import VideoLimits
     from vidseg_pipelines.batch.supervisor import supervise
+    from vidseg_pipelines.batch.worker import WorkerSpec
+    from vidseg_pipelines.run import Loaders, run_video
 
     if command.engine == "local":
         resolve_device(command.device)
     engine = make_engine(command.engine, store.root / command.engine, options)
-    jobs = plan_jobs(store, leases, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
+    call = plan_jobs(store, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
     local = command.engine == "local"
     workers = command.workers or max(1, torch.cuda.device_count() if local else 1)
-    log.planned(len(jobs), len(store.finished() & {job.key for job in jobs}))
+    log.planned(*store.counts(call))
+    spec = WorkerSpec(
+        folder,
+        call,
+        command.lease_timeout,
+        threads=max(1, torch.get_num_threads() // workers) if local else None,
+        device=command.device if local else None,
+        loaders=loaders or Loaders(),
+        limits=VideoLimits(command.video_timeout, command.video_memory),
+        segment=segment or run_video,
+    )
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        supervise(
-            store,
-            leases,
-            jobs,
-            engine,
-            workers=workers,
-            threads=max(1, torch.get_num_threads() // workers) if local else None,
-            device=command.device if local else None,
-            loaders=loaders,
-            on_end=log.ended,
-        )
+        with serving(store, command.metrics_port):
+            supervise(store, spec, engine, workers=workers, on_end=log.ended)
     finally:
         signal.signal(signal.SIGTERM, previous)
         with file_lock(store.root / "summary.lock"):  # the last writer has read last
-            rows = rows_of(store, leases)
-            table, page = write_summary(folder, rows)
-    names = {job.name for job in jobs}
-    rows = [row for row in rows if row.name in names]
-    sys.stdout.write(f"{headline(rows)}\n" + printable(f"summary: {page}, {table}") + "\n")
-    return exit_code(rows)
+            table, page = write_summary(folder, store)
+        totals = Totals.of(rows_of(store, call=call))
+        store.end_call(call)
+    sys.stdout.write(f"{totals.headline}\n" + printable(f"summary: {page}, {table}") + "\n")
+    return exit_code(totals)
 
 
-def exit_code(rows: list[Row]) -> int:
+def exit_code(totals: Totals) -> int:
     """0, or 5 when a job failed or was only partly done."""
-    return PARTLY_DONE if any(row.status in ("failed", "partial") for row in rows) else 0
+    return PARTLY_DONE if totals.states["failed"] or totals.states["partial"] else 0
 
 
 class _Log:
@@ -203,14 +235,15 @@ class _Log:
     def notice(self, text: str) -> None:
         self._write(json.dumps({"event": "notice", "text": text}) if self._json else text)
 
-    def ended(self, job: Job, result: Result) -> None:
+    def ended(self, row: sqlite3.Row) -> None:
         self._done += 1
         if self._json:
-            text = json.dumps({"event": "job", "name": job.name, **dataclasses.asdict(result)})
+            result = {field.name: row[field.name] for field in dataclasses.fields(Result)}
+            text = json.dumps({"event": "job", "name": row["name"], **result})
         else:
-            told = f"{result.frames} frames, {result.objects} objects, {result.seconds:.1f} s"
-            about = result.reason if result.status == "failed" else told
-            text = f"[{self._done}/{self._total}] {job.name}: {result.status}, {about}"
+            told = f"{row['frames']} frames, {row['objects']} objects, {row['seconds']:.1f} s"
+            about = row["reason"] if row["status"] == "failed" else told
+            text = f"[{self._done}/{self._total}] {row['name']}: {row['status']}, {about}"
         self._write(text)
 
     def _write(self, text: str) -> None:

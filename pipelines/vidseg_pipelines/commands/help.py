@@ -18,7 +18,16 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "going on with a run": ("resume", "continue_", "continue_from", "keep_states", "snapshot_every"),
     "speed": ("device", "dtype", "batch"),
     "live sources and slow files": ("drop", "reconnect", "read_timeout"),
-    "many videos": ("workers", "engine", "engine_option", "retry_failed", "lease_timeout"),
+    "many videos": (
+        "workers",
+        "engine",
+        "engine_option",
+        "retry_failed",
+        "lease_timeout",
+        "video_timeout",
+        "video_memory",
+        "metrics_port",
+    ),
     "terminal and settings": ("quiet", "verbose", "json", "json_log", "config", "help"),
 }
 """Groups of the options of ``vidseg run`` and ``vidseg batch``, by field."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +28,8 @@ class Handle(Protocol):
 class Engine(Protocol):
     """Starts workers."""
 
-    def start(self, spec: WorkerSpec, number: int) -> Handle:
-        """Start worker ``number``."""
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> Sequence[Handle]:
+        """Start a worker per spec; ``first`` is the number of the first one."""
         ...
 
 

@@ -6,14 +6,14 @@ import dataclasses
 import multiprocessing
 import signal
 import threading
-from collections.abc import Mapping
-from types import FrameType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from vidseg.errors import UsageError
-from vidseg_pipelines.batch.worker import WorkerSpec, work
+from vidseg_pipelines.batch.executors.preemption import work_until_terminated
+from vidseg_pipelines.batch.worker import WorkerSpec
 
 _STOP_S = 30.0
 
@@ -31,8 +31,11 @@ class LocalEngine:
             raise UsageError(f"--engine-option {next(iter(options))}: the local engine has no options")
         self._context = multiprocessing.get_context("spawn")
 
-    def start(self, spec: WorkerSpec, number: int) -> LocalWorker:
-        """Start a process."""
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[LocalWorker]:
+        """Start processes."""
+        return [self._start(spec, number) for number, spec in enumerate(specs, first)]
+
+    def _start(self, spec: WorkerSpec, number: int) -> LocalWorker:
         devices = torch.cuda.device_count()
         if spec.device in ("auto", "cuda") and devices:
             spec = dataclasses.replace(spec, device=f"cuda:{number % devices}")
@@ -79,13 +82,4 @@ class _IgnoredInterrupts:
 
 def _work(spec: WorkerSpec, number: int) -> None:
     parent = multiprocessing.parent_process()
-
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: the files are being closed
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        work(spec, number, stop=lambda: parent is not None and not parent.is_alive())
-    except KeyboardInterrupt:
-        return
+    work_until_terminated(spec, number, lambda: parent is not None and not parent.is_alive())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from vidseg.errors import UsageError
@@ -38,9 +39,9 @@ class RayEngine:
         except (ValueError, TypeError, ConnectionError) as error:
             raise UsageError(f"--engine ray: {error}") from error
 
-    def start(self, spec: WorkerSpec, number: int) -> RayWorker:
-        """Submit a task."""
-        return RayWorker(self._ray, self._work.remote(spec, number))
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[RayWorker]:
+        """Submit a task per worker."""
+        return [RayWorker(self._ray, self._work.remote(spec, number)) for number, spec in enumerate(specs, first)]
 
 
 class RayWorker:

@@ -1,13 +1,15 @@
-"""Workers as SLURM jobs, through submitit (the extra ``slurm``)."""
+"""Workers as a SLURM job array, through submitit (the extra ``slurm``)."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vidseg.errors import UsageError
-from vidseg_pipelines.batch.worker import WorkerSpec, work
+from vidseg_pipelines.batch.executors.preemption import work_until_terminated
+from vidseg_pipelines.batch.worker import WorkerSpec
 
 _DAY_MIN = 24 * 60
 _STOP_S = 30.0
@@ -15,7 +17,7 @@ _POLL_S = 0.2
 
 
 class SlurmEngine:
-    """Submits each worker as one job.
+    """Submits workers as a job array, a worker per task of it; each begins with a shard of the jobs.
 
     Options: those of submitit's AutoExecutor, such as ``slurm_partition``, ``gpus_per_node``, ``cpus_per_task``,
     ``mem_gb`` and ``timeout_min`` (default: one day), and ``cluster=local``, which needs no SLURM.
@@ -38,13 +40,14 @@ class SlurmEngine:
         except (RuntimeError, ValueError, TypeError, NameError) as error:
             raise UsageError(f"--engine slurm: {error}") from error
 
-    def start(self, spec: WorkerSpec, number: int) -> SlurmWorker:
-        """Submit a job."""
-        return SlurmWorker(self._executor.submit(work, spec, number))
+    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[SlurmWorker]:
+        """Submit a job array."""
+        numbers = range(first, first + len(specs))
+        return [SlurmWorker(job) for job in self._executor.map_array(work_until_terminated, specs, numbers)]
 
 
 class SlurmWorker:
-    """A submitted job."""
+    """A task of a submitted array."""
 
     def __init__(self, job: Any) -> None:
         """``job`` is what submitit gave."""
