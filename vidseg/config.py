@@ -22,8 +22,20 @@ from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
 
 SAVES = (
-    *("davis", "ytvis", "coco", "coco-results", "mots", "mots-png", "cvat", "labelme", "label-studio", "yolo"),
-    *("frames", "cutout", "cutout-webm", "overlay", "report"),
+    *(
+        "davis",
+        "ytvis",
+        "coco",
+        "coco-results",
+        "mots",
+        "mots-png",
+        "cvat",
+        "labelme",
+        "label-studio",
+        "yolo",
+        "parquet",
+    ),
+    *("parquet", "frames", "cutout", "cutout-webm", "overlay", "report"),
 )
 
 C = TypeVar("C")
@@ -88,7 +100,7 @@ class RunConfig:
     files), CSV with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
     """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat,
-    labelme, label-studio, yolo, frames, cutout, cutout-webm, overlay, report (see docs/formats.md); or none."""
+    labelme, label-studio, yolo, parquet, frames, cutout, cutout-webm, overlay, report; or none. See docs/formats.md."""
     overlay_style: _Repeat = field(default=(), metadata=NOT_RESULT)
     """KEY=VALUE[,KEY=VALUE] - style of the overlay: fill=0.4, contour=1, labels=yes, scores=no, text=1, trails=FRAMES,
     background=keep|dim|grey|blur|green|#rrggbb, side_by_side=no. May be repeated."""

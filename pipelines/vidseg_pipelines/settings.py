@@ -14,6 +14,10 @@ def check_settings(config: RunConfig) -> None:
         raise UsageError("no video given: vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
     parse_style(config.overlay_style)
+    if "parquet" in config.saves:
+        from vidseg.outputs.parquet import check_parquet
+
+        check_parquet()
     check_name("tracker", config.tracker)
     if config.detector:
         check_name("detector", config.detector)

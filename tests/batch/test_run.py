@@ -486,6 +486,34 @@ def test_prometheus_reads_the_records(tmp_path: Path, base: RunConfig, out: Path
         assert line in lines
 
 
+def test_all_masks_of_a_batch_are_a_few_parquet_files(
+    tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
+    clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 3)) for name in "abc")
+    (tmp_path / "text.mp4").write_text("no video")
+    (out / "parquet").mkdir(parents=True)
+    (out / "parquet" / "part-00009.parquet").write_text("of an earlier call")
+    inputs = (*clips, str(tmp_path / "text.mp4"))
+    settings = command(base, inputs=inputs, output=out, workers=1, parquet_rows=7, save="none")
+    assert run_batch(settings, loaders=LOADERS) == 5
+    files = sorted((out / "parquet").iterdir())
+    assert [path.name for path in files] == ["part-00000.parquet", "part-00001.parquet"]
+    rows = duckdb.sql(
+        f"SELECT video, frame, id, rle, parse_filename(filename, true) FROM read_parquet('{out}/parquet/*.parquet',"
+        " filename=true) ORDER BY ALL"
+    ).fetchall()
+    expected = [
+        (name, masks.frame_index, object_id, rle.counts.decode())
+        for name in "abc"
+        for masks in read_journal(out / name / "masks.jsonl")
+        for object_id, rle in zip(masks.ids, masks.rles, strict=True)
+    ]
+    assert [row[:4] for row in rows] == sorted(expected)
+    assert {row[0]: row[4] for row in rows} == {"a": "part-00000", "b": "part-00000", "c": "part-00001"}
+
+
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [

@@ -22,6 +22,7 @@ from vidseg.outputs.layout import CUTOUT, CUTOUT_VIDEO, FRAMES, LABELME, OVERLAY
 from vidseg.outputs.mots import write_mots
 from vidseg.outputs.mots_png import write_mots_png
 from vidseg.outputs.overlay import OverlaySink
+from vidseg.outputs.parquet import write_parquet
 from vidseg.outputs.pictures import CutoutSink, CutoutVideoSink, PictureSink
 from vidseg.outputs.recording import Recording
 from vidseg.outputs.report import write_report
@@ -43,6 +44,7 @@ WRITERS: Mapping[str, Callable[[Recording, Path], Writer]] = {
     "labelme": write_labelme,
     "label-studio": write_label_studio,
     "yolo": write_yolo,
+    "parquet": write_parquet,
     "report": write_report,
 }
 """What is made of the journal: a writer into a folder, by the format's name."""

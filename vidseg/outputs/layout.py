@@ -21,6 +21,7 @@ COCO = "coco.json"
 COCO_RESULTS = "coco_results.json"
 MOTS = "mots.txt"
 REPORT = "report.html"
+PARQUET = "masks.parquet"
 SNAPSHOT = "snapshot.safetensors"
 LOCK = "run.lock"
 PAGE = "page.json"
@@ -41,6 +42,7 @@ EXPORTED: Mapping[str, str] = {
     "labelme": LABELME,
     "label-studio": LABEL_STUDIO,
     "yolo": YOLO,
+    "parquet": PARQUET,
     "frames": FRAMES,
     "cutout": CUTOUT,
     "cutout-webm": CUTOUT_VIDEO,
@@ -73,6 +75,7 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     COCO_RESULTS,
     MOTS,
     MOTS_PNG,
+    PARQUET,
     CUTOUT_VIDEO,
     REPORT,
     JOURNAL,

@@ -74,6 +74,8 @@ class BatchCommand(RunConfig):
     """Memory in GiB that a worker may hold during a video; beyond that the video has failed."""
     metrics_port: int | None = None
     """Serve Prometheus metrics at this port of this machine (extra `metrics`)."""
+    parquet_rows: int | None = None
+    """Also write all masks into Parquet files of about so many rows, e.g. 1000000 (extra `parquet`)."""
     input: Annotated[str, tyro.conf.Suppress] = ""
     resume: Annotated[bool, tyro.conf.Suppress] = False
 
@@ -97,6 +99,12 @@ class BatchCommand(RunConfig):
             check_seconds("--video-timeout", self.video_timeout)
         if self.video_memory is not None and not self.video_memory > 0:
             raise UsageError(f"--video-memory {self.video_memory:g}: expected more than 0 GiB")
+        if self.parquet_rows is not None:
+            if self.parquet_rows < 1:
+                raise UsageError(f"--parquet-rows {self.parquet_rows}: must be at least 1")
+            from vidseg.outputs.parquet import check_parquet
+
+            check_parquet()
         if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
             raise UsageError(f"--metrics-port {self.metrics_port}: expected 0 to 65535")
 
@@ -176,6 +184,7 @@ def run_batch(
     from vidseg_pipelines.batch.executors import make_engine
     from vidseg_pipelines.batch.jobs import plan_jobs
     from vidseg_pipelines.batch.limits import VideoLimits
+    from vidseg_pipelines.batch.shards import write_shards
     from vidseg_pipelines.batch.supervisor import supervise
     from vidseg_pipelines.batch.worker import WorkerSpec
     from vidseg_pipelines.run import Loaders, run_video
@@ -211,6 +220,8 @@ def run_batch(
             table, page = write_summary(folder, store)
         totals = Totals.of(rows_of(store, call=call))
         store.end_call(call)
+    if command.parquet_rows is not None:
+        write_shards(store, command.parquet_rows)
     sys.stdout.write(f"{totals.headline}\n" + printable(f"summary: {page}, {table}") + "\n")
     return exit_code(totals)
 

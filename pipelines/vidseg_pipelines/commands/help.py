@@ -27,6 +27,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "video_timeout",
         "video_memory",
         "metrics_port",
+        "parquet_rows",
     ),
     "terminal and settings": ("quiet", "verbose", "json", "json_log", "config", "help"),
 }
