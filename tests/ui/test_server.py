@@ -18,9 +18,11 @@ from starlette.websockets import WebSocketDisconnect
 import paths
 from media import file_size_limit
 from ui_toys import toy_desk, toy_video
+from vidseg.errors import InputError
 from vidseg.masks.rle import decode, from_coco
 from vidseg.outputs.journal import read_journal
 from vidseg_pipelines.cli import main
+from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.server import STATIC, build_app
 
 TOKEN = "a-secret"
@@ -367,6 +369,21 @@ def test_a_run_made_by_the_command_line_opens_with_its_masks(tmp_path: Path) -> 
         marks = page.until("marks")["marks"]
         assert [bool(marks.get(str(n))) for n in range(6)] == [bool(ids) for ids in expected]
     assert json.loads((run / "run.json").read_bytes())["status"] == "done"
+
+
+def test_a_run_opens_from_wherever_the_page_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_video(tmp_path / "clip.mp4", 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "clip.mp4", "--box", "40,30,80,66", "--output", "runs/clip", "--save", "none"]) == 0
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (clip,) = Library(tmp_path / "runs" / "clip", tmp_path / "out").clips()
+    assert (clip.path, clip.run) == (tmp_path / "clip.mp4", tmp_path / "runs" / "clip")
+    (tmp_path / "clip.mp4").rename(tmp_path / "moved.mp4")
+    with pytest.raises(InputError, match=r"clip\.mp4, is not there; if it was moved: vidseg ui VIDEO --output"):
+        Library(tmp_path / "runs" / "clip", tmp_path / "out")
+    (clip,) = Library(tmp_path / "moved.mp4", tmp_path / "runs" / "clip").clips()
+    assert clip.run == tmp_path / "runs" / "clip"
 
 
 def test_the_static_files_are_part_of_the_package() -> None:

@@ -16,6 +16,7 @@ from vidseg.video.folders import look_into
 
 UPLOADS = "uploads"
 """Folder below the output folder that holds what was uploaded."""
+_ABOVE = 3  # folders
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Library:
             raise InputError(f"{path}: no such file or folder")
         self._of_run = None if path is None else _input_of(path)
         if self._of_run is not None and not self._of_run.exists():
-            raise InputError(f"{path}: the video of this run, {self._of_run}, is not there any more")
+            missing = f"{path}: the video of this run, {self._of_run}, is not there"
+            raise InputError(f"{missing}; if it was moved: vidseg ui VIDEO --output {path}")
 
     def clips(self) -> list[LibraryVideo]:
         """What can be opened now, in natural order."""
@@ -104,8 +106,13 @@ class Library:
 
 
 def _input_of(folder: Path) -> Path | None:
-    """The video of the run in a folder; None where there is no run."""
+    """The video of the run in a folder; None where there is no run.
+
+    A relative path is looked for from here, and from the folders above the run: it may have been made there.
+    """
     try:
-        return Path(json.loads((folder / MANIFEST).read_bytes())["input"]["path"])
+        path = Path(json.loads((folder / MANIFEST).read_bytes())["input"]["path"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
+    places = [base / path for base in (Path(), *folder.resolve().parents[:_ABOVE])]
+    return next((place for place in places if place.exists()), path)
