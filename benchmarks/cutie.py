@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.winograd import WinogradConv2d
 from vidseg_trackers.cutie.config import CutieConfig
 from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.memory import Memory
@@ -27,6 +28,14 @@ from vidseg_trackers.cutie.network import Cutie, ImageFeatures
 from vidseg_trackers.cutie.object_transformer import ObjectTransformer, blocked_pixels
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights
+
+
+class PlainConv2d(WinogradConv2d):
+    """Every product computed, in a pass of its own."""
+
+    def forward(self, input: Tensor, relu: bool = False) -> Tensor:
+        """See :class:`WinogradConv2d`."""
+        return self._conv_forward(nn.functional.relu(input) if relu else input, self.weight, self.bias)
 
 
 class PlainTransformer(ObjectTransformer):
@@ -105,6 +114,9 @@ def networks(model: str) -> tuple[Cutie, PlainCutie]:
     plain.object_transformer.__class__ = PlainTransformer
     fast = Cutie(config)
     fast.load_state_dict(plain.state_dict())
+    for module in plain.modules():
+        if isinstance(module, WinogradConv2d):
+            module.__class__ = PlainConv2d
     fast, plain = (network.eval().requires_grad_(False) for network in (fast, plain))
     return fast.to(memory_format=torch.channels_last), plain
 

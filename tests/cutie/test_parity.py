@@ -12,6 +12,7 @@ import torch
 
 import paths
 from cutie_rule import rule_cutie
+from vidseg.backbones import winograd
 from vidseg_trackers.cutie.config import NAMES, CutieConfig
 from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.network import Cutie
@@ -72,6 +73,13 @@ def test_videos_give_the_official_probabilities(name: str, memory: str) -> None:
     np.testing.assert_allclose(memory_of, expected["final_object_memory"], rtol=1e-4, atol=1e-4)
     sensory = torch.stack([core.sensory[i] for i in core.ids], 1).numpy().ravel()[:: meta["sensory_stride"]]
     np.testing.assert_allclose(sensory, expected["final_sensory"], atol=1e-4)
+
+
+def test_videos_give_the_official_probabilities_computed_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the 3x3 convolutions of larger videos are."""
+    monkeypatch.setattr(winograd, "_LEAST_TILES", 1)
+    monkeypatch.setattr(winograd, "_LEAST_CHANNELS", 1)
+    test_videos_give_the_official_probabilities("base_longterm_late_delete_reindexed", "correct")
 
 
 def check_sizes(core: InferenceCore, out: np.ndarray, after: Mapping[str, Any]) -> None:

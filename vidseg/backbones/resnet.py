@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.winograd import WinogradConv2d, convolve
+
 _EPS = 1e-5
 
 
@@ -43,16 +45,16 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_dim, dim, 3, stride, 1, bias=False)
+        self.conv1 = WinogradConv2d(in_dim, dim, 3, stride, 1, bias=False)
         self.bn1 = FrozenBatchNorm2d(dim)
-        self.conv2 = nn.Conv2d(dim, dim, 3, 1, 1, bias=False)
+        self.conv2 = WinogradConv2d(dim, dim, 3, 1, 1, bias=False)
         self.bn2 = FrozenBatchNorm2d(dim)
         self.downsample = _shortcut(in_dim, dim, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, dim, h/stride, w/stride)."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu_()))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -62,7 +64,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_dim, dim, 1, bias=False)
         self.bn1 = FrozenBatchNorm2d(dim)
-        self.conv2 = nn.Conv2d(dim, dim, 3, stride, 1, bias=False)
+        self.conv2 = WinogradConv2d(dim, dim, 3, stride, 1, bias=False)
         self.bn2 = FrozenBatchNorm2d(dim)
         self.conv3 = nn.Conv2d(dim, 4 * dim, 1, bias=False)
         self.bn3 = FrozenBatchNorm2d(4 * dim)
@@ -70,10 +72,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, 4*dim, h/stride, w/stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn1(self.conv1(x)).relu_()
+        out = self.bn2(self.conv2(out)).relu_()
         out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return out.add_(x if self.downsample is None else self.downsample(x)).relu_()
 
 
 def _shortcut(in_dim: int, out_dim: int, stride: int) -> nn.Sequential | None:
@@ -107,7 +109,7 @@ class NormConstants(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
 
-class ConvNorm(nn.Conv2d):
+class ConvNorm(WinogradConv2d):
     """Convolution and norm in one: folding the norm into the weights saves a pass over the activations."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:
@@ -117,7 +119,7 @@ class ConvNorm(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""
         scale, shift = self.norm.scale_and_shift()
-        return self._conv_forward(input, self.weight * scale[:, None, None, None], shift)
+        return convolve(self, input, self.weight * scale[:, None, None, None], shift)
 
 
 class FoldedBottleneck(nn.Module):

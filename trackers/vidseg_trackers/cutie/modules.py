@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from vidseg.backbones.winograd import WinogradConv2d
 from vidseg_trackers.xmem.modules import add_per_image
 
 PE_SCALE = 32.0
@@ -24,17 +25,17 @@ class CAResBlock(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1)
-        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1)
+        self.conv1 = WinogradConv2d(dim, dim, 3, padding=1)
+        self.conv2 = WinogradConv2d(dim, dim, 3, padding=1)
         width = int((abs(math.log2(dim)) + 1) // 2)
         width += 1 - width % 2
         self.conv = nn.Conv1d(1, 1, width, padding=(width - 1) // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, C, h, w) -> (n, C, h, w)."""
-        y = self.conv2(F.relu(self.conv1(F.relu(x))))
+        y = self.conv2(self.conv1(x, relu=True), relu=True)
         gate = torch.sigmoid(self.conv(y.mean((2, 3))[:, None]))[:, 0, :, None, None]
-        return x + y * gate
+        return torch.addcmul(x, y, gate)
 
 
 class Distributor(nn.Module):

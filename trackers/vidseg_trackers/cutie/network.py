@@ -64,7 +64,7 @@ class PixelEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 3, H, W) -> f16, f8, f4."""
-        f4 = self.res2(F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1))
+        f4 = self.res2(F.max_pool2d(self.bn1(self.conv1(image)).relu_(), 3, 2, 1))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
 

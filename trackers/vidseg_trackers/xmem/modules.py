@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vidseg.backbones.winograd import WinogradConv2d, convolve
 from vidseg_trackers.xmem.config import XMemConfig
 
 
-def conv_with_shared(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
+def conv_with_shared(conv: nn.Conv2d, shared: Tensor, own: Tensor, relu: bool = False) -> Tensor:
     """``conv(cat([shared, own], dim=1))`` with ``shared`` repeated for every object, but convolved once per image.
 
     A convolution is linear in its input channels, so the image's part of the sum is the same for all objects.
@@ -22,24 +23,28 @@ def conv_with_shared(conv: nn.Conv2d, shared: Tensor, own: Tensor) -> Tensor:
         conv: a convolution over ``shared`` channels first, ``own`` channels after them.
         shared: (B, Cs, h, w), one per image.
         own: (B*N, Co, h, w), one per object.
+        relu: of both first.
 
     Returns:
         (B*N, out, h', w').
     """
     split = shared.shape[1]
     weight = conv.weight
-    common = F.conv2d(shared, weight[:, :split], conv.bias, conv.stride, conv.padding)
-    out = F.conv2d(own, weight[:, split:], None, conv.stride, conv.padding)
+    common = convolve(conv, shared, weight[:, :split], conv.bias, relu)
+    out = convolve(conv, own, weight[:, split:], None, relu)
     return add_per_image(out, common)
 
 
 def add_per_image(own: Tensor, shared: Tensor) -> Tensor:
-    """Add (B, C, h, w) image features to the (B*N, C, h, w) features of the image's objects."""
-    if own.shape[0] == shared.shape[0]:
-        return own + shared
-    if shared.shape[0] == 1:  # inference: one image; keeps channels_last without a reshape
-        return own + shared
+    """Add (B, C, h, w) image features to the (B*N, C, h, w) features of the image's objects, which are overwritten."""
+    if shared.shape[0] in (1, own.shape[0]):  # inference: one image; keeps channels_last without a reshape
+        return add_to(own, shared)
     return (own.unflatten(0, (shared.shape[0], -1)) + shared.unsqueeze(1)).flatten(0, 1)
+
+
+def add_to(fresh: Tensor, other: Tensor) -> Tensor:
+    """Their sum, in the place of ``fresh``: a large tensor of its own costs more than the addition."""
+    return fresh.add_(other) if fresh.dtype == other.dtype else fresh + other
 
 
 class GroupResBlock(nn.Module):
@@ -47,15 +52,15 @@ class GroupResBlock(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int, skip_size: int = 3) -> None:
         super().__init__()
-        skip = nn.Conv2d(in_dim, out_dim, skip_size, padding=skip_size // 2) if in_dim != out_dim else None
+        skip = WinogradConv2d(in_dim, out_dim, skip_size, padding=skip_size // 2) if in_dim != out_dim else None
         self.downsample = skip
-        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1)
+        self.conv1 = WinogradConv2d(in_dim, out_dim, 3, padding=1)
+        self.conv2 = WinogradConv2d(out_dim, out_dim, 3, padding=1)
 
     def forward(self, g: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, out, h, w)."""
         skip = g if self.downsample is None else self.downsample(g)
-        return self.conv2(F.relu(self.conv1(F.relu(g)))) + skip
+        return add_to(self.conv2(self.conv1(g, relu=True), relu=True), skip)
 
     def forward_shared(self, shared: Tensor, own: Tensor) -> Tensor:
         """The block on ``cat([shared, own])``: (B, Cs, h, w) and (B*N, Co, h, w) -> (B*N, out, h, w)."""
@@ -63,7 +68,7 @@ class GroupResBlock(nn.Module):
             repeated = shared.repeat_interleave(own.shape[0] // shared.shape[0], 0)
             return self(torch.cat([repeated, own], 1))
         skip = conv_with_shared(self.downsample, shared, own)
-        return self.conv2(F.relu(conv_with_shared(self.conv1, F.relu(shared), F.relu(own)))) + skip
+        return add_to(self.conv2(conv_with_shared(self.conv1, shared, own, relu=True), relu=True), skip)
 
 
 class ChannelGate(nn.Module):
@@ -148,7 +153,7 @@ class HiddenReinforcer(nn.Module):
 
     def __init__(self, value_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.transform = nn.Conv2d(value_dim + hidden_dim, 3 * hidden_dim, 3, padding=1)
+        self.transform = WinogradConv2d(value_dim + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
     def forward(self, value: Tensor, hidden: Tensor) -> Tensor:
         """(B*N, Cv, h, w), (B*N, Ch, h, w) -> new hidden (B*N, Ch, h, w)."""
@@ -163,7 +168,7 @@ class HiddenUpdater(nn.Module):
         self.g16_conv = nn.Conv2d(g16_dim, mid_dim, 1)
         self.g8_conv = nn.Conv2d(g8_dim, mid_dim, 1)
         self.g4_conv = nn.Conv2d(g4_dim + 1, mid_dim, 1)
-        self.transform = nn.Conv2d(mid_dim + hidden_dim, 3 * hidden_dim, 3, padding=1)
+        self.transform = WinogradConv2d(mid_dim + hidden_dim, 3 * hidden_dim, 3, padding=1)
 
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, hidden: Tensor) -> Tensor:
         """Features at 1/16, 1/8, 1/4, logits (B*N, 1, 4h, 4w) and hidden (B*N, Ch, h, w) -> new hidden."""
@@ -178,7 +183,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_dim: int, up_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip_dim, up_dim, 3, padding=1)
+        self.skip_conv = WinogradConv2d(skip_dim, up_dim, 3, padding=1)
         self.out_conv = GroupResBlock(up_dim, out_dim)
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:

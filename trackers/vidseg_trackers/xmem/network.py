@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.backbones.winograd import WinogradConv2d
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.modules import FeatureFusionBlock, HiddenUpdater, UpsampleBlock, ValueEncoder
 from vidseg_trackers.xmem.resnet_encoders import ResNetKeyEncoder, ResNetValueEncoder
@@ -38,9 +39,9 @@ class KeyProjection(nn.Module):
 
     def __init__(self, in_dim: int, key_dim: int) -> None:
         super().__init__()
-        self.key_proj = nn.Conv2d(in_dim, key_dim, 3, padding=1)
+        self.key_proj = WinogradConv2d(in_dim, key_dim, 3, padding=1)
         self.d_proj = nn.Conv2d(in_dim, 1, 3, padding=1)
-        self.e_proj = nn.Conv2d(in_dim, key_dim, 3, padding=1)
+        self.e_proj = WinogradConv2d(in_dim, key_dim, 3, padding=1)
 
     def forward(self, f16: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, C, h, w) -> key, shrinkage = d^2 + 1, selection = sigmoid(e), in float32."""

@@ -23,7 +23,7 @@ class ResNetKeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised RGB (B, 3, H, W) -> f16 (B, 1024, H/16, W/16), f8 (B, 512, ...), f4 (B, 256, ...)."""
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        x = F.max_pool2d(self.bn1(self.conv1(image)).relu_(), 3, 2, 1)
         f4 = self.res2(x)
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
