@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from cutie_rule import toy_cutie
 from vidseg.errors import UsageError, WeightsError
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
+from vidseg_trackers.cutie import memory
 from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.options import CutieOptions, LongTermOptions
 from vidseg_trackers.cutie.tracker import CutieTracker, build
 from vidseg_trackers.cutie.weights import load_network
+from vidseg_trackers.xmem import memory_reading
 from xmem_rule import toy_network, toy_video
 
 HEIGHT, WIDTH = 96, 112
@@ -97,6 +99,28 @@ def test_long_term_memory_is_consolidated_and_never_exceeds_its_bound() -> None:
     assert permanent == tokens
     assert working <= 4 * tokens
     assert 8 <= long <= 60
+
+
+def test_memory_is_read_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    whole = memory_reading.similarity
+
+    def measure(query: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        scores = whole(query, *rest)
+        sizes.append(scores.numel())
+        return scores
+
+    outs = []
+    for limit in (1 << 22, 500):
+        monkeypatch.setattr(memory, "MAX_SCORES", limit)
+        ours = tracker()
+        ours.step(FRAMES[0], [prompt(0, 1, 5, 5), prompt(0, 2, 50, 60)])
+        ours.step(FRAMES[1])
+        monkeypatch.setattr(memory_reading, "similarity", measure)
+        outs.append(masks_of(ours.step(FRAMES[2])))
+        monkeypatch.setattr(memory_reading, "similarity", whole)
+    assert max(sizes[1:]) <= 500 < sizes[0]
+    np.testing.assert_allclose(outs[0], outs[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [OPTIONS, CutieOptions(size=-1, mem_every=2, use_long_term=False, absence=False)])

@@ -109,7 +109,7 @@ class NormConstants(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
 
-class ConvNorm(WinogradConv2d):
+class ConvNorm(nn.Conv2d):
     """Convolution and norm in one: folding the norm into the weights saves a pass over the activations."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:

@@ -44,7 +44,7 @@ def convolve(conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None, re
 def _worth_it(x: Tensor, weight: Tensor) -> bool:
     if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.float32 or x.ndim != 4:
         return False
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     tiles = x.shape[0] * -(-x.shape[2] // _OUT) * -(-x.shape[3] // _OUT)
     return min(weight.shape[:2]) >= _LEAST_CHANNELS and tiles >= _LEAST_TILES

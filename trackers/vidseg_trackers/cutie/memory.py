@@ -19,9 +19,17 @@ from torch import Tensor
 from vidseg.state import nested
 from vidseg.types import State
 from vidseg_trackers.cutie.options import CutieOptions
-from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
+from vidseg_trackers.xmem.memory_reading import (
+    expand_memory,
+    expand_query,
+    similarity,
+    top_weights_in_parts,
+    weighted_rows,
+)
 
 _NEW_LIFE = 1e-7
+MAX_SCORES = 1 << 22
+"""Similarities computed at once (16 MB), so that a full memory of 26,000 elements does not need 170 MB for them."""
 
 
 class MemoryFrame(NamedTuple):
@@ -79,7 +87,8 @@ class Bucket:
         if self._expanded is None:
             self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
         pairs = zip(query, self._expanded, strict=True)
-        weights, index = zip(*(top_weights(similarity(*pair), self.options.top_k) for pair in pairs), strict=True)
+        read = (top_weights_in_parts(*pair, self.options.top_k, MAX_SCORES) for pair in pairs)
+        weights, index = zip(*read, strict=True)
         self.count(torch.stack(weights), torch.stack(index))
         return torch.stack(weights), torch.stack(index)
 

@@ -63,6 +63,17 @@ def top_weights(scores: Float[Tensor, "Q M"], k: int) -> tuple[Float[Tensor, "Q 
     return torch.softmax(best, -1), index
 
 
+def top_weights_in_parts(
+    query: Float[Tensor, "Q C"], memory: Float[Tensor, "M C"], k: int, limit: int
+) -> tuple[Float[Tensor, "Q k"], Int[Tensor, "Q k"]]:
+    """:func:`top_weights` of expanded queries and memory, with at most ``limit`` similarities at once."""
+    step = max(1, limit // len(memory))
+    scores = query.new_empty(min(step, len(query)), len(memory), dtype=torch.float32)
+    parts = [top_weights(similarity(part, memory, scores[: len(part)]), k) for part in query.split(step)]
+    weights, index = zip(*parts, strict=True)
+    return torch.cat(weights), torch.cat(index)
+
+
 def weighted_rows(
     values: Float[Tensor, "M Cv"], weights: Float[Tensor, "Q k"], index: Int[Tensor, "Q k"]
 ) -> Float[Tensor, "Q Cv"]:
