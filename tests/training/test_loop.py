@@ -18,7 +18,7 @@ from torch import nn
 import paths
 from training_toys import CPU, TOY, Line, Partly, hq_recipe, run_line, train_partly, write_folder
 from vidseg.config import load_yaml
-from vidseg.errors import OutputError, UsageError, WeightsError
+from vidseg.errors import UsageError, WeightsError
 from vidseg.loading import load_sam
 from vidseg.sam.build import build_sam
 from vidseg.sam.config import SamConfig
@@ -265,9 +265,9 @@ def test_two_processes_equal_one_with_twice_the_batches(tmp_path: Path) -> None:
     text = COMMAND.replace("ROOT", str(tmp_path))
     (tmp_path / "one.yaml").write_text(text.replace("ACCUMULATE", "2"))
     (tmp_path / "two.yaml").write_text(text.replace("ACCUMULATE", "1"))
-    assert TrainHqCommand(tmp_path / "one.yaml", tmp_path / "one", device="cpu").run() == 0
-    with pytest.raises(OutputError, match="--resume"):
-        TrainHqCommand(tmp_path / "one.yaml", tmp_path / "one", device="cpu").run()
+    assert TrainHqCommand(config=tmp_path / "one.yaml", output=tmp_path / "one", device="cpu").run() == 0
+    with pytest.raises(UsageError, match="--resume"):
+        TrainHqCommand(config=tmp_path / "one.yaml", output=tmp_path / "one", device="cpu").run()
     script = f"""
 from pathlib import Path
 import torch.distributed as group
@@ -276,7 +276,7 @@ from vidseg_pipelines.commands.train import TrainHqCommand
 
 end, group.destroy_process_group = group.destroy_process_group, lambda: None  # one group for both trainings
 folder = Path({str(tmp_path)!r})
-TrainHqCommand(folder / "two.yaml", folder / "two", device="cpu").run()
+TrainHqCommand(config=folder / "two.yaml", output=folder / "two", device="cpu").run()
 train_partly(folder / "partly-two", 1, group.get_rank(), 2)
 end()
 """

@@ -124,7 +124,7 @@ def test_sizes_of_vit_l_are_those_of_tables_1_and_9(
     name: str, trainable: float, total: float, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     config = paths.ROOT / f"configs/training/{name}.yaml"
-    assert TrainHqCommand(config, tmp_path / "none", dry_run=True, json=True).run() == 0
+    assert TrainHqCommand(config=config, output=tmp_path / "none", dry_run=True, json=True).run() == 0
     told = json.loads(capsys.readouterr().out)
     assert told["trainable_mib"] == pytest.approx(trainable, rel=0.02)
     assert told["total_mib"] == pytest.approx(total, rel=0.02)
@@ -134,7 +134,9 @@ def test_sizes_of_vit_l_are_those_of_tables_1_and_9(
 
 
 def test_context_tokens_alone_are_three_vectors(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    TrainHqCommand(paths.ROOT / "configs/training/sam-vit-l-context.yaml", tmp_path, dry_run=True, json=True).run()
+    TrainHqCommand(
+        config=paths.ROOT / "configs/training/sam-vit-l-context.yaml", output=tmp_path, dry_run=True, json=True
+    ).run()
     assert json.loads(capsys.readouterr().out)["trainable"] == {"mask_decoder.context_tokens.weight": [3, 256]}
 
 

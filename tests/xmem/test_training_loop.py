@@ -14,7 +14,7 @@ from safetensors import safe_open
 import paths
 from tiny_bank import tiny_bank
 from vidseg.config import load_yaml
-from vidseg.errors import OutputError, UsageError, WeightsError
+from vidseg.errors import UsageError, WeightsError
 from vidseg.weights.fit import config_from_metadata
 from vidseg_pipelines.commands.train_xmem import TrainXmemCommand
 from vidseg_trackers.xmem.config import XMemConfig
@@ -126,7 +126,7 @@ def test_the_command_trains_on_a_device_and_resumes_only_what_there_is(tmp_path,
     assert asked == [CPU, CPU]
     assert "step 1/2  loss " in capsys.readouterr().err
     assert load_network(str(tmp_path / "run" / "compact-xmem.safetensors"), device=CPU, offline=True).config.size == 64
-    with pytest.raises(OutputError, match="already holds a training run; add --resume"):
+    with pytest.raises(UsageError, match="already holds a training run; add --resume"):
         command.run()
 
 

@@ -149,9 +149,12 @@ def model_config_folder() -> Path:
 
 def named_config(name: str) -> SamConfig:
     """The configuration of a model of ``configs/models`` (``sam-hq-vit-b``, ``compact``, ...)."""
-    folder = model_config_folder()
-    path = folder / f"{name}.yaml"
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
+    names = model_names()
     if name not in names:
         raise UsageError(f"unknown model {name!r}{did_you_mean(name, names)}; known: {', '.join(names)}")
-    return load_yaml(SamConfig, path)
+    return load_yaml(SamConfig, model_config_folder() / f"{name}.yaml")
+
+
+def model_names() -> list[str]:
+    """Names of the models of ``configs/models``."""
+    return sorted(path.stem for path in model_config_folder().glob("*.yaml"))

@@ -145,8 +145,9 @@ class Loop(Generic[M]):
                 seconds = round((time.monotonic() - began) / seen, 3)
                 self.log({"step": self.step, "lr": config.rate(self.step - 1), "seconds": seconds, **means})
                 minutes = (config.last - self.step) * seconds / 60
-                progress = "step %d/%d  loss %.4f  %.2f s a step  %.0f min left"
-                logging.getLogger("vidseg").info(progress, self.step, config.last, means["loss"], seconds, minutes)
+                progress = "step %d/%d  loss %.4f  rate %.1e  %.2f s a step  %.0f min left"
+                told = (self.step, config.last, means["loss"], config.rate(self.step - 1), seconds, minutes)
+                logging.getLogger("vidseg").info(progress, *told)
                 began, seen, sums = time.monotonic(), 0, {}
             if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.last):
                 self.save()

@@ -70,6 +70,8 @@ class FolderData:
     """Of `sa1b`: so many images, drawn at random with the loop's seed, each with one of its masks (0: all images)."""
     validation: tuple[str, ...] = ()
     """Validation sets: `dis5k-vd`, `coift`, `hrsod`, `thinobject-te`, or `IMAGES:MASKS`."""
+    held_out: int = 0
+    """Percent of the training images that are kept for validation, besides `validation`; at least one image."""
     scale: tuple[float, float] = (0.1, 2.0)
     """Range of large-scale jittering, relative to the size of the network's input."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vidseg.datasets.pairs import Item
 from vidseg.files import data_folders
 
 
@@ -23,3 +24,9 @@ def shows_clip(stem: str, clips: Iterable[str]) -> bool:
 def held_out(name: str, percent: int) -> bool:
     """Whether a training image is set aside for choosing between runs: a stable ``percent`` of all names."""
     return zlib.crc32(name.encode()) % 100 < percent
+
+
+def keep_for_validation(items: Sequence[Item], percent: int) -> list[Item]:
+    """A stable ``percent`` of the items, at least one and never all."""
+    kept = [item for item in items if held_out(item.name, percent)]
+    return kept[: len(items) - 1] or list(items[:1] if len(items) > 1 else ())

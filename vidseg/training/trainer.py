@@ -32,6 +32,7 @@ from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
 from vidseg.training.loop import Loop
 from vidseg.training.objectives import base_loss, mask_loss, whole_loss
+from vidseg.training.own_images import embedded_config
 from vidseg.training.parts import build_network, has_hq, is_new, learns_all, let_learn, network_config, trained_names
 from vidseg.training.pretrained import load_imagenet
 from vidseg.training.quality import Quality, measure, sam_predictor
@@ -40,7 +41,9 @@ from vidseg.training.resume import flatten
 from vidseg.training.sam2_network import sam2_network_of, start_sam2
 from vidseg.training.scenes import SceneMaker
 from vidseg.training.schedule import BatchRandomness
-from vidseg.training.splits import dev_clips, held_out, shows_clip
+from vidseg.training.splits import dev_clips, held_out, keep_for_validation, shows_clip
+from vidseg.training.validation_table import ValidationTable
+from vidseg.weights.catalog import CATALOG
 from vidseg.weights.fetch import file_digest
 from vidseg.weights.fit import load_finished
 from vidseg.weights.read import read_weights
@@ -100,7 +103,10 @@ def network_of(recipe: Recipe, hq: bool) -> SamConfig | Sam2Config:
     """The network's sizes. Raises ``UsageError`` when it does not fit the stage (`train base` or `train hq`)."""
     if (sam2 := sam2_network_of(recipe, hq)) is not None:
         return sam2
-    config = named_config(recipe.network) if isinstance(recipe.network, str) else recipe.network
+    config = recipe.network
+    if isinstance(config, str):
+        embedded = config in CATALOG and CATALOG[config].embedded  # its sizes are in its file alone
+        config = embedded_config(config) if embedded else named_config(config)
     assert isinstance(config, SamConfig)  # the others are networks of SAM 2
     if config.hq != hq and (not hq or has_hq(recipe)):
         wanted = "with" if hq else "without"
@@ -183,6 +189,10 @@ def train(
         data = recipe.folders
         training = find_sets(data.root, data.sets, data.sample, recipe.loop.seed)
         choosing = find_sets(data.root, data.validation)
+        if data.held_out:
+            aside = keep_for_validation(training, data.held_out)
+            choosing += aside
+            training = [item for item in training if item not in set(aside)]
     check_items(list(dict.fromkeys([*training, *choosing])))
     check_readable(choosing)
     logging.getLogger("vidseg").info("%d images for training, %d for validation", len(training), len(choosing))
@@ -221,10 +231,7 @@ def train(
             kept = f"; the weights of the last validation are in {result}: name them as 'start' of a new training"
             raise WeightsError(f"{error}{kept if result.is_file() else ''}") from error
 
-    def validate(step: int) -> dict[str, float]:
-        save_result(sam, recipe, result)
-        if not choosing:
-            return {}
+    def scores_now() -> dict[str, float]:
         outputs = get_args(Output) if config.hq else ("sam",)
         drawer = Sam2AsSam(sam) if isinstance(sam, Sam2) else sam
         scores: dict[str, float] = {}
@@ -233,7 +240,18 @@ def train(
             scores |= {f"{output}_miou": quality.miou, f"{output}_mbiou": quality.mbiou}
         return scores
 
+    table = ValidationTable()
+
+    def validate(step: int) -> dict[str, float]:
+        save_result(sam, recipe, result)
+        scores = scores_now() if choosing else {}
+        table.add(step, scores)
+        return scores
+
+    if choosing and rank == 0 and loop.step == 0:
+        table.add(0, scores_now())
     loop.run(validate)
+    table.end(result)
     if read.damaged and rank == 0:
         first = next(iter(read.damaged.values()))
         raise PartialError(f"{len(read.damaged)} of {len(training)} images were replaced ({first}); done: {result}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidseg.options import load_yaml
@@ -17,6 +17,8 @@ class TrainXmemCommand:
     """Recipe (YAML), e.g. configs/training/xmem-compact.yaml."""
     output: Path = Path("runs/train-xmem")
     """Folder for last.pt, log.jsonl and compact-xmem.safetensors."""
+    data: Path | None = None
+    """Folder of the recipe's data, replacing the one that it names."""
     resume: bool = False
     """Continue from the checkpoint in the output folder, with the same recipe and data."""
     device: str = "auto"
@@ -29,6 +31,8 @@ class TrainXmemCommand:
         from vidseg_trackers.xmem.training.loop import train
 
         config, device = load_yaml(TrainConfig, self.config), resolve_device(self.device)
+        if self.data is not None:
+            config = replace(config, data=str(self.data))
         with training_in(self.output, resume=self.resume):
             train(config, self.output, resume=self.resume, device=device)
         return 0
