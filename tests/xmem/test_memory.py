@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
 
 from vidseg.errors import UsageError
+from vidseg_trackers.mask_tracking.permanent import permanent_frames
 from vidseg_trackers.xmem import memory as memory_module
 from vidseg_trackers.xmem.memory import Memory
 from vidseg_trackers.xmem.memory_reading import (
@@ -122,7 +125,26 @@ def test_values_stay_beside_their_keys_whatever_happens() -> None:
     assert max(sizes[150:]) <= max(sizes[:150])
 
 
-def test_the_reference_frame_of_a_living_object_stays() -> None:
+def test_corrected_frames_of_living_objects_are_permanent_and_bounded() -> None:
+    options, corrected = replace(SMALL, max_permanent_frames=3), (0, 6, 11, 20, 27)
+    for limit, kept in ((3, [0, 20, 27]), (10, [0, 6, 11, 20, 27])):
+        rng, memory = np.random.default_rng(5), Memory(replace(options, max_permanent_frames=limit))
+        for t in range(60):
+            key, shrinkage, selection = look(rng)
+            memory.add(key, shrinkage, selection, {1: key, 2: key}, [1] if t in corrected else [])
+            memory.read(key, selection, [1, 2])
+            assert memory.sizes[0] <= (options.max_mid_term_frames + limit) * HW
+        working = memory.table["time"][~memory.table["prototype"]].unique().tolist()
+        assert [t for t in working if t < 50] == kept
+        rows = memory.table["time"] == 20
+        assert int(rows.sum()) == HW  # whole, and in the values of every object
+        memory.remove([1])
+        memory.add(key, shrinkage, selection, {2: key}, [])
+        assert not memory.prompted
+    assert permanent_frames([3, 5, 9], 1) == [3]
+
+
+def test_a_first_frame_of_a_living_object_stays() -> None:
     rng = np.random.default_rng(5)
     memory = Memory(SMALL)
     for t in range(40):
@@ -180,7 +202,9 @@ def test_state_goes_through_a_file(kind: type[Memory] | type[OfficialMemory]) ->
         out = []
         for t in steps:
             key, shrinkage, selection = look(rng)
-            memory.add(key, shrinkage, selection, {i: key * i for i in ([1, 2] if t else [1])}, [1] if not t else [])
+            memory.add(
+                key, shrinkage, selection, {i: key * i for i in ([1, 2] if t else [1])}, [1] if t in (0, 3, 8) else []
+            )
             out.append(memory.read(key, selection, [1, 2] if t else [1]))
         return out
 

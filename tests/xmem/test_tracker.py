@@ -115,7 +115,7 @@ def test_a_later_prompt_corrects_its_object_and_leaves_the_others() -> None:
     assert xmem.online.ids == [1, 2]
     box = dict(zip(tracks.ids.tolist(), tracks.boxes.tolist(), strict=True))[1]
     assert box == [30, 30, 50, 50]
-    assert xmem.online.memory.reference == {1: xmem.online.memory.now - 1, 2: 0}  # type: ignore[union-attr]
+    assert xmem.online.memory.prompted == {1: [0, xmem.online.memory.now - 1], 2: [0]}  # type: ignore[union-attr]
 
 
 def test_where_masks_overlap_the_smaller_is_in_front() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from vidseg.state import nested
 from vidseg.types import State
 from vidseg_trackers.cutie.options import CutieOptions
+from vidseg_trackers.mask_tracking.permanent import permanent_frames
 from vidseg_trackers.xmem.memory_reading import (
     expand_memory,
     expand_query,
@@ -112,12 +113,14 @@ class Bucket:
     def _bound(self, frame: int) -> None:
         """Keep the number of rows within the options; ``frame`` is the number of elements of a frame."""
         options = self.options
-        limit = options.max_permanent_frames * frame
-        if options.memory == "correct" and self.permanent > limit:  # the first frame is the last of them
-            rows = self.table["key"].shape[1]
-            oldest = self.long + limit - frame
-            self._keep(torch.cat([torch.arange(oldest), torch.arange(oldest + self.permanent - limit, rows)]))
-            self.permanent = limit
+        count = self.permanent // frame
+        if options.memory == "correct" and count > options.max_permanent_frames:
+            newest_first = range(count)  # their blocks of rows; the first frame is the last of them
+            kept = permanent_frames(newest_first[::-1], options.max_permanent_frames)
+            blocks = [torch.arange(self.long + k * frame, self.long + (k + 1) * frame) for k in sorted(kept)]
+            rest = torch.arange(self.long + self.permanent, self.table["key"].shape[1])
+            self._keep(torch.cat([torch.arange(self.long), *blocks, rest]))
+            self.permanent = len(kept) * frame
         temporary = self.table["selection"].shape[1]
         if not options.use_long_term:
             surplus = temporary - (options.max_mem_frames - 1) * frame

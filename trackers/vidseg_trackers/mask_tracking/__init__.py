@@ -1,1 +1,1 @@
-"""What trackers share that follow masks given on a frame: the protocol, input sizes, label maps, absence."""
+"""What trackers share that follow given masks: the protocol, input sizes, label maps, absence, permanent frames."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vidseg.sam2.config import Sam2Config
 from vidseg.types import ShapeRepr
+from vidseg_trackers.mask_tracking.permanent import permanent_frames
 
 NO_OBJECT = -1024.0
 """Logit of every pixel of an object that is not there."""
@@ -112,9 +113,5 @@ def keep_recent(stores: Stores, t: int, config: Sam2Config, limit: int) -> None:
     for i, record in stores.cond.items():
         if i < t:
             record.low = None
-    for i in _surplus(list(stores.cond), limit):
+    for i in stores.cond.keys() - set(permanent_frames(list(stores.cond), limit)):
         del stores.cond[i]
-
-
-def _surplus(frames: list[int], limit: int) -> Iterable[int]:
-    return frames[1 : len(frames) - limit + 1] if len(frames) > limit else []

@@ -8,9 +8,9 @@ whatever was consolidated, evicted or removed before. Objects may be added and r
 Keys themselves are needed only to consolidate: working rows have them in a second table, prototypes do not.
 
 The number of rows is bounded: long-term elements by ``max_long_term_elements``, working frames by
-``max_mid_term_frames``, and as many reference frames. The room for them is taken once. The reference frame of an object
-is the one it was last prompted on; it is not consolidated while the object lives (for objects of the first frame: the
-official rule).
+``max_mid_term_frames``, and permanent frames by ``max_permanent_frames``. Permanent are the frames on which living
+objects were given or corrected; they are not consolidated (for objects of the first frame: the official rule). Of more
+than the bound, the first and the newest are. The room for the rows is taken once, with that of one permanent frame.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.types import State
+from vidseg_trackers.mask_tracking.permanent import permanent_frames
 from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.rows import Rows
@@ -35,7 +36,8 @@ class Memory:
     """Memory of the objects of one video.
 
     ``table`` has the columns expanded, use, life, time and prototype of all rows, ``work`` key, shrinkage and selection
-    of the working rows, in the same order; ``values`` maps an object id to the values of its rows (m, Cv).
+    of the working rows, in the same order; ``values`` maps an object id to the values of its rows (m, Cv), ``prompted``
+    to the times at which the user gave or corrected it.
     """
 
     def __init__(self, options: XMemOptions) -> None:
@@ -47,7 +49,7 @@ class Memory:
         self._table: dict[str, Rows] = {}
         self._work: dict[str, Rows] = {}
         self._values: dict[int, Rows] = {}
-        self.reference: dict[int, int] = {}
+        self.prompted: dict[int, list[int]] = {}
         self.now = 0
         self.nearest = torch.empty(0, 0)
         self._scores: Tensor | None = None
@@ -128,7 +130,7 @@ class Memory:
             "prototype": torch.zeros(n, dtype=torch.bool, device=key.device),
         }
         o = self.options
-        work_room = (o.max_mid_term_frames + 1) * n if o.long_term else 0  # one reference frame, and the new one
+        work_room = (o.max_mid_term_frames + 1) * n if o.long_term else 0  # one permanent frame, and the new one
         room = o.max_long_term_elements + work_room if o.long_term else 0
         for name, column in rows.items():
             self._table.setdefault(name, Rows()).append(column, room)
@@ -137,7 +139,7 @@ class Memory:
         for i, value in values.items():
             self._values.setdefault(i, Rows()).append(value, room)
         for i in prompted:
-            self.reference[i] = self.now
+            self.prompted[i] = permanent_frames([*self.prompted.get(i, ()), self.now], o.max_permanent_frames)
         self.now += 1
         if self.options.long_term:
             self._consolidate()
@@ -146,7 +148,7 @@ class Memory:
         """Forget objects, and the rows that nobody else has values for."""
         for i in ids:
             self._values.pop(i, None)
-            self.reference.pop(i, None)
+            self.prompted.pop(i, None)
         if not self._values:
             now = self.now
             self.clear()
@@ -162,8 +164,9 @@ class Memory:
         """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
         o = self.options
         time, working = self.table["time"], ~self.table["prototype"]
-        references = sorted(set(self.reference.values()))[-o.max_mid_term_frames :]
-        frames = [t for t in time[working].unique().tolist() if t not in references]
+        prompted = sorted({t for times in self.prompted.values() for t in times})
+        permanent = permanent_frames(prompted, o.max_permanent_frames)
+        frames = [t for t in time[working].unique().tolist() if t not in permanent]
         if len(frames) < o.max_mid_term_frames - 1:
             return
         self._evict()
@@ -222,7 +225,7 @@ class Memory:
         state: State = {f"table.{name}": rows.share() for name, rows in self._table.items()}
         state |= {f"work.{name}": rows.share() for name, rows in self._work.items()}
         state |= {f"value.{i}": rows.share() for i, rows in self._values.items()}
-        state |= {f"reference.{i}": t for i, t in self.reference.items()}
+        state |= {f"prompted.{i}": torch.tensor(times) for i, times in self.prompted.items()}
         return state | {"now": self.now}
 
     def load_state_dict(self, state: State, device: torch.device) -> None:
@@ -234,8 +237,8 @@ class Memory:
                 (self._table if kind == "table" else self._work)[rest] = Rows(item.to(device, copy=True))
             elif kind == "value" and isinstance(item, Tensor):
                 self._values[int(rest)] = Rows(item.to(device, copy=True))
-            elif kind == "reference" and isinstance(item, int):
-                self.reference[int(rest)] = item
+            elif kind == "prompted" and isinstance(item, Tensor):
+                self.prompted[int(rest)] = item.tolist()
             elif name == "now" and isinstance(item, int):
                 self.now = item
 

@@ -32,6 +32,8 @@ class XMemOptions:
     """Memory frames in working memory that start a consolidation."""
     min_mid_term_frames: int = 5
     """Memory frames that stay in working memory after it."""
+    max_permanent_frames: int = 10
+    """Permanent memory frames, which are not consolidated: the first given one and the newest corrections."""
     max_long_term_elements: int = 10000
     """Bound of the long-term memory."""
     num_prototypes: int = 128
@@ -52,6 +54,7 @@ class XMemOptions:
             UsageError: names the option, its value and what is allowed.
         """
         least = {"mem_every": 1, "top_k": 1, "min_mid_term_frames": 1, "num_prototypes": 1, "forget_after": 0}
+        least["max_permanent_frames"] = 1
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise UsageError(f"xmem option {name} = {getattr(self, name)}: expected at least {minimum}")
