@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.prompt_text import fit_prompts
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
@@ -118,6 +119,7 @@ class Session:
         """Forget all objects and frames; the next frame may have another size. Ids begin at 1 again."""
         self._check_open()
         self._intake = FrameIntake(fps=self._fps, bgr=self._bgr)
+        self._suggestions = Suggestions()
         self._engine = InteractiveSegmenter(
             Segmenter(
                 self._models.tracker,
@@ -145,7 +147,10 @@ class Session:
         checked = self._intake.check(frame)
         if self._intake.size is None:
             self._engine.segmenter.start(self._video(checked.hw))
+        before = self._engine.shown
         masks = self._engine.step(checked)
+        if before is not None:  # nothing more is said of it
+            self._suggestions.add(before.masks)
         self._intake.accept(checked)
         return masks
 
@@ -244,6 +249,20 @@ class Session:
             self._check_id(object_id)
         prompt = self._prompt(seen, object_id or self._engine.next_id, box, points, labels, mask)
         return self._engine.preview(seen, prompt)
+
+    def suggest(self, count: int = 5) -> list[Suggestion]:
+        """The frames so far whose correction would help most, at most ``count``, the one that helps most first.
+
+        They lie apart in time, and each names an object and the reason; of very long videos only the most doubtful
+        frames are remembered. To correct an earlier frame, load a state from before it.
+
+        Raises:
+            UsageError: ``count`` below 1.
+        """
+        self._check_open()
+        check_count("count", count, 1)
+        shown = self._engine.shown
+        return (self._suggestions if shown is None else self._suggestions.with_frame(shown.masks)).best(count)
 
     def state_dict(self) -> State:
         """All that later frames depend on: a session of the same settings that loads it goes on from here.

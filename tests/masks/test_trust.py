@@ -38,7 +38,7 @@ def test_without_signals_the_score_decides() -> None:
 
 def test_the_reason_is_what_is_unusual() -> None:
     assert reason(Signals(0.9, 0.41, 0.97), 0.97) == "tracker and HQ-SAM disagree (IoU 0.41)"
-    assert reason(Signals(0.9, 0.97, 0.97, area_jump=0.4), 0.97) == "it is 60% smaller than one frame before"
+    assert reason(Signals(0.9, 0.97, 0.97, area_jump=0.4), 0.97) == "60% smaller than one frame before"
     assert reason(None, 0.31) == "the tracker is unsure (score 0.31)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -446,3 +447,29 @@ def test_the_example_of_the_page_runs() -> None:
     assert names["masks"].frame_index == 3 and names["ball"] not in names["masks"].ids
     assert (names["dog"], names["ball"]) == (1, 2)
     assert names["masks"].masks.shape[1:] == names["masks"].label_map.shape == (360, 640)
+
+
+def test_a_session_names_the_frames_to_correct_also_the_one_just_seen() -> None:
+    class Doubts(Removes):
+        """It is unsure on two frames, one of which is the last."""
+
+        def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> Any:
+            (tracks,) = super().step(frame, prompts)
+            return [replace(tracks, scores=tracks.scores * (0.2 if frame.index in (3, 5) else 1.0))]
+
+    with toy_session(tracker=Doubts()) as session:
+        assert session.suggest(3) == []
+        session.step(FRAMES[0])
+        dog = session.add(box=BOX, label="dog")
+        for frame in FRAMES[1:]:
+            session.step(frame)
+        found = session.suggest(2)
+        assert sorted(one.frame for one in found) == [3, 5]
+        assert {(one.object_id, one.name) for one in found} == {(dog, "dog")}
+        assert all("the tracker is unsure (score 0.20)" in one.reason for one in found)
+        session.correct(dog, box=BOX)
+        assert 5 not in [one.frame for one in session.suggest(3)]
+        with pytest.raises(UsageError, match="count"):
+            session.suggest(0)
+        session.reset()
+        assert session.suggest() == []

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # MODULE:CLASS in vidseg_pipelines.com
         "train the objectness score of the compact model",
     ),
     "train xmem": ("train_xmem:TrainXmemCommand", "train the embedded compact XMem"),
+    "suggest": ("suggest:SuggestCommand", "name the frames whose correction would help most"),
     "export": ("export:ExportCommand", "convert a finished run to other formats"),
     "export-onnx": ("export_onnx:ExportOnnxCommand", "export encoder and decoder as ONNX files"),
     "weights list": (
