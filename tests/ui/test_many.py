@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from ui_toys import fill
 from vidseg_pipelines.ui.document import Document
-from vidseg_pipelines.ui.results import Results
-from vidseg_pipelines.ui.trust import hints
+from vidseg_pipelines.ui.results import Fact, Results
+from vidseg_pipelines.ui.trust import hints, mark
 
 
 def test_a_journal_is_kept_on_disk_and_read_by_frame(tmp_path: Path) -> None:
@@ -14,7 +16,7 @@ def test_a_journal_is_kept_on_disk_and_read_by_frame(tmp_path: Path) -> None:
     results = Results(tmp_path / "run")
     assert results.frames == list(range(50))
     assert [o["id"] for o in results.objects(31)] == [1, 2, 3]
-    assert results.facts[31] == {1: (3, 0.9), 2: (3, 0.9), 3: (3, 0.9)}
+    assert results.facts[31] == dict.fromkeys((1, 2, 3), Fact(3, 0.9, None))
 
 
 def test_changes_out_of_order_are_settled_into_the_journal(tmp_path: Path) -> None:
@@ -42,25 +44,29 @@ def test_names_go_into_the_journal_when_it_is_settled(tmp_path: Path) -> None:
     assert labels == [["bear", None]] * 3
 
 
-def test_hints_name_the_jump_first_and_keep_apart() -> None:
-    facts = {n: {1: (100, 0.95)} for n in range(100)}
-    facts[40] = {1: (30, 0.95)}
-    facts[41] = {1: (30, 0.95)}
-    facts[70] = {1: (100, 0.6)}
-    found = hints(facts, drawn=[0], seen=[], name=lambda i: "bear")
-    assert [h.frame for h in found[:2]] == [40, 70]
-    assert found[0].why == "bear shrinks by 70% from one frame to the next"
-    assert "unsure of bear" in found[1].why
-    assert all(abs(a.frame - b.frame) > 2 for a in found for b in found if a is not b)
-    assert [h.frame for h in hints(facts, drawn=[40], seen=[70], name=str)] == []
+def lines(frame: int) -> list[dict]:
+    """Frame 70 of the journal, on which tracker and HQ-SAM disagree."""
+    return [{"id": 1, "signals": {"tracker_iou": 0.3}}] if frame == 70 else []
 
 
-def test_a_mask_that_drifts_slowly_is_doubted() -> None:
-    facts = {n: {1: (round(1000 * 1.06**n), 0.97)} for n in range(40)}
-    found = hints(facts, drawn=[0], seen=[], name=lambda i: "bunny")
-    assert found
-    assert found[0].why == "bunny grows by 101% from 12 frames before"
-    assert hints({n: {1: (1000 + 5 * n, 0.97)} for n in range(40)}, drawn=[0], seen=[], name=str) == []
+def test_hints_say_what_the_journal_says_and_keep_apart() -> None:
+    facts = {n: {1: Fact(100, 0.95, 0.95 if n > 50 else None)} for n in range(100)}
+    facts[40] = {1: Fact(20, 0.95, None)}  # without signals: of an earlier version
+    facts[70] = {1: Fact(100, 0.95, 0.3)}
+    found = hints(facts, lines, drawn=[0], seen=[], name=lambda i: "bear")
+    assert [(h.frame, h.why) for h in found] == [
+        (40, "bear: 80% smaller than one frame before"),
+        (70, "bear: tracker and HQ-SAM disagree (IoU 0.30)"),
+    ]
+    assert found[1].doubt == pytest.approx(0.7)
+    assert hints(facts, lines, drawn=[70], seen=[39], name=str) == []
+
+
+def test_marks_are_the_trust_of_the_journal() -> None:
+    sure, unsure, old = Fact(100, 0.9, 1.0), Fact(100, 0.9, 0.2), Fact(100, 0.9, None)
+    assert [mark(sure, now, drawn=False) for now in (sure, unsure)] == [254, 52]
+    assert mark(sure, unsure, drawn=True) == 255
+    assert mark(old, old, drawn=False) > mark(Fact(300, 0.9, None), old, drawn=False)
 
 
 def test_a_document_comes_back_as_it_was() -> None:

@@ -214,15 +214,15 @@ class Project:
         facts = self.results.facts
         found: dict[int, dict[int, int]] = {}
         for frame in frames:
-            now, before, earlier = (facts.get(frame, {}), facts.get(frame - 1, {}), trust.usual(facts, frame))
+            now, before = facts.get(frame, {}), facts.get(frame - 1, {})
             drawn = self.document.keys.get(frame, {})
-            found[frame] = {i: trust.mark(before.get(i), now[i], earlier.get(i), drawn=i in drawn) for i in now}
+            found[frame] = {i: trust.mark(before.get(i), now[i], drawn=i in drawn) for i in now}
         return found
 
     def hints(self, seen: Iterable[int]) -> list[trust.Hint]:
         """Where to look next."""
         drawn = [frame for frame, row in self.document.keys.items() if row]
-        return trust.hints(self.results.facts, drawn, list(seen), self.name)
+        return trust.hints(self.results.facts, self.results.objects, drawn, list(seen), self.name)
 
     def _draw(
         self, frame: int, object_id: int | None, prompt: Prompt, kind: str, said: list[float]
@@ -252,7 +252,7 @@ class Project:
         signals = signals_in(self.results.objects(picture.index))
         if drawn is not None:
             signals[drawn] = Signals(since=0)
-        scores = {i: score for i, (_, score) in self.results.facts.get(picture.index, {}).items()}
+        scores = {i: fact.score for i, fact in self.results.facts.get(picture.index, {}).items()}
         self.put(step, picture.index, line_of(picture, masks, scores, self.document.names, signals))
 
     def _note_key(self, frame: int, object_id: int, kind: str, said: Any) -> None:

@@ -109,7 +109,7 @@ class Propagation:
             for other in others.values():
                 mask = mask & ~other
             computed[i] = mask
-        scores = {i: score for i, (_, score) in project.results.facts.get(frame.index, {}).items()}
+        scores = {i: fact.score for i, fact in project.results.facts.get(frame.index, {}).items()}
         scores |= dict(zip(found.ids, map(float, found.scores), strict=True))
         signals = signals_in(before) | {i: s for i, s in zip(found.ids, found.signals, strict=True) if s is not None}
         line = line_of(frame, {**others, **computed}, scores, project.document.names, signals)

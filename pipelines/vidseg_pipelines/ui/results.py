@@ -4,7 +4,7 @@
 to ``changes.jsonl`` beside it, whose last line for a frame counts, and :meth:`Results.settle` brings both together by
 writing the journal anew. So nothing is lost by a kill: what was not settled is settled when the folder is opened again.
 
-Only places of lines are kept in memory, and area and score of every object.
+Only places of lines are kept in memory, and area, score and trust of every object.
 """
 
 from __future__ import annotations
@@ -14,17 +14,29 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import RLock
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pycocotools.mask import area
 
 from vidseg.atomic_files import atomic_file
 from vidseg.errors import InputError, output_error
+from vidseg.masks.trust import Signals, trust
 from vidseg.outputs.layout import CHANGES, JOURNAL
 
 Objects = list[dict[str, Any]]
-Facts = dict[int, tuple[int, float]]
-"""Of one frame: id to area in pixels and score."""
+
+
+class Fact(NamedTuple):
+    """What is known of an object on a frame without reading its line again."""
+
+    area: int
+    score: float
+    trust: float | None
+    """How far the mask can be trusted, 0..1; None where nothing was measured."""
+
+
+Facts = dict[int, Fact]
+"""Of one frame, by id."""
 
 
 class Results:
@@ -179,7 +191,14 @@ def _facts(record: Mapping[str, Any]) -> Facts:
     """Areas by pycocotools: a long journal has hundreds of thousands of masks."""
     objects = record["objects"]
     areas = area([o["rle"] for o in objects]) if objects else []
-    return {int(o["id"]): (int(pixels), float(o["score"])) for o, pixels in zip(objects, areas, strict=True)}
+    return {
+        int(o["id"]): Fact(
+            int(pixels),
+            float(o["score"]),
+            trust(Signals.from_dict(o["signals"]), float(o["score"])) if "signals" in o else None,
+        )
+        for o, pixels in zip(objects, areas, strict=True)
+    }
 
 
 def _named(line: bytes, names: Mapping[int, str]) -> bytes:
