@@ -15,10 +15,9 @@ import numpy.typing as npt
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import color_of
 from vidseg.outputs.lettering import Lettering
+from vidseg.outputs.pyav import needs_pyav
 from vidseg.outputs.style import OverlayStyle
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video import VideoWriter
-from vidseg.video.sound import Sound
 
 _DIMMED = 0.35
 _BLURRED = 1 / 40  # of the smaller side
@@ -36,8 +35,11 @@ class OverlaySink:
         """Create the file; ``source`` is the file whose sound is taken over.
 
         Raises:
-            OutputError: it cannot be created.
+            OutputError: it cannot be created, or PyAV is missing.
         """
+        with needs_pyav("overlay"):
+            from vidseg.video.sound import Sound
+            from vidseg.video.writer import VideoWriter
         self._painter = Painter(style or OverlayStyle())
         self._writer = VideoWriter(
             path,

@@ -15,9 +15,9 @@ from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import output_error
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.names import part_of
+from vidseg.outputs.pyav import needs_pyav
 from vidseg.outputs.recording import picture_name
 from vidseg.types import Array, Frame, VideoInfo
-from vidseg.video.alpha import AlphaWriter
 
 _QUALITY = 95
 _SOFTNESS = 0.9  # sigma in pixels of the edge of a cut-out
@@ -110,8 +110,10 @@ class CutoutVideoSink:
         """Create the file.
 
         Raises:
-            OutputError: it cannot be created.
+            OutputError: it cannot be created, or PyAV is missing.
         """
+        with needs_pyav("cutout-webm"):
+            from vidseg.video.alpha import AlphaWriter
         time_base = info.time_base or 1 / info.fps
         self._writer = AlphaWriter(path, info.width, info.height, fps=info.fps, time_base=time_base)
 

@@ -12,9 +12,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from vidseg.limits import PIXEL_LIMIT
-from vidseg.video.live import Backoff, LiveSource
+from vidseg.video.reading import Backoff
 from vidseg.video.source import open_source, probe
-from vidseg.video.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from vidseg.video.live import LiveSource as LiveSource
+    from vidseg.video.writer import VideoWriter as VideoWriter
 
 __all__ = ["PIXEL_LIMIT", "Backoff", "LiveSource", "VideoWriter", "open_source", "probe"]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs PyAV is imported when it is used: folders of images do without."""
+    if name == "LiveSource":
+        from vidseg.video.live import LiveSource
+
+        return LiveSource
+    if name == "VideoWriter":
+        from vidseg.video.writer import VideoWriter
+
+        return VideoWriter
+    raise AttributeError(f"module 'vidseg.video' has no attribute {name!r}")

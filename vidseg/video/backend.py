@@ -23,8 +23,8 @@ from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Array, Frame
 from vidseg.video.container import open_container
-from vidseg.video.info import frame_bounds
 from vidseg.video.reader import VideoSource
+from vidseg.video.reading import frame_bounds
 from vidseg.video.watchdog import READ_TIMEOUT_S, StoppedError, Watchdog
 
 MAX_DIFFERENCE = 12.0

@@ -10,7 +10,6 @@ from pathlib import Path
 from vidseg.address import parse_address
 from vidseg.errors import InputError
 from vidseg.files import IMAGE_SUFFIXES, counts, natural_key
-from vidseg.video.reader import VideoSource
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob"),
@@ -109,6 +108,8 @@ def is_video(file: Path) -> bool:
     """Whether the content of a file is a video, whatever its name; downloads that are not finished are none."""
     if file.suffix.lower() in _UNFINISHED:
         return False
+    from vidseg.video.reader import VideoSource  # here: a folder of images needs no decoder
+
     try:
         with file.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)

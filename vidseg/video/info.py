@@ -13,9 +13,8 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vidseg.errors import UsageError
 from vidseg.types import VideoInfo
-from vidseg.video.orientation import display_orientation
+from vidseg.video.display_matrix import display_orientation
 
 RATE_PACKETS = 64
 """Packets whose timestamps are compared with the nominal rate."""
@@ -129,15 +128,3 @@ def _measured(times: Sequence[int], time_base: Fraction | None) -> Fraction | No
 
 def _agree(a: Fraction, b: Fraction) -> bool:
     return b / _TOLERANCE <= a <= b * _TOLERANCE
-
-
-def frame_bounds(frames: slice | None) -> tuple[int, float]:
-    """First index and end (exclusive, may be infinite) of a ``--frames A:B`` slice.
-
-    Raises:
-        UsageError: negative or empty range, or a step.
-    """
-    start, stop = (frames.start or 0, frames.stop) if frames is not None else (0, None)
-    if frames is not None and (frames.step not in (None, 1) or start < 0 or (stop is not None and stop <= start)):
-        raise UsageError(f"frames {frames.start}:{frames.stop}: expected A:B with 0 <= A < B and no step")
-    return start, float("inf") if stop is None else stop

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -14,8 +14,8 @@ import numpy as np
 
 from vidseg.errors import InputError
 from vidseg.types import Array, Frame, Gap
-from vidseg.video.info import frame_bounds
 from vidseg.video.reader import VideoSource
+from vidseg.video.reading import DEFAULT_BACKOFF, Backoff, frame_bounds
 from vidseg.video.watchdog import READ_TIMEOUT_S, StoppedError, Watchdog
 
 WAITING_FRAMES = 8
@@ -25,18 +25,6 @@ MAX_WARNINGS = 50
 """Warnings kept of a source that may run for weeks."""
 
 _TIME_BASE = Fraction(1, 90_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How often in a row to connect again, and how long to wait before: ``first_s``, then twice as long each time."""
-
-    attempts: int = 10
-    first_s: float = 1.0
-    cap_s: float = 30.0
-
-
-DEFAULT_BACKOFF = Backoff()
 
 
 class LiveSource:

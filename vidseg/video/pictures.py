@@ -13,8 +13,8 @@ from vidseg.errors import InputError
 from vidseg.types import Array, Frame, VideoInfo
 from vidseg.video.damage import Damage
 from vidseg.video.images import Page, as_rgb, read_page
-from vidseg.video.info import frame_bounds
 from vidseg.video.levels import OUTSIDE, Levels, find_levels, outside
+from vidseg.video.reading import frame_bounds
 from vidseg.video.watchdog import StoppedError, TimeLimitError, Watchdog
 
 SAMPLES = 16

@@ -21,9 +21,10 @@ from vidseg.types import Frame
 from vidseg.video.container import needs_seeking, no_frame, open_container, other_streams, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.deinterlace import FILTER, deinterlaced
-from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_bounds, frame_rate, nominal_rate, video_info
+from vidseg.video.display_matrix import display_orientation
+from vidseg.video.info import PLAUSIBLE_FPS, RATE_PACKETS, frame_rate, nominal_rate, video_info
 from vidseg.video.levels import Levels
-from vidseg.video.orientation import display_orientation
+from vidseg.video.reading import frame_bounds
 from vidseg.video.rgb import SAMPLES, RgbConverter, is_deep, levels_of, sample
 from vidseg.video.watchdog import StoppedError, Watchdog
 

@@ -14,7 +14,7 @@ from vidseg.address import parse_address
 from vidseg.types import Frame, VideoInfo
 from vidseg.video.container import open_container, plain_reason
 from vidseg.video.damage import Damage
-from vidseg.video.orientation import display_orientation
+from vidseg.video.display_matrix import display_orientation
 from vidseg.video.rgb import RgbConverter
 
 _SEEKABLE = {"mov", "matroska", "avi", "mpegts"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from fractions import Fraction
 from functools import partial
@@ -13,14 +14,12 @@ from vidseg.errors import InputError, UsageError
 from vidseg.files import is_pattern, matches
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Source, VideoInfo
-from vidseg.video.backend import BackendSource
 from vidseg.video.folders import video_of
 from vidseg.video.image_source import ImageSource
 from vidseg.video.images import pages_of
 from vidseg.video.levels import Levels
 from vidseg.video.listing import frames_among, is_picture, list_images
-from vidseg.video.live import DEFAULT_BACKOFF, Backoff, LiveSource
-from vidseg.video.reader import VideoSource
+from vidseg.video.reading import DEFAULT_BACKOFF, Backoff
 from vidseg.video.stack_source import StackSource
 from vidseg.video.watchdog import READ_TIMEOUT_S, Watchdog
 
@@ -88,6 +87,12 @@ def open_source(
         if images is not None:
             images.notes += notes
             return images
+
+    if importlib.util.find_spec("av") is None:
+        raise InputError(f"{address.shown}: reading videos needs PyAV (pip install av); folders of images do not")
+    from vidseg.video.backend import BackendSource  # all of these decode with PyAV
+    from vidseg.video.live import LiveSource
+    from vidseg.video.reader import VideoSource
 
     def connect(watchdog: Watchdog, levels: Levels | None = None) -> VideoSource:
         return VideoSource(

@@ -98,12 +98,10 @@ class _Signals:
 
     def watch(self, source: Source) -> None:
         """Remember the run's open source, to stop it if it is live."""
-        from vidseg.video import LiveSource
-
         if source.live:
             self._live = source
-        if isinstance(source, LiveSource):
-            source.notice = self._say  # from the thread that reads it
+            if hasattr(source, "notice"):
+                source.notice = self._say  # from the thread that reads it
 
     def __enter__(self) -> Self:
         self._before = [(number, signal.signal(number, self._stop)) for number in (signal.SIGINT, signal.SIGTERM)]
