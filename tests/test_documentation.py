@@ -42,6 +42,7 @@ NOT_RUN = {
     "reproduce": "data sets and official weights",
     "train ": "data sets, and hours",
     "vidseg ui": "runs until it is stopped",
+    "vidseg serve": "runs until it is stopped",
     "batch status": "a batch that was started",
     "export runs/": "a run with its video",
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vidseg_pipelines.api import read_run as read_run
     from vidseg_pipelines.api import segment_frames as segment_frames
     from vidseg_pipelines.api import segment_video as segment_video
+    from vidseg_pipelines.client import Client as Client
     from vidseg_pipelines.session import Session as Session
 
 __version__ = "0.2.0"
@@ -36,6 +37,7 @@ if "torch" not in sys.modules and not any(name in os.environ for name in _OPENMP
     os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "3000"}
 
 _LAZY = {
+    "Client": "vidseg_pipelines.client",
     "Session": "vidseg_pipelines.session",
     "read_run": "vidseg_pipelines.api",
     "segment_video": "vidseg_pipelines.api",

@@ -164,6 +164,16 @@ class Session:
         return self._seen().masks
 
     @property
+    def next_index(self) -> int:
+        """Index of the frame that the next :meth:`step` takes, unless it is a :class:`vidseg.Frame` with its own."""
+        return self._intake.next_index
+
+    @property
+    def fps(self) -> Fraction:
+        """Rate that gives arrays and images their times."""
+        return self._intake.fps
+
+    @property
     def objects(self) -> tuple[int, ...]:
         """Ids of the objects that are followed, visible or not."""
         if self._models.tracker.finds_objects:

@@ -156,6 +156,15 @@ def _whole_lines(path: Path) -> Iterator[tuple[FrameMasks, int]]:
         raise InputError(f"{path}: no such journal") from error
 
 
+def parse_line(line: bytes) -> FrameMasks:
+    """The result that :func:`journal_line` has written.
+
+    Raises:
+        InputError: the line is no result.
+    """
+    return _parse(line, Path("masks.jsonl"), 1)
+
+
 def _parse(line: bytes, path: Path, number: int) -> FrameMasks:
     try:
         record: Mapping[str, Any] = json.loads(line)

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # MODULE:CLASS in vidseg_pipelines.com
         "weights:ConvertCommand",
         "convert official or Hugging Face files to safetensors",
     ),
+    "serve": ("serve:ServeCommand", "sessions over HTTP, for other programs and labelling tools"),
     "ui": ("ui:UiCommand", "click, see, run and correct in the browser"),
     "completion": ("completion:CompletionCommand", "a script that completes commands and options in the shell"),
     "doctor": ("doctor:DoctorCommand", "show versions, devices, codecs, weights"),

@@ -1,0 +1,105 @@
+"""One network for many sessions: what several threads encode at the same time goes through it in one pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vidseg.sam.config import InputConfig, Output
+from vidseg.sam.mask_decoder import Candidates
+from vidseg.sam.model import FrameFeatures, Masks, SegmentAnything
+from vidseg.sam.objectness import Objectness
+from vidseg.sam.prompt_batch import PromptBatch
+
+Images = Sequence[npt.NDArray[np.uint8]]
+
+_MOST = 16  # images of one pass
+
+
+@dataclass(eq=False)
+class _Request:
+    images: Images
+    side: int | None
+    answer: Future[list[FrameFeatures]] = field(default_factory=Future)
+
+
+class BatchedEncoder:
+    """A :class:`SegmentAnything` for several threads. Who comes while a pass runs waits, and joins the next one.
+
+    The results are those of single passes, but for the rounding of another batch size.
+    """
+
+    def __init__(self, sam: SegmentAnything) -> None:
+        """Around a network, which nobody else uses."""
+        self.sam = sam
+        self.passes = 0
+        """Passes so far, for the metrics."""
+        self.images = 0
+        """Images in them."""
+        self._waiting: list[_Request] = []
+        self._state, self._network = threading.Lock(), threading.Lock()
+
+    @property
+    def config(self) -> InputConfig:
+        """Of the network."""
+        return self.sam.config
+
+    @property
+    def device(self) -> torch.device:
+        """Of the network."""
+        return self.sam.device
+
+    @property
+    def objectness(self) -> Objectness | None:
+        """Of the network."""
+        return self.sam.objectness
+
+    def encode(self, images: Images, side: int | None = None) -> list[FrameFeatures]:
+        """As :meth:`vidseg.sam.model.Sam.encode`."""
+        mine = _Request(images, side)
+        with self._state:
+            self._waiting.append(mine)
+        with self._network:  # one leads while the others wait here, and find their answer
+            while not mine.answer.done():
+                self._lead()
+        return mine.answer.result()
+
+    def decode(
+        self,
+        features: Sequence[FrameFeatures],
+        prompts: Sequence[PromptBatch],
+        output: Output | None = None,
+        candidates: Candidates = "single",
+        max_batch: int | None = None,
+    ) -> list[Masks]:
+        """As :meth:`vidseg.sam.model.Sam.decode`."""
+        return self.sam.decode(features, prompts, output, candidates, max_batch)
+
+    def with_output(self, output: Output) -> SegmentAnything:
+        """The same network with another output, which does not join passes."""
+        return self.sam.with_output(output)
+
+    def _lead(self) -> None:
+        """Encode for all that wait, and that fit one pass with the first."""
+        with self._state:
+            side, count, group = self._waiting[0].side, 0, list[_Request]()
+            for request in self._waiting:
+                if request.side == side and (not group or count + len(request.images) <= _MOST):
+                    group.append(request)
+                    count += len(request.images)
+            self._waiting = [request for request in self._waiting if request not in group]
+        try:
+            features = iter(self.sam.encode([image for request in group for image in request.images], side))
+            for request in group:
+                request.answer.set_result([next(features) for _ in request.images])
+        except BaseException as error:
+            for request in group:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+        self.passes, self.images = self.passes + 1, self.images + count
