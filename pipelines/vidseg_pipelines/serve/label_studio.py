@@ -7,6 +7,7 @@ the address to enter there. Its basic authentication takes any name, and the tok
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -57,9 +58,8 @@ def label_studio_routes(app: FastAPI, hub: Hub, compute: Compute) -> None:
         """Predictions for tasks, from what the user has just drawn."""
         context = ((body.params or {}).get("context") or {}).get("result") or []
         predictor = _Predictor(hub, body.label_config)
-        return {
-            "results": [await compute("predict", lambda t=task: predictor.predict(t, context)) for task in body.tasks]
-        }
+        results = [await compute("predict", partial(predictor.predict, task, context)) for task in body.tasks]
+        return {"results": results}
 
 
 class _Predictor:

@@ -202,7 +202,8 @@ class ServedSession:
                 masks = dict(zip((ids[i] for i in found.ids), found.masks, strict=True))
                 scores = dict(zip((ids[i] for i in found.ids), map(float, found.scores), strict=True))
                 names = {ids[i]: label for i, label in zip(found.ids, found.labels, strict=True) if label}
-                line = line_of(frame, masks, scores, names)
+                signals = {ids[i]: one for i, one in zip(found.ids, found.signals, strict=True) if one is not None}
+                line = line_of(frame, masks, scores, names, signals)
                 with self.lock:
                     self._loaded()
                     assert self._results is not None

@@ -1,0 +1,1 @@
+"""vidseg inside other tools: :mod:`vidseg.integrations.cvat`, :mod:`vidseg.integrations.fiftyone`."""
