@@ -152,9 +152,9 @@ class Client:
         body = _prompt(box, points, labels, mask) | ({} if object_id is None else {"id": object_id})
         return decode(from_coco(self._call("POST", "/preview", json=body).json()["rle"], PIXEL_LIMIT))
 
-    def suggest(self, k: int = 3) -> list[dict[str, Any]]:
+    def suggest(self, count: int = 5) -> list[dict[str, Any]]:
         """As :meth:`vidseg.Session.suggest`, as plain values."""
-        found: list[dict[str, Any]] = self._call("GET", "/suggest", params={"k": k}).json()["suggestions"]
+        found: list[dict[str, Any]] = self._call("GET", "/suggest", params={"k": count}).json()["suggestions"]
         return found
 
     def export(self, to: str) -> bytes:

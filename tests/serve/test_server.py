@@ -141,6 +141,8 @@ def test_the_video_of_a_session_is_followed_both_ways(client: TestClient) -> Non
     rest = client.post(f"{path}/propagate", json={}).text.splitlines()
     assert len(rest) == 2
     assert "ends with frame 7" in error_of(client.post(f"{path}/step"), 404)
+    assert all(one["trust"] <= 1 for one in client.get(f"{path}/suggest?k=2").json()["suggestions"])
+    assert error_of(client.get(f"{path}/suggest?k=0"), 422)
     exported = client.get(f"{path}/export?to=coco")
     assert len(json.loads(exported.content)["annotations"]) == 8
     assert zipfile.ZipFile(io.BytesIO(client.get(f"{path}/export?to=davis").content)).namelist()

@@ -17,6 +17,7 @@ from vidseg.errors import InputError, UsageError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, from_coco
+from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.outputs.journal import journal_line, parse_line
 from vidseg.types import Frame, State, VideoInfo
 from vidseg.video.random_access import RandomAccess
@@ -172,10 +173,15 @@ class ServedSession:
             self.store.begin_generation(state, None)
             self._calls = 0
 
-    def suggest(self, k: int) -> list[Any]:
-        """As :meth:`vidseg.Session.suggest`."""
+    def suggest(self, k: int) -> list[Suggestion]:
+        """As :meth:`vidseg.Session.suggest`, of all frames so far."""
+        found = Suggestions()
         with self.lock:
-            return list(self._loaded().suggest(k))
+            self._loaded()
+            assert self._results is not None
+            for frame in self._results.frames:
+                found.add(parse_line(self._results.line(frame) or b""))
+        return found.best(k)
 
     def backward(self, frames: int | None = None) -> Iterator[FrameMasks]:
         """The objects of the frame just seen, followed towards the beginning of the video; where the session stands
