@@ -28,6 +28,7 @@ PIL pillow
 scipy scipy
 deflate deflate
 pycocotools pycocotools
+psutil psutil
 pytest pytest
 iniconfig iniconfig
 pluggy pluggy

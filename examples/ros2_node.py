@@ -1,7 +1,7 @@
 """A ROS 2 node: images in, label maps out; objects are found, or given as boxes.
 
-Subscribes to ``image`` (sensor_msgs/Image, rgb8 or bgr8) and ``box`` (std_msgs/Float32MultiArray: x1, y1, x2, y2), publishes
-``labels`` (sensor_msgs/Image, mono16: the id of every pixel, 0 = background).
+Subscribes to ``image`` (sensor_msgs/Image, rgb8 or bgr8) and ``box`` (std_msgs/Float32MultiArray: x1, y1, x2, y2),
+publishes ``labels`` (sensor_msgs/Image, mono16: the id of every pixel, 0 = background).
 
     ros2 run ... or: python3 ros2_node.py --ros-args -r image:=/camera/image_raw -p max_objects:=3
 
