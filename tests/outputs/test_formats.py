@@ -16,8 +16,9 @@ from exports import COUNT, SIZE, exported, frame, result, square, write_run
 from media import barcode_video, file_size_limit
 from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.evaluation.label_maps import read_label_map
-from vidseg.masks import bbox, color_of, davis_palette, decode, empty_rle, encode
+from vidseg.masks import area, bbox, color_of, davis_palette, decode, empty_rle, encode
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.trust import Signals
 from vidseg.outputs import (
     WRITERS,
     DavisSink,
@@ -217,6 +218,22 @@ def test_report_is_self_contained(run):
     assert len(page.encode()) < 3_000_000
     (run / "overlay.mp4").touch()
     assert 'href="overlay.mp4"' in exported("report", run / "masks.jsonl", run).read_text()
+
+
+def test_the_report_shows_how_far_masks_can_be_trusted(tmp_path):
+    thumbnails, sink = ThumbnailSink(spread=1, worst=1), JournalSink(tmp_path / "masks.jsonl")
+    for index in range(COUNT):
+        bad = Signals(certainty=0.1, tracker_iou=0.2, hq_iou=0.3) if index == 1 else Signals(since=0)
+        masks = replace(result(index), signals=(bad,) * len(result(index).ids))
+        thumbnails.write(frame(index), masks)
+        sink.write(frame(index), masks)
+    sink.close()
+    (why,) = (picture.why for picture in thumbnails.pictures.values() if picture.why)
+    assert why.endswith(": the tracker is unsure of the outline (certainty 0.10)")
+    page = exported("report", tmp_path / "masks.jsonl", tmp_path).read_text()
+    visible = [sum(bool(area(rle)) for rle in result(k).rles) for k in range(COUNT)]
+    assert page.count('fill="#f04438"') == visible[1]
+    assert page.count('fill="#12b76a"') == sum(visible) - visible[1]
 
 
 def test_overlay_draws_inside_masks_and_keeps_the_rest():

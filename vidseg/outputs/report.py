@@ -17,13 +17,14 @@ from vidseg.config import RunConfig
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.palette import hex_color
 from vidseg.masks.rle import area
+from vidseg.masks.trust import trust
 from vidseg.outputs.layout import OVERLAY, REPORT
 from vidseg.outputs.recording import Recording
 from vidseg.outputs.thumbnails import Picture
 from vidseg.types import Gap
 
 _BINS = 240  # columns of a timeline: the page has the same size for any length of video
-_DOUBTFUL, _BAD = 0.85, 0.7  # scores
+_DOUBTFUL, _BAD = 0.8, 0.6  # trust
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#667085;--line:#e3e7ee;--paper:#fff;--ground:#f5f7fa}
 @media(prefers-color-scheme:dark){:root{--ink:#e8ebf0;--soft:#98a2b3;--line:#2c3442;--paper:#181d26;--ground:#10141b}}
@@ -61,7 +62,7 @@ class _Life:
     area_sum: int = 0
     bins: dict[int, int] = field(default_factory=dict)
     lowest: dict[int, float] = field(default_factory=dict)
-    """Lowest score in a bin."""
+    """Least trust in a bin."""
 
 
 def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMasks | None, None]:
@@ -93,7 +94,7 @@ def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMas
 
 
 _KEY = (
-    '<p class="key">Height: area. Line below: lowest score'
+    '<p class="key">Height: area. Line below: least trust'
     f'<i style="background:#12b76a"></i>from {_DOUBTFUL} on<i style="background:#f79009"></i>from {_BAD} on'
     '<i style="background:#f04438"></i>below</p>'
 )
@@ -170,16 +171,17 @@ def _lost(gap: Gap) -> str:
 
 
 def _add(lives: dict[int, _Life], masks: FrameMasks, place: int) -> None:
-    for object_id, label, score, rle in zip(masks.ids, masks.labels, masks.scores, masks.rles, strict=True):
+    rows = zip(masks.ids, masks.labels, masks.scores.tolist(), masks.rles, masks.signals, strict=True)
+    for object_id, label, score, rle, signals in rows:
         pixels = area(rle)
         life = lives.setdefault(object_id, _Life(first=masks.frame_index))
         life.label = life.label or label
         life.last = masks.frame_index
         life.frames += 1
-        life.score_sum += float(score)
+        life.score_sum += score
         life.area_sum += pixels
         life.bins[place] = life.bins.get(place, 0) + pixels
-        life.lowest[place] = min(life.lowest.get(place, 1.0), float(score))
+        life.lowest[place] = min(life.lowest.get(place, 1.0), trust(signals, score))
 
 
 def _row(object_id: int, life: _Life, columns: int) -> str:
@@ -188,8 +190,8 @@ def _row(object_id: int, life: _Life, columns: int) -> str:
     heights = {place: max(2, round(26 * np.sqrt(total / top))) for place, total in sorted(life.bins.items())}
     bars = "".join(f'<rect x="{x}" y="{28 - h}" width="1.02" height="{h}"/>' for x, h in heights.items())
     scores = "".join(
-        f'<rect x="{x}" y="32" width="1.02" height="6" fill="{_trust(score)}"/>'
-        for x, score in sorted(life.lowest.items())
+        f'<rect x="{x}" y="32" width="1.02" height="6" fill="{_color(least)}"/>'
+        for x, least in sorted(life.lowest.items())
     )
     chart = f'<svg viewBox="0 0 {columns} 38" preserveAspectRatio="none" fill="{color}">{bars}{scores}</svg>'
     cells = (
@@ -204,5 +206,5 @@ def _row(object_id: int, life: _Life, columns: int) -> str:
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"
 
 
-def _trust(score: float) -> str:
-    return "#12b76a" if score >= _DOUBTFUL else "#f79009" if score >= _BAD else "#f04438"
+def _color(trusted: float) -> str:
+    return "#12b76a" if trusted >= _DOUBTFUL else "#f79009" if trusted >= _BAD else "#f04438"

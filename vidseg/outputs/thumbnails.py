@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from vidseg.masks.frame_masks import FrameMasks
-from vidseg.masks.rle import area
+from vidseg.masks.trust import reason, trust
 from vidseg.outputs.overlay import draw_masks
 from vidseg.outputs.style import OverlayStyle
 from vidseg.types import Frame
 
 _APART = 10  # frames between two of the worst images
-_WEIGHT_OF_CHANGE = 0.5
-_LEAST_DOUBT = 0.15
+_VANISHED = 0.4
+_LEAST_DOUBT = 0.2
 _QUALITY = 80
 _STYLE = OverlayStyle(text=1.6)  # to be read in a small image
 
@@ -32,8 +31,7 @@ class Picture(NamedTuple):
 class ThumbnailSink:
     """Keeps a few images spread over the whole video, whatever its length, and those with the greatest doubts.
 
-    A frame is doubtful by the lowest score on it, and by how much a mask's area changes from the frame before; a mask
-    that appears later than the first frame, or vanishes, counts as a change by half.
+    A frame is doubtful by the least trusted mask on it (:mod:`vidseg.masks.trust`), and where a mask vanishes.
     """
 
     def __init__(self, spread: int = 4, worst: int = 4, height: int = 360) -> None:
@@ -42,7 +40,8 @@ class ThumbnailSink:
         self._worst: dict[int, tuple[float, Picture]] = {}
         self._limit, self._count_of_worst, self._height = spread, worst, height
         self._every, self._count = 1, 0
-        self._areas: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        """Of the objects on the frame before."""
 
     @property
     def pictures(self) -> dict[int, Picture]:
@@ -67,19 +66,11 @@ class ThumbnailSink:
 
     def _doubt(self, masks: FrameMasks) -> tuple[float, str]:
         """How doubtful a frame is, and why."""
-        areas = {i: area(rle) for i, rle in zip(masks.ids, masks.rles, strict=True)}
-        scores = zip(masks.ids, masks.scores.tolist(), strict=True)
-        reasons = [(1 - score, f"object {i}: score {score:.2f}") for i, score in scores if areas[i]]
-        for i in areas.keys() | self._areas.keys() if self._count else ():
-            now, before = areas.get(i, 0), self._areas.get(i, 0)
-            if not now and not before:
-                continue
-            if not now or not before:
-                change, what = 1.0, "vanishes" if before else "appears"
-            else:
-                change, what = min(abs(math.log2(now / before)), 2.0), f"area x {now / before:.2f} in one frame"
-            reasons.append((_WEIGHT_OF_CHANGE * change, f"object {i} {what}"))
-        self._areas = {i: pixels for i, pixels in areas.items() if pixels}
+        names = {i: label or f"object {i}" for i, label in zip(masks.ids, masks.labels, strict=True)}
+        seen = zip(names.values(), masks.signals, masks.scores.tolist(), strict=True)
+        reasons = [(1 - trust(signals, score), f"{name}: {reason(signals, score)}") for name, signals, score in seen]
+        reasons += [(_VANISHED, f"{name}: vanishes") for i, name in self._names.items() if i not in names]
+        self._names = names
         return max(reasons, default=(0.0, ""))
 
     def _take_worst(self, frame: Frame, masks: FrameMasks, doubt: float, why: str) -> None:
