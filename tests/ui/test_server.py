@@ -368,6 +368,7 @@ def test_a_run_made_by_the_command_line_opens_with_its_masks(tmp_path: Path) -> 
         assert [item["id"] for item in clip["objects"]] == [1]
         marks = page.until("marks")["marks"]
         assert [bool(marks.get(str(n))) for n in range(6)] == [bool(ids) for ids in expected]
+        assert [n for n in range(6) if 255 in marks[str(n)].values()] == [0], "the prompt of the run"
     assert json.loads((run / "run.json").read_bytes())["status"] == "done"
 
 

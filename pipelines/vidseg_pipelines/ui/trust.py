@@ -15,8 +15,9 @@ SURE = 255
 
 
 def mark(before: Fact | None, now: Fact, *, drawn: bool) -> int:
-    """What the timeline shows: 1 to 254 from unsure to sure, 255 drawn by the user."""
-    return SURE if drawn else 1 + round(253 * _trust(before, now))
+    """What the timeline shows: 1 to 254 from unsure to sure, 255 drawn by the user, here or as a prompt of the run."""
+    sure = _trust(before, now)
+    return SURE if drawn or sure == 1 else 1 + round(253 * sure)
 
 
 @dataclass(frozen=True)
