@@ -20,6 +20,7 @@ from vidseg.errors import InputError
 from vidseg_pipelines.batch import database, leases
 from vidseg_pipelines.batch.database import Database, is_on_network
 from vidseg_pipelines.batch.inputs import expand
+from vidseg_pipelines.batch.job_records import Result
 from vidseg_pipelines.batch.leases import Owner, process_born
 from vidseg_pipelines.batch.store import BatchRecords, Taken
 
@@ -96,6 +97,38 @@ def test_a_shard_comes_first_and_then_all_others(tmp_path: Path) -> None:
     got = [store.take(call, ME, (1, 2)) for _ in range(5)]
     assert [taken and taken.key for taken in got] == [jobs[n].key for n in (1, 3, 0, 2, 4)]
     assert store.take(call, ME, (1, 2)) is None
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (3, 4)])
+def test_a_job_costs_the_same_however_many_there_are(tmp_path: Path, shard: tuple[int, int]) -> None:
+    """In steps of the database, for a worker and for the supervisor, when all jobs but the last ten have ended."""
+    costs = []
+    for count in (200, 2000):
+        store, jobs, call = batch_toys.plan(
+            tmp_path / str(count), expand([f"{n}.mp4" for n in range(count)], RunConfig())
+        )
+        for job in jobs[:-10]:
+            store.finish(job.key, Result("done"))
+        while store.news(call):
+            pass
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        with store.database.reading() as db:
+            db.set_progress_handler(step, 1)
+        taken = store.take(call, ME, shard)
+        assert taken is not None
+        store.standing(call, 2)
+        store.bury(call)
+        store.has_work(call)
+        store.finish(taken.key, Result("done"), taken.attempt)
+        store.news(call)
+        costs.append(steps)
+    assert costs[1] <= 1.2 * costs[0]
 
 
 def test_a_lease_lives_until_its_block_ends(tmp_path: Path) -> None:
