@@ -1,4 +1,4 @@
-"""The server: time of a click over HTTP, sessions at the same time against one after the other, memory of many sessions.
+"""The server: time of a click over HTTP, concurrent sessions against one after the other, memory of many sessions.
 
     python benchmarks/serve.py CLIP [--clicks 50] [--frames 12] [--cycles 1000]
 
@@ -90,8 +90,8 @@ def main() -> None:
             together = time.perf_counter() - begun
             frames = 4 * len(pictures)
             print(
-                f"four sessions: {frames / single:.2f} frames per second one after the other, {frames / together:.2f} at"
-                f" the same time: {single / together:.2f} / {GAIN}"
+                f"four sessions: {frames / single:.2f} frames per second one after the other, {frames / together:.2f}"
+                f" at the same time: {single / together:.2f} / {GAIN}"
             )
             process, sizes = psutil.Process(server.pid), []
             small = cv2.resize(pictures[0], (160, 96))
