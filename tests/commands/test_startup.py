@@ -81,3 +81,12 @@ def test_looking_something_up_needs_no_torch(tmp_path: Path) -> None:
     codes, loaded = tried([["export", str(tmp_path), "--to", "coco"]], ("torch",))
     assert codes == [3]
     assert loaded == {}
+
+
+def test_models_are_loaded_without_the_compiler() -> None:
+    """Random initial weights on the meta device would import it, which takes longer than reading the models."""
+    load = "from vidseg.loading import load_sam; from vidseg.registry import build_tracker"
+    asked = "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    code = f"import sys; {load}; load_sam(); build_tracker('xmem'); {asked}"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
