@@ -47,6 +47,8 @@ def load_sam(
     base, added = split_added(str(model))
     name, path = locate_sam(base, offline=offline, progress=progress)
     file = read_weights(path, ANY_SAM)
+    if added is not None and sam2.is_sam2(file.tensors):
+        raise WeightsError(f"{added}: LoRA and adapters are added to a SAM; {base} is a SAM 2")
     named_sam2 = bool(name) and CATALOG[name].family == "sam2"
     if named_sam2 or (not name and sam2.is_sam2(file.tensors)):
         return Sam2AsSam(sam2.place_sam2(sam2.sam2_from_file(file, name), torch.device(device), dtype))

@@ -160,7 +160,7 @@ def test_merged_lora_draws_the_same_masks() -> None:
     assert (boxes_on(merged) - boxes_on(build_sam(PLAIN).eval())).abs().max() > 1e-3
 
 
-def test_lora_on_another_base_and_alone_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_lora_on_another_base_and_alone_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = toy_recipe("sam-vit-l-lora", tmp_path)
     path = train(recipe, tmp_path / "run", True, False, CPU)
     torch.manual_seed(9)
@@ -172,6 +172,10 @@ def test_lora_on_another_base_and_alone_is_refused_in_one_line(tmp_path: Path) -
         assert "\n" not in str(error.value)
     with pytest.raises(WeightsError, match=r"holds only what was trained beside a SAM.*BASE\+FILE"):
         load_sam(path)
+    monkeypatch.setattr("vidseg.sam2.loading.is_sam2", lambda names: True)
+    with pytest.raises(WeightsError, match=r"sam\.pth is a SAM 2"):
+        load_sam(f"{tmp_path / 'sam.pth'}+{path}")
+    monkeypatch.undo()
     with pytest.raises(WeightsError, match="expected LoRA or adapters"):
         load_sam(f"{tmp_path / 'sam.pth'}+{tmp_path / 'other.pth'}")
     file = read_weights(path)

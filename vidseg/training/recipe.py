@@ -87,8 +87,8 @@ class Recipe:
     scenes: SceneData | None = None
     folders: FolderData | None = None
     start: Path | None = None
-    """Weights to start from: any file or name that `--model` takes; none means ImageNet weights for the trunk of the
-    compact encoder."""
+    """Weights to start from: any file or name that `--model` takes (not BASE+FILE); none means ImageNet
+    weights for the trunk of the compact encoder."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     prompt_mix: PromptMix = field(default_factory=PromptMix)
     images_per_batch: int = 4
