@@ -63,8 +63,9 @@ def test_hints_say_what_the_journal_says_and_keep_apart() -> None:
 
 
 def test_marks_are_the_trust_of_the_journal() -> None:
-    sure, unsure, old = Fact(100, 0.9, 1.0), Fact(100, 0.9, 0.2), Fact(100, 0.9, None)
-    assert [mark(sure, now, drawn=False) for now in (sure, unsure)] == [254, 52]
+    sure, unsure, old = Fact(100, 0.9, 0.998), Fact(100, 0.9, 0.2), Fact(100, 0.9, None)
+    assert [mark(sure, now, drawn=False) for now in (sure, unsure)] == [253, 52]
+    assert mark(sure, Fact(100, 0.9, 1.0), drawn=False) == 255, "given by the user in the run"
     assert mark(sure, unsure, drawn=True) == 255
     assert mark(old, old, drawn=False) > mark(Fact(300, 0.9, None), old, drawn=False)
 
