@@ -7,8 +7,8 @@ import json
 import pytest
 
 from vidseg.classes import ClassSet, read_classes
-from vidseg.config import names_by_id
 from vidseg.errors import UsageError
+from vidseg.object_texts import names_by_id
 from vidseg.prompt_text import check_prompts
 from vidseg.types import Prompt
 

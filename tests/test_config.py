@@ -159,10 +159,13 @@ def test_the_hash_covers_every_setting_but_those_that_are_marked() -> None:
             "max_pixels",
             "device",
             "snapshot_every",
+            "keep_states",
             "resume",
+            "continue_",
             "overwrite",
             "read_timeout",
             "reconnect",
+            "video_id",
         ),
         *("offline", "json_log", "config"),
     ]

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +15,7 @@ import tyro
 from vidseg.address import redact
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.limits import HIGHEST_LIMIT, PIXEL_LIMIT
-from vidseg.names import check_label, printable
+from vidseg.object_texts import names_by_id, parse_removals
 from vidseg.options import from_mapping as from_mapping
 from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
@@ -90,6 +89,8 @@ class RunConfig:
     frame of a box form one prompt with it; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
     """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
+    remove: _Repeat = ()
+    """ID@FRAME - forget an object from this frame on; its id is never used again. May be repeated."""
     label: _Repeat = ()
     """ID=NAME - name of an object, for every output. May be repeated; several objects may share a name."""
     classes: Path | None = field(default=None, metadata=NOT_RESULT)
@@ -112,6 +113,9 @@ class RunConfig:
     later where the crops cost no more than the frame that they replace; only with the compact model."""
     max_objects: int = 5
     """Maximum number of objects to track, visible or not, when they are found automatically."""
+    first_found_id: Annotated[int, tyro.conf.Suppress] = 0
+    """Objects found automatically get ids from this one on; prompts of such ids correct them (in YAML). 0: they get ids
+    above those of all prompts, and are searched for where there is no prompt."""
     detect_with: str = ""
     """Detector that finds objects when no prompt is given: text (see --text), mask2former or another installed one;
     default: HQ-SAM's automatic masks."""
@@ -143,8 +147,13 @@ class RunConfig:
     """KEY=VALUE - a setting of the tracker. May be repeated."""
     snapshot_every: int = field(default=50, metadata=NOT_RESULT)
     """Frames between snapshots of the tracker's state, from which --resume continues."""
+    keep_states: int = field(default=0, metadata=NOT_RESULT)
+    """Keep the state every N frames, so that --continue begins near the correction; 0: none."""
     resume: bool = field(default=False, metadata=NOT_RESULT)
-    """Continue an interrupted run in the output folder."""
+    """Continue an interrupted run in the output folder; without VIDEO: with its settings, whatever they are."""
+    continue_: Annotated[bool, tyro.conf.arg(name="continue")] = field(default=False, metadata=NOT_RESULT)
+    """Correct the run in the output folder: adds --point, --box, --mask, --remove and --label to its settings, and
+    computes again from the first frame that they speak of (see docs/corrections.md). VIDEO can be left out."""
     overwrite: bool = field(default=False, metadata=NOT_RESULT)
     """Replace the run in the output folder."""
     read_timeout: float = field(default=30.0, metadata=NOT_RESULT)
@@ -176,20 +185,23 @@ class RunConfig:
         for name in ("max_objects", "batch", "snapshot_every", "max_pixels", "video_id"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
-        for name in ("detect_every", "reconnect"):
+        for name in ("detect_every", "reconnect", "keep_states", "first_found_id"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 0")
         if self.max_pixels > HIGHEST_LIMIT:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at most {HIGHEST_LIMIT} (16384x16384)")
         check_seconds("--read-timeout", self.read_timeout)
-        if self.resume and self.overwrite:
-            raise UsageError("--resume and --overwrite cannot be combined")
+        ways = [f"--{name.strip('_')}" for name in ("continue_", "resume", "overwrite") if getattr(self, name)]
+        if len(ways) > 1:
+            raise UsageError(f"{ways[0]} and {ways[1]} cannot be combined")
+        if self.continue_ and self.config is not None:
+            raise UsageError("--continue takes the settings of the run: leave out --config")
         if self.boxes is not None and self.tracker != "boxes":
             raise UsageError(f"--boxes needs --tracker boxes; --tracker {self.tracker} takes none")
         if self.text is not None and self.detector != TEXT:
             raise UsageError(f"--text needs --detect-with {TEXT}; --detect-with {self.detector} takes none")
         self.all_detector_options()
-        names_by_id(self.label)
+        self.names, self.removals  # noqa: B018  (malformed texts)
         parse_frames(self.frames)
 
     @property
@@ -200,7 +212,12 @@ class RunConfig:
     @property
     def names(self) -> dict[int, str]:
         """Names of objects by id, from ``label``."""
-        return names_by_id(self.label)
+        return names_by_id(self.label, last_counts=self.continue_)
+
+    @property
+    def removals(self) -> dict[int, int]:
+        """Object id to the frame from which on it is forgotten, from ``remove``."""
+        return parse_removals(self.remove)
 
     @property
     def frame_range(self) -> tuple[int, int | None]:
@@ -250,23 +267,6 @@ def load_config(cls: type[C], path: Path) -> C:
     if any(name.startswith("object ") for name in data.get("prompts", ())):
         raise UsageError(f"{path}: its prompts were given in Python and are not in the file; give them anew")
     return from_mapping(cls, data["config"], where=f"{path}: config")
-
-
-def names_by_id(labels: Sequence[str]) -> dict[int, str]:
-    """``ID=NAME`` texts of ``--label`` as a mapping.
-
-    Raises:
-        UsageError: not ID=NAME, a name with control characters, or two names for one id.
-    """
-    names: dict[int, str] = {}
-    for text in labels:
-        number, equals, name = text.partition("=")
-        if not equals or not number.strip().isdecimal() or int(number) < 1:
-            raise UsageError(f"--label {printable(text)}: ID=NAME expected, e.g. 1=bear")
-        name = check_label(f"--label of object {int(number)}", name.strip())
-        if names.setdefault(int(number), name) != name:
-            raise UsageError(f"--label: object {int(number)} has two names, '{names[int(number)]}' and '{name}'")
-    return names
 
 
 def result_settings(config: Any) -> dict[str, Any]:

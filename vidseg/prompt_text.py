@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from vidseg.errors import UsageError
@@ -12,6 +13,36 @@ from vidseg.masks.annotation import read_annotation
 from vidseg.types import Prompt, VideoInfo
 
 _PREFIX = re.compile(r"^(?:(?P<id>\d+)@)?(?:(?P<frame>\d+):)?(?P<rest>.*)$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class TypedPrompt:
+    """A box or clicks as typed, and what of it need not be typed."""
+
+    flag: str
+    text: str
+    object_id: int
+    frame: int
+    body: str
+
+    @property
+    def whole(self) -> str:
+        """The text with its id and its frame: it means the same wherever it stands."""
+        return f"{self.object_id}@{self.frame}:{self.body}"
+
+
+def number_prompts(
+    boxes: Sequence[str], points: Sequence[str], taken: Iterable[int], *, first_frame: int = 0, first_free: int = 1
+) -> list[TypedPrompt]:
+    """Boxes, then clicks; those without an id get the lowest ones, from ``first_free`` on, that are not ``taken``."""
+    entries = [("--box", text, _split(text)) for text in boxes] + [("--point", text, _split(text)) for text in points]
+    used = {*taken, *(int(match["id"]) for _, _, match in entries if match["id"])}
+    typed = []
+    for flag, text, match in entries:
+        object_id = int(match["id"]) if match["id"] else next(i for i in count(first_free) if i not in used)
+        used.add(object_id)
+        typed.append(TypedPrompt(flag, text, object_id, _frame(match, first_frame), match["rest"]))
+    return typed
 
 
 def parse_prompts(
@@ -22,11 +53,13 @@ def parse_prompts(
     prompts: Sequence[Prompt] = (),
     video: VideoInfo | None = None,
     first_frame: int = 0,
+    first_found_id: int = 0,
 ) -> list[Prompt]:
     """All prompts of a run, by frame and object id; a box and clicks of one id on one frame are one prompt.
 
     Objects without an explicit id get the lowest free ones: masks keep the ids of their file, then boxes, then points,
-    in the order given. ``prompts`` are there already. ``first_frame`` is the frame meant when none is named.
+    in the order given. ``prompts`` are there already. ``first_frame`` is the frame meant when none is named. Objects
+    from ``first_found_id`` on may be there without a prompt; 0: none is.
 
     Raises:
         UsageError: malformed text; a box or point outside the ``video``'s frame, where there is a video yet.
@@ -34,35 +67,61 @@ def parse_prompts(
     """
     prompts = list(prompts)
     for text in masks:
-        match = _split(text)
-        if match["id"]:
-            raise UsageError(f"--mask {text}: the ids come from the file; leave out '{match['id']}@'")
-        for object_id, mask in read_annotation(mask_file(text), video).items():
-            prompts.append(Prompt(_frame(match, first_frame), object_id, mask=mask))
-    taken = {p.object_id for p in prompts}
-    entries = [("--box", t) for t in boxes] + [("--point", t) for t in points]
-    taken |= {int(m["id"]) for _, t in entries if (m := _split(t))["id"]}
-    for flag, text in entries:
-        match = _split(text)
-        object_id = int(match["id"]) if match["id"] else next(i for i in range(1, len(taken) + 2) if i not in taken)
-        taken.add(object_id)
-        frame = _frame(match, first_frame)
-        if flag == "--box":
-            prompts.append(Prompt(frame, object_id, box=_box(text, match["rest"])))
+        prompts += read_masks(text, video, first_frame)
+    for typed in number_prompts(boxes, points, {p.object_id for p in prompts}, first_frame=first_frame):
+        if typed.flag == "--box":
+            prompts.append(Prompt(typed.frame, typed.object_id, box=_box(typed.text, typed.body)))
         else:
-            places, labels = _points(text, match["rest"])
-            prompts.append(Prompt(frame, object_id, points=places, point_labels=labels))
+            places, labels = _points(typed.text, typed.body)
+            prompts.append(Prompt(typed.frame, typed.object_id, points=places, point_labels=labels))
     merged: dict[tuple[int, int], Prompt] = {}
     for prompt in prompts:
         key = prompt.frame_index, prompt.object_id
         merged[key] = _merge(merged[key], prompt) if key in merged else prompt
     for frame, object_id in sorted(merged):
-        if _only_removes(merged[frame, object_id]) and not any(f < frame and i == object_id for f, i in merged):
+        known = any(f < frame and i == object_id for f, i in merged) or 0 < first_found_id <= object_id
+        if _only_removes(merged[frame, object_id]) and not known:
             raise UsageError(
                 f"--point of object {object_id} on frame {frame}: at least one click must be on the object"
             )
     ordered = [merged[key] for key in sorted(merged)]
     return ordered if video is None else fit_prompts(ordered, (video.height, video.width))
+
+
+def read_masks(text: str, video: VideoInfo | None = None, first_frame: int = 0) -> list[Prompt]:
+    """The objects of a ``--mask``, with the ids of its file.
+
+    Raises:
+        UsageError: an id in the text. InputError: the file cannot be read, or has another size than the ``video``.
+    """
+    match = _split(text)
+    if match["id"]:
+        raise UsageError(f"--mask {text}: the ids come from the file; leave out '{match['id']}@'")
+    frame = _frame(match, first_frame)
+    return [Prompt(frame, i, mask=mask) for i, mask in read_annotation(mask_file(text), video).items()]
+
+
+def check_removals(removals: Mapping[int, int], prompts: Sequence[Prompt], *, others: bool) -> None:
+    """Refuse to remove what is not there. ``others``: there may be objects without a prompt.
+
+    Raises:
+        UsageError: no such object, or a prompt of an object that is gone.
+    """
+    for object_id, frame in removals.items():
+        frames = [p.frame_index for p in prompts if p.object_id == object_id]
+        if late := [f for f in frames if f >= frame]:
+            raise UsageError(
+                f"--remove {object_id}@{frame}: object {object_id} is prompted on frame {late[0]}, but its id is never"
+                " used again: give the prompt another id"
+            )
+        if not frames and not others:
+            raise not_there(object_id, frame, (p.object_id for p in prompts if p.frame_index < frame))
+
+
+def not_there(object_id: int, frame: int, there: Iterable[int]) -> UsageError:
+    """The error of an object that is removed and was not ``there``."""
+    ids = ", ".join(map(str, sorted({*there}))) or "none"
+    return UsageError(f"--remove {object_id}@{frame}: no object {object_id} before this frame; there are: {ids}")
 
 
 def check_prompts(prompts: Sequence[Prompt]) -> None:
@@ -150,12 +209,12 @@ def _frame(match: dict[str, str], first_frame: int) -> int:
     return int(match["frame"]) if match["frame"] else first_frame
 
 
-def _numbers(flag: str, text: str, body: str, count: int, form: str) -> list[float]:
+def _numbers(flag: str, text: str, body: str, length: int, form: str) -> list[float]:
     try:
         values = [float(v) for v in body.split(",")]
     except ValueError:
         values = []
-    if len(values) != count:
+    if len(values) != length:
         raise UsageError(f"{flag} {text}: expected {form}")
     return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -14,20 +14,39 @@ import numpy as np
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.object_texts import parse_removals
 from vidseg.outputs.layout import JOURNAL
 from vidseg.prompt_text import check_prompts, fit_prompts, parse_prompts
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Frame, Prompt, Tracker, VideoInfo
 from vidseg_pipelines.build import check_count, load_models
+from vidseg_pipelines.continuation import settings_with
 from vidseg_pipelines.frame_intake import FrameIntake, FrameLike, as_frame
-from vidseg_pipelines.prompt_forms import Boxes, MaskFiles, Points, box_texts, mask_texts, point_texts, prompts_of
+from vidseg_pipelines.prompt_forms import (
+    Boxes,
+    MaskFiles,
+    Points,
+    Removals,
+    box_texts,
+    mask_texts,
+    point_texts,
+    prompts_of,
+    removal_texts,
+)
 from vidseg_pipelines.refiner import Mode
-from vidseg_pipelines.run import run_video
+from vidseg_pipelines.run import folder_of, run_video
 from vidseg_pipelines.run_folder import RunFolder
 from vidseg_pipelines.run_output import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.unused import UnusedPrompts
+
+_TEXTS: Mapping[str, Callable[[Any], tuple[str, ...]]] = {
+    "box": box_texts,
+    "point": point_texts,
+    "mask": mask_texts,
+    "remove": removal_texts,
+}
 
 
 class RunSettings(TypedDict, total=False):
@@ -38,6 +57,7 @@ class RunSettings(TypedDict, total=False):
     box: Boxes
     point: Points
     mask: MaskFiles
+    remove: Removals
     label: str | Sequence[str] | Mapping[int, str]
     classes: str | Path | None
     boxes: str | Path | None
@@ -62,7 +82,9 @@ class RunSettings(TypedDict, total=False):
     tracker_options: Mapping[str, Any]
     tracker_option: str | Sequence[str]
     snapshot_every: int
+    keep_states: int
     resume: bool
+    continue_: bool
     overwrite: bool
     read_timeout: float
     reconnect: int
@@ -74,7 +96,7 @@ class RunSettings(TypedDict, total=False):
 
 
 def segment_video(
-    video: str | Path,
+    video: str | Path = "",
     output: str | Path | None = None,
     *,
     prompts: Prompt | Iterable[Prompt] = (),
@@ -83,20 +105,22 @@ def segment_video(
     """What ``vidseg run`` does, without its progress: results go to the folder ``output`` (default runs/NAME).
 
     Args:
-        video: a file, a folder or pattern of images, a camera or a stream.
+        video: a file, a folder or pattern of images, a camera or a stream; may be left out where ``continue_`` or
+            ``resume`` goes on with the run in ``output``.
         output: the folder of the run.
         prompts: where the objects are, besides ``box``, ``point`` and ``mask``; none at all: they are found.
         settings: the fields of :class:`vidseg.config.RunConfig`. Prompts are texts as on the command line or numbers:
             ``box=(10, 10, 90, 80)``, ``box=["1@10,10,90,80", (5, 5, 30, 40)]``, ``point=(20, 30)``; ``detector`` is
             ``detect_with``. ``config="run.yaml"`` reads a file of them, over which those given here win.
+            ``continue_=True`` is ``--continue``.
 
     Raises:
         VidsegError: any error that the command line reports; see :mod:`vidseg.errors`.
     """
-    values: dict[str, Any] = {"input": str(video), **settings}
+    values: dict[str, Any] = {"input": str(video) if video else "", **settings}
     if output is not None:
         values["output"] = Path(output)
-    for name, texts in (("box", box_texts), ("point", point_texts), ("mask", mask_texts)):
+    for name, texts in _TEXTS.items():
         if name in values:
             values[name] = texts(values[name])
     if isinstance(names := values.get("label"), Mapping):
@@ -108,6 +132,8 @@ def segment_video(
     if "model" in values:
         values["model"] = str(values["model"])
     given = prompts_of(prompts)
+    if values.get("continue_") or (values.get("resume") and not values["input"]):
+        values = settings_with(folder_of(values["input"], output), values)
     if values.get("config") is not None:
         return run_video(load_yaml(RunConfig, Path(values["config"]), **values), prompts=given)
     return run_video(from_mapping(RunConfig, values, where="segment_video"), prompts=given)
@@ -120,6 +146,7 @@ def segment_frames(
     box: Boxes = (),
     point: Points = (),
     mask: MaskFiles = (),
+    remove: Removals = (),
     tracker: str | Tracker = "xmem",
     model: str | Path | SegmentAnything = "compact",
     refine: Mode = "auto",
@@ -148,6 +175,7 @@ def segment_frames(
         prompts: where the objects are; none, and no ``box``, ``point`` and ``mask``: they are found on the first frame
             that shows any.
         box, point, mask: the same as texts of the command line or as numbers, see :func:`segment_video`.
+        remove: objects to forget, id to the first frame without it.
         tracker: name of a registered tracker, or an instance.
         model: name or file of HQ-SAM weights, or an instance.
         refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
@@ -172,6 +200,7 @@ def segment_frames(
     given = parse_prompts(
         boxes=box_texts(box), points=point_texts(point), masks=mask_texts(mask), prompts=prompts_of(prompts)
     )
+    removals = parse_removals(removal_texts(remove))
     _check_frames(frames, given)
     models = load_models(
         tracker=tracker,
@@ -190,12 +219,13 @@ def segment_frames(
         models.sam,
         models.refiner,
         prompts=given,
+        removals=removals,
         max_objects=max_objects,
         detector=models.detector,
         detect_every=detect_every,
         batch=batch,
     )
-    return _results(intake.all(frames), segmenter, UnusedPrompts(given), batch, intake.fps)
+    return _results(intake.all(frames), segmenter, UnusedPrompts(given, removals), batch, intake.fps)
 
 
 def read_run(folder: str | Path) -> Iterator[FrameMasks]:

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +93,18 @@ def _run(name: str, args: list[str]) -> int:
     path = _flag_value(args, "--config")
     if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
         extra["default"] = load_config(command, Path(path))
-    parsed = tyro.cli(
+    parse = partial(
+        tyro.cli,
         command,
         args=args,
         prog=f"vidseg {name}",
         description=inspect.getdoc(command),  # whole: without this, examples are left out
         config=(tyro.conf.FlagCreatePairsOff,),
-        **extra,
     )
-    return int(parsed.run())
+    if hasattr(command, "defaults_for") and {"--continue", "--resume"} & {*args}:
+        earlier = command.defaults_for(parse(**extra))
+        extra = extra if earlier is None else {"default": earlier}
+    return int(parse(**extra).run())
 
 
 def _flag_value(args: Sequence[str], flag: str) -> str | None:

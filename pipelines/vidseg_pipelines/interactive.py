@@ -30,8 +30,6 @@ class Shown:
     before: State
     known: frozenset[int]
     """Objects that the state before it has."""
-    removed: tuple[int, ...] = ()
-    """Those of them that were removed on this frame."""
 
     @property
     def by_id(self) -> dict[int, Mask]:
@@ -93,7 +91,7 @@ class InteractiveSegmenter:
         if object_id in shown.known:
             if not (isinstance(tracker, RemovesObjects) and tracker.can_remove):
                 raise UsageError("the tracker, with these settings, cannot let go of an object")
-            shown = replace(shown, removed=(*shown.removed, object_id))
+            step = replace(step, removed=(*step.removed, object_id))
         prompts = [p for p in step.prompts if p.object_id != object_id]
         found = [one for one in step.found or () if one[0].object_id != object_id]
         self.shown = self._again(shown, replace(step, prompts=prompts, found=found))
@@ -137,7 +135,6 @@ class InteractiveSegmenter:
         with self._undone_by_errors(self.state()):
             segmenter.load_state_dict(shown.before, step.frame.index)
             finder.reserve(last_id)
-            segmenter.remove(shown.removed)
             finder.names |= {p.object_id: p.label for p in step.prompts if p.label is not None}
             ((_, masks),) = segmenter.advance([step])
         if segmenter.tracker.wants_masks:  # they are drawn, and need not be drawn again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,8 @@ from vidseg.types import Prompt, VideoInfo
 from vidseg_pipelines.run_inputs import files_of, fingerprint_of_prompt, weights_of
 from vidseg_pipelines.segmenter import Segmenter
 
+HANDLED = ("overlay_style", "keep_states", "snapshot_every", "max_pixels", "classes", "video_id")
+"""Settings that do not affect the result, and that a run which goes on takes over."""
 _SECTIONS = ("config", "input", "prompts", "weights")  # that decide the result
 
 
@@ -39,6 +40,7 @@ def new_manifest(config: RunConfig, video: VideoInfo, prompts: Sequence[Prompt] 
         "video": info | {"id": config.video_id},
         "config": config.content(),
         "config_sha256": config.digest(),
+        "other_config": json.loads(json.dumps({name: getattr(config, name) for name in HANDLED}, default=str)),
         "weights": weights_of(config),
     }
 
@@ -56,10 +58,24 @@ def record_models(manifest: dict[str, Any], config: RunConfig, segmenter: Segmen
     manifest["used"] = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads()}
 
 
-def record_resume(manifest: dict[str, Any], earlier: Mapping[str, Any], next_frame: int) -> None:
-    """Add that the run goes on with an ``earlier`` one, at a frame after its first."""
-    here = {"frame": next_frame, "used_before": earlier.get("used")}
+def record_earlier(manifest: dict[str, Any], earlier: Mapping[str, Any], keep: int, corrected: int | None) -> None:
+    """Add what stays of the ``earlier`` run that goes on.
+
+    Its results stay before the frame ``keep``; ``corrected`` is the first frame that what is said now changes, if any
+    is: until the run has ended, later results in the journal may be those from before.
+    """
+    here = {"frame": keep, "used_before": earlier.get("used")}
     manifest["resumed"] = [*earlier.get("resumed", ()), here]
+    if corrected is not None:
+        manifest["recompute_from"] = corrected
+    if "classes" in earlier:
+        manifest.setdefault("classes", earlier["classes"])
+
+
+def take_back(manifest: dict[str, Any], earlier: Mapping[str, Any] | None, corrected: int | None) -> None:
+    """Bring a manifest back to what the ``earlier`` run had said, where it was to be ``corrected`` from a frame on."""
+    if earlier is not None and corrected is not None:
+        manifest.update({key: earlier[key] for key in ("config", "config_sha256", "prompts")})
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -98,22 +114,19 @@ def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         raise UsageError(f"--resume: the run in the output folder was made differently ({found}); use --overwrite")
 
 
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Keys whose values are not the same, with both values; None: it has none."""
+    return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The first three differences of two manifests that decide the result, or an empty text."""
     found = [
-        f"{section}.{key}: {old_part.get(key)!r} -> {new_part.get(key)!r}"
+        f"{section}.{key}: {before!r} -> {now!r}"
         for section in _SECTIONS
-        for old_part, new_part in [(old.get(section, {}), new.get(section, {}))]
-        for key in sorted({*old_part, *new_part})
-        if old_part.get(key) != new_part.get(key)
+        for key, before, now in differing(old.get(section, {}), new.get(section, {}))
     ]
     return "; ".join(found[:3])
-
-
-def run_id(manifest: Mapping[str, Any]) -> str:
-    """Digest of all that decides the state of a run, but for weights, which may be fetched on the way."""
-    known = {section: manifest[section] for section in _SECTIONS if section != "weights"}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
 
 def moves_of(manifest: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,9 @@ Points: TypeAlias = str | Sequence[float] | Sequence[str | Sequence[float]]
 """One click or several, each on an object of its own; a text is [ID@][FRAME:]x,y[/x,y...], a - marks background."""
 MaskFiles: TypeAlias = str | Path | Sequence[str | Path]
 """One mask file or several; a text is [FRAME:]FILE."""
+
+Removals: TypeAlias = str | Sequence[str] | Mapping[int, int]
+"""Objects to forget: id to the first frame without it; a text is ID@FRAME."""
 
 
 def make_prompt(
@@ -90,6 +93,20 @@ def mask_texts(files: MaskFiles) -> tuple[str, ...]:
             kind = type(file).__name__
             raise UsageError(f"mask: names of files expected, got {kind}; arrays go into prompts=[Prompt(mask=...)]")
     return tuple(map(str, given))
+
+
+def removal_texts(removals: Removals) -> tuple[str, ...]:
+    """Removals as the command line takes them.
+
+    Raises:
+        UsageError: something else than texts and a mapping.
+    """
+    if isinstance(removals, Mapping):
+        return tuple(f"{object_id}@{frame}" for object_id, frame in removals.items())
+    texts = (removals,) if isinstance(removals, str) or not isinstance(removals, Iterable) else tuple(removals)
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"remove {removals!r}: {{id: frame}} or texts ID@FRAME expected")
+    return texts
 
 
 def prompts_of(given: object) -> tuple[Prompt, ...]:

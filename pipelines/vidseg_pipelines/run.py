@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vidseg.classes import ClassSet, read_classes
@@ -19,7 +20,9 @@ from vidseg.sam.model import SegmentAnything
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.manifest import new_manifest, record_models, record_resume
+from vidseg_pipelines.continuation import start_of, with_all_exports, with_all_said
+from vidseg_pipelines.made_of import MadeOf
+from vidseg_pipelines.manifest import new_manifest, record_earlier, record_models
 from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.run_inputs import input_files
@@ -82,24 +85,42 @@ def run_video(
     check_settings(config)
     with contextlib.closing(_open(config)) as source:
         on_open(source)
-        all_prompts = _read_prompts(config, source.info, prompts)
         classes = _read_classes(config)
         folder = RunFolder.of(config, source.info)
+        if config.continue_:
+            config = with_all_exports(config, folder)
         with folder.claimed(reading=input_files(config), saves=config.saves):
+            earlier, said = folder.earlier_run(config, live=source.live), None
+            if earlier is not None and config.continue_:
+                config, said = with_all_said(config, earlier, folder, source.info, prompts)
+            all_prompts = _read_prompts(config, source.info, prompts)
             manifest = new_manifest(config, source.info, prompts)
-            earlier = folder.earlier_run(manifest, config, live=source.live)
-            if earlier is not None and earlier["status"] in FINISHED:
+            made_of = MadeOf(manifest, all_prompts, config.removals)
+            start = start_of(config, folder, earlier, made_of, said)
+            if said is None and earlier is not None and earlier["status"] in FINISHED:
                 folder.remove_snapshot()  # when the kill came right after the end
                 return RunSummary.of(earlier, folder)
-            snapshot = None if earlier is None else folder.load_snapshot(earlier)
             segmenter = _load(config, source, all_prompts, loaders or Loaders())
             record_models(manifest, config, segmenter, classes)
-            if earlier is not None and snapshot is not None:
-                record_resume(manifest, earlier, snapshot.next_frame)
-            run = Run(
-                config, source, segmenter, folder, manifest, UnusedPrompts(all_prompts), earlier is not None, snapshot
-            )
-            return write_run(run, on_start)
+            if earlier is not None:
+                record_earlier(manifest, earlier, start.keep, start.corrected)
+            unused = UnusedPrompts(all_prompts, config.removals)
+            return write_run(Run(config, source, segmenter, folder, manifest, made_of, unused, start), on_start)
+
+
+def folder_of(video: str, output: str | Path | None) -> Path:
+    """The output folder of a run: ``output``, or the one called after the video.
+
+    Raises:
+        UsageError: neither is given. InputError: the video cannot be read.
+    """
+    if output is not None:
+        return Path(output)
+    if not video:
+        raise UsageError("which run? give its folder with --output, or the video that it was made from")
+    config = RunConfig(input=video)
+    with contextlib.closing(_open(config)) as source:
+        return RunFolder.of(config, source.info).path
 
 
 def _open(config: RunConfig) -> Source:
@@ -133,8 +154,10 @@ def _load(config: RunConfig, source: Source, prompts: Sequence[Prompt], loaders:
         sam,
         Refiner(sam, RefineOptions(config.refine, zoom=config.zoom)),
         prompts=prompts,
+        removals=config.removals,
         names=config.names,
         max_objects=config.max_objects,
+        first_found_id=config.first_found_id,
         detector=detector,
         detect_every=config.detect_every,
         batch=config.batch,
@@ -158,7 +181,13 @@ def _read_prompts(config: RunConfig, video: VideoInfo, given: Sequence[Prompt]) 
     """The prompts of a run; refuses those on frames that cannot come."""
     first, end = config.frame_range
     prompts = parse_prompts(
-        boxes=config.box, points=config.point, masks=config.mask, prompts=given, video=video, first_frame=first
+        boxes=config.box,
+        points=config.point,
+        masks=config.mask,
+        prompts=given,
+        video=video,
+        first_frame=first,
+        first_found_id=config.first_found_id,
     )
     for prompt in prompts:
         index = prompt.frame_index

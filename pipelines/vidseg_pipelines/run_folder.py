@@ -16,9 +16,10 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.names import is_part, safe_name
 from vidseg.outputs import JournalSink, read_journal, truncate_journal
 from vidseg.outputs.folder import claimed, keep_apart
-from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, SNAPSHOT
+from vidseg.outputs.layout import DAVIS, EXPORTED, FOLDERS, JOURNAL, LOCK, MANIFEST, OUTPUTS, SNAPSHOT, STATES
 from vidseg.types import VideoInfo
-from vidseg_pipelines.manifest import check_same_run, read_manifest, write_manifest
+from vidseg_pipelines.made_of import MadeOf
+from vidseg_pipelines.manifest import read_manifest, write_manifest
 from vidseg_pipelines.snapshot import Snapshot, load_snapshot
 
 FINISHED = ("done", "partial")
@@ -50,6 +51,11 @@ class RunFolder:
     def snapshot(self) -> Path:
         """The state from which the run can go on."""
         return self.path / SNAPSHOT
+
+    @property
+    def states(self) -> Path:
+        """The folder of the states that stay after the run."""
+        return self.path / STATES
 
     @property
     def davis(self) -> Path:
@@ -86,31 +92,35 @@ class RunFolder:
         """Replace the manifest; an OutputError when it cannot be written."""
         write_manifest(self.manifest, manifest)
 
-    def earlier_run(self, manifest: Mapping[str, Any], config: RunConfig, *, live: bool) -> dict[str, Any] | None:
-        """The manifest of the run here that the one of ``manifest`` goes on with; None: it begins anew.
+    def earlier_run(self, config: RunConfig, *, live: bool) -> dict[str, Any] | None:
+        """The manifest of the run here that ``config`` goes on with; None: it begins anew.
 
         Raises:
             UsageError: the folder holds something, and the settings do not say what to do, or it cannot go on.
         """
-        if config.overwrite or all(path.name == LOCK or is_part(path) for path in self.path.iterdir()):
+        flag = "--continue" if config.continue_ else "--resume"
+        if config.overwrite:
             return None
-        if not config.resume:
-            raise UsageError(f"output folder {self.path} exists: use --resume, --overwrite or another --output")
+        if all(path.name == LOCK or is_part(path) for path in self.path.iterdir()) and not config.continue_:
+            return None
+        if not (config.resume or config.continue_):
+            raise UsageError(
+                f"output folder {self.path} exists: use --resume, --overwrite, --continue or another --output"
+            )
         earlier = self.read_manifest()
         if earlier is None:
-            raise UsageError(f"--resume: {self.path} holds no run (no {MANIFEST}); use --overwrite")
+            raise no_run(flag, self.path)
         if live:
-            raise UsageError("--resume: a live input cannot be read again; use --overwrite or another --output")
-        check_same_run(earlier, manifest)
+            raise UsageError(f"{flag}: a live input cannot be read again; use --overwrite or another --output")
         return earlier
 
-    def load_snapshot(self, manifest: Mapping[str, Any]) -> Snapshot | None:
-        """The snapshot of the run of ``manifest``, or None. The journal holds every frame before it.
+    def load_snapshot(self, made_of: MadeOf) -> Snapshot | None:
+        """The last snapshot of a run, or None. The journal holds every frame before it.
 
         Raises:
             UsageError: it cannot be used, or the journal lacks a frame. InputError: the journal is damaged.
         """
-        snapshot = load_snapshot(self.snapshot, manifest)
+        snapshot = load_snapshot(self.snapshot, made_of)
         if snapshot is not None:
             last = None
             for masks in read_journal(self.journal) if self.journal.exists() else ():
@@ -125,19 +135,41 @@ class RunFolder:
         """The error of a journal without a frame that the snapshot builds on."""
         return UsageError(f"--resume: {self.journal} lacks frame {frame_index}; use --overwrite to start again")
 
+    def kept_states(self) -> list[Path]:
+        """Files of the states that stay after a run, the latest first; their names are numbers."""
+        pattern = next(iter(FOLDERS[STATES]))
+        return sorted((p for p in self.states.glob(pattern) if p.stem.isdecimal()), key=frame_of, reverse=True)
+
     def remove_snapshot(self) -> None:
         """Nobody goes on from here."""
         self.snapshot.unlink(missing_ok=True)
+
+    def remove_states(self, after: int) -> None:
+        """Remove the states after a frame of which something new is said.
+
+        Raises:
+            OutputError: they cannot be removed.
+        """
+        try:
+            self.remove_snapshot()
+            for path in self.kept_states():
+                if frame_of(path) > after:
+                    path.unlink()
+        except OSError as error:
+            raise output_error(self.path, error) from error
 
     def results(self) -> Iterator[FrameMasks]:
         """What the journal holds, in order."""
         return read_journal(self.journal)
 
-    def open_journal(self, *, resuming: bool, next_frame: int) -> JournalSink:
-        """A new journal, or the one of the run that goes on, cut back to the frames before ``next_frame``."""
+    def open_journal(self, *, resuming: bool, next_frame: int, names: Mapping[int, str]) -> JournalSink:
+        """A new journal, or the one of the run that goes on, cut back to the frames before ``next_frame``.
+
+        Objects there get their ``names``.
+        """
         append = resuming and self.journal.exists()
         if append:
-            truncate_journal(self.journal, next_frame)
+            truncate_journal(self.journal, next_frame, names)
         return JournalSink(self.journal, append=append)
 
     def clear(self) -> None:
@@ -174,6 +206,17 @@ class RunFolder:
             names = json.loads(self.manifest.read_bytes())["config"]["save"].split(",")
             return [name.strip() for name in names if name.strip() in EXPORTED]
         return []
+
+
+def frame_of(state: Path) -> int:
+    """The first frame that is still to do, of a state that stays."""
+    return int(state.stem)
+
+
+def no_run(flag: str, folder: Path) -> UsageError:
+    """The error of a folder without a run to go on with."""
+    other = "use --overwrite" if flag == "--resume" else "give the output folder of a run"
+    return UsageError(f"{flag}: {folder} holds no run (no {MANIFEST}); {other}")
 
 
 def _places(made: Path) -> list[Path]:

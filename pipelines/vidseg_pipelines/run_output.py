@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from vidseg.config import RunConfig
-from vidseg.errors import InputError, OutputError
+from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sinks, open_recording, video_sinks
 from vidseg.outputs.style import parse_style
 from vidseg.types import Frame, Gap, Source, VideoInfo
-from vidseg_pipelines.manifest import moves_of
+from vidseg_pipelines.continuation import Start
+from vidseg_pipelines.made_of import MadeOf
+from vidseg_pipelines.manifest import moves_of, take_back
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
+from vidseg_pipelines.run_sinks import CountingSink, NewResults, bounded
 from vidseg_pipelines.segmenter import Segmenter
-from vidseg_pipelines.snapshot import Snapshot, Snapshots, unusable
+from vidseg_pipelines.snapshot import Snapshots, UnusableSnapshotError
 from vidseg_pipelines.streaming import Advance, Preempted, stream
 from vidseg_pipelines.unused import UnusedPrompts
 
 Started = Callable[[VideoInfo, int | None], Advance]
-
-MAX_WARNINGS = 50
-"""Different warnings that a run keeps."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +73,19 @@ class Run:
     segmenter: Segmenter
     folder: RunFolder
     manifest: dict[str, Any]
+    made_of: MadeOf
     unused: UnusedPrompts
-    resuming: bool = False
-    """It goes on with what is in the folder."""
-    snapshot: Snapshot | None = None
-    """Where it goes on; None: from its first frame."""
+    start: Start
+
+    @property
+    def resuming(self) -> bool:
+        """It goes on with what is in the folder."""
+        return self.start.earlier is not None
 
     @property
     def next_frame(self) -> int:
-        """The first frame that is still to do."""
-        return self.config.frame_range[0] if self.snapshot is None else self.snapshot.next_frame
+        """The first frame to compute."""
+        return self.start.next_frame
 
     @property
     def frames_to_do(self) -> int | None:
@@ -111,11 +113,16 @@ def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
         stream(
             _frames_to_do(run, frames, outputs.replayed),
             run.segmenter,
-            outputs.sinks,
+            [NewResults(outputs.sinks, run.start.keep)],
             batch=run.config.batch,
             advance=on_start(run.source.info, run.frames_to_do) if on_start else _advance_silently,
             snapshots=Snapshots(
-                run.folder.snapshot, run.manifest, every=run.config.snapshot_every, next_frame=run.next_frame
+                run.folder.snapshot,
+                run.folder.states,
+                run.made_of,
+                every=run.config.snapshot_every,
+                keep_every=run.config.keep_states,
+                next_frame=run.next_frame,
             ),
             cancel=run.source.stop,
         )
@@ -126,11 +133,12 @@ def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
 def _begin_reading(run: Run) -> Iterator[Frame]:
     """The frames of the source; refuses a source without any."""
     run.segmenter.start(replace(run.source.info, end=run.config.frame_range[1]))
-    if run.snapshot is not None:
+    snapshot = run.start.snapshot
+    if snapshot is not None:
         try:
-            run.segmenter.load_state_dict(run.snapshot.state, run.next_frame)
+            run.segmenter.load_state_dict(snapshot.state, run.next_frame)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise unusable(run.folder.snapshot) from error
+            raise UnusableSnapshotError(snapshot.path or run.folder.snapshot) from error
     frames = iter(run.source)
     first = next(frames, None)
     if first is None:
@@ -140,49 +148,32 @@ def _begin_reading(run: Run) -> Iterator[Frame]:
 
 
 def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -> Iterator[Frame]:
-    """Frames that are still to do; those that the journal holds only pass by the ``replayed`` sinks."""
-    done = iter(()) if run.snapshot is None else run.folder.results()
+    """Frames that are still to do; those that the journal holds also pass by the ``replayed`` sinks."""
+    done = run.folder.results() if run.start.keep > run.config.frame_range[0] else iter(())
     for frame in run.unused.watch(frames):
+        if frame.index < run.start.keep:
+            masks = next(done, None)
+            if masks is None or masks.frame_index != frame.index:
+                raise run.folder.lacking(frame.index)
+            for sink in replayed:
+                sink.write(frame, masks)
         if frame.index >= run.next_frame:
             yield frame
-            continue
-        masks = next(done, None)
-        if masks is None or masks.frame_index != frame.index:
-            raise run.folder.lacking(frame.index)
-        for sink in replayed:
-            sink.write(frame, masks)
 
 
 def _advance_silently(results: Sequence[FrameMasks]) -> None:
     """No progress is shown."""
 
 
-@dataclass
-class _CountingSink:
-    """A sink that counts."""
-
-    frames: int = 0
-    objects: frozenset[int] = frozenset()
-    gap: Gap = field(default_factory=Gap)
-
-    def write(self, frame: Frame, masks: FrameMasks) -> None:
-        self.frames += 1
-        self.gap += masks.gap
-        self.objects |= frozenset(masks.ids)
-
-    def close(self) -> None:
-        pass
-
-
 class _RunOutputs:
     """The sinks of a run, and what is exported when they are closed."""
 
     def __init__(self) -> None:
-        self.counts = _CountingSink()
+        self.counts = CountingSink()
         self.pictures = ThumbnailSink()
         self.sinks: list[Sink] = []
         self.replayed: list[Sink] = []
-        """Sinks that see all frames again in a resumed run, because they cannot be appended to."""
+        """Sinks that see all frames again in a run that goes on: they cannot be appended to, or are made anew."""
         self.losses: list[str] = []
         """What the outputs could not hold."""
 
@@ -199,8 +190,12 @@ class _RunOutputs:
         davis = DavisSink(run.folder.davis) if "davis" in saves else None
         pictures = frame_sinks(run.folder.path, saves, run.source.info, given if given.is_dir() else given.parent)
         # The journal is last: a frame in it was given to all other outputs.
-        journal = run.folder.open_journal(resuming=run.resuming, next_frame=run.next_frame)
-        self.sinks += [*self.replayed, *([] if davis is None else [davis]), *pictures, journal]
+        journal = run.folder.open_journal(
+            resuming=run.resuming, next_frame=run.start.keep, names=run.config.names if run.start.redraw else {}
+        )
+        by_frame: list[Sink] = [*([] if davis is None else [davis]), *pictures]
+        self.sinks += [*self.replayed, *by_frame, journal]
+        self.replayed += by_frame if run.start.redraw else []
         try:
             with contextlib.ExitStack() as stack:
                 for sink in self.sinks:
@@ -232,11 +227,16 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
         else:
             run.folder.clear()
         _describe(run, counts, "running")  # before any other file: without it a killed run could not be resumed
+        if run.start.corrected is not None:
+            run.folder.remove_states(after=run.start.corrected)
         with outputs.opened(run):
             yield outputs
         outputs.export(run)
         losses = [*run.losses, *outputs.losses, *run.unused.warnings()]
         status = "partial" if losses else "done"
+    except UsageError:
+        take_back(run.manifest, run.start.earlier, run.start.corrected)
+        raise
     except KeyboardInterrupt as interrupt:
         status = "interrupted"
         if counts.frames and not isinstance(interrupt, Preempted):  # there is little time then
@@ -251,11 +251,12 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
                 run.folder.clear()  # nothing to go on from
 
 
-def _describe(run: Run, counts: _CountingSink, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
+def _describe(run: Run, counts: CountingSink, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
     """Bring the manifest to what is known now."""
     segmenter = run.segmenter
-    doubts = list(segmenter.doubts) if status != "running" else []
+    doubts = [*run.start.warnings, *(segmenter.doubts if status != "running" else ())]
     if status in FINISHED:
+        run.manifest.pop("recompute_from", None)
         unseen = {i: name for i, name in run.config.names.items() if i not in counts.objects}
         doubts += [f"--label {i}={name}: the run has no object {i}" for i, name in unseen.items()]
     run.manifest.update(
@@ -271,12 +272,3 @@ def _describe(run: Run, counts: _CountingSink, status: str, seconds: float = 0.0
     if run.source.live:
         run.manifest["gap"] = asdict(counts.gap)
     run.folder.write_manifest(run.manifest)
-
-
-def bounded(lines: Sequence[str]) -> list[str]:
-    """Equal lines as one with their count, and at most :data:`MAX_WARNINGS` of them."""
-    counts = Counter(lines)
-    texts = [line if count == 1 else f"{line} ({count} times)" for line, count in counts.items()]
-    if len(texts) <= MAX_WARNINGS:
-        return texts
-    return [*texts[: MAX_WARNINGS - 1], f"... and {len(texts) - MAX_WARNINGS + 1} more"]

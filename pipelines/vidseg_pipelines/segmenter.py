@@ -13,7 +13,7 @@ import torch
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.overlap import disjoint_masks
-from vidseg.prompt_text import fit_prompts
+from vidseg.prompt_text import check_removals, fit_prompts
 from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
 from vidseg.state import nested
 from vidseg.types import Detector, Frame, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
@@ -33,6 +33,8 @@ class FrameStep:
     frame: Frame
     prompts: Sequence[Prompt] = ()
     """What the user says of it; fits the frame."""
+    removed: Sequence[int] = ()
+    """Objects that are forgotten before it is computed."""
     found: Sequence[Found] | None = None
     """New objects that a search has found on it; None: nobody has searched."""
     search: bool = True
@@ -60,8 +62,10 @@ class Segmenter:
         refiner: Refiner,
         *,
         prompts: Sequence[Prompt] = (),
+        removals: Mapping[int, int] | None = None,
         names: Mapping[int, str] | None = None,
         max_objects: int = 5,
+        first_found_id: int = 0,
         detector: Detector | None = None,
         detect_every: int = 0,
         search: bool | None = None,
@@ -70,15 +74,25 @@ class Segmenter:
     ) -> None:
         """A segmenter for one video; ``batch`` is the most frames that are encoded or refined at a time.
 
+        ``removals``: object id to the frame from which on it is forgotten.
+
         ``search``: look for objects (default: where there are no prompts, and where the detector was asked for some).
+        With ``first_found_id`` found objects get ids from there on, and prompts of such ids, which say more of them, do
+        not count as prompts here; 0: ids above those of all prompts.
 
         ``names`` are those of objects by id, besides the labels of the prompts.
 
         Raises:
             UsageError: settings that this tracker cannot work with.
         """
+        removals = removals or {}
         if tracker.finds_objects:
-            settings = {"the prompts": prompts, "--detect-every": detect_every, "--detect-with": detector is not None}
+            settings = {
+                "the prompts": prompts,
+                "--remove": removals,
+                "--detect-every": detect_every,
+                "--detect-with": detector is not None,
+            }
             for name in (name for name, given in settings.items() if given):
                 raise UsageError(f"this tracker finds objects automatically: leave out {name}")
         if not refiner.uses_sam and not getattr(tracker, "gives_masks", True):
@@ -87,21 +101,30 @@ class Segmenter:
         self._encoder = tracker if isinstance(tracker, SharesEncoder) and tracker.share(sam) else None
         self.batch = batch
         self.clock = clock or StageClock()
-        searches = (not prompts or hasattr(detector, "nothing_found")) if search is None else search
+        forget = tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None
+        if removals and forget is None:
+            raise UsageError("--remove: the tracker, with these settings, cannot let go of an object")
+        named = [p.object_id for p in prompts if not first_found_id or p.object_id < first_found_id]
+        searches = (not named or hasattr(detector, "nothing_found")) if search is None else search
+        check_removals(removals, prompts, others=bool(searches or detect_every))
         self.finder = ObjectFinder(
             sam,
             detector=detector,
             max_objects=max_objects,
             detect_every=detect_every,
-            named=[p.object_id for p in prompts],
+            named=named,
             names={p.object_id: p.label for p in prompts if p.label is not None} | dict(names or {}),
             search=searches and not tracker.finds_objects,
             zoom=refiner.options.zoom,
-            forget=tracker.remove if isinstance(tracker, RemovesObjects) and tracker.can_remove else None,
+            forget=forget,
         )
         self._prompts: defaultdict[int, list[Prompt]] = defaultdict(list)
         for prompt in prompts:
             self._prompts[prompt.frame_index].append(prompt)
+        self._removals: defaultdict[int, list[int]] = defaultdict(list)
+        for object_id, frame_index in removals.items():
+            self._removals[frame_index].append(object_id)
+        self._not_there: list[str] = []
         self._pending: dict[int, FrameStep] = {}
         self._boxes = self._empty_boxes = 0
         self._references = References()
@@ -120,7 +143,7 @@ class Segmenter:
     def doubts(self) -> list[str]:
         """Warnings that make a run no less complete: an object that was asked for was never found."""
         text = getattr(self.finder.detector, "nothing_found", None)
-        return [text] if text and self.finder.searched_in_vain else []
+        return [*([text] if text and self.finder.searched_in_vain else []), *self._not_there]
 
     def _without_mask(self, chosen: Callable[[float], bool]) -> list[str]:
         """Of a tracker that gives boxes alone: how many came to nothing, where ``chosen`` says so of their share."""
@@ -139,15 +162,20 @@ class Segmenter:
         Raises:
             UsageError: a prompt that does not fit its frame or shows nothing.
         """
-        return self.advance(
-            [FrameStep(frame, fit_prompts(self._prompts.pop(frame.index, ()), frame.hw)) for frame in frames]
-        )
+        return self.advance([self._planned(frame) for frame in frames])
+
+    def _planned(self, frame: Frame) -> FrameStep:
+        """A frame with what was said of it beforehand."""
+        prompts = fit_prompts(self._prompts.pop(frame.index, ()), frame.hw)
+        due = [index for index in self._removals if index <= frame.index]  # also where a frame never came
+        return FrameStep(frame, prompts, removed=[i for index in due for i in self._removals.pop(index)])
 
     def advance(self, steps: Sequence[FrameStep]) -> list[tuple[Frame, FrameMasks]]:
         """As :meth:`step`, with the prompts at hand: they fit their frames."""
         tracks: list[Tracks] = []
         for step in steps:
             self._pending[step.frame.index] = step
+            self._remove(step)
             prompts = self._complete(step)
             with self.clock("track"):
                 found = [self.finder.observe(t) for t in self.tracker.step(step.frame, prompts)]
@@ -181,14 +209,9 @@ class Segmenter:
         for name, part in (("finder", self.finder), ("references", self._references), ("tracker", self.tracker)):
             part.load_state_dict(nested(f"{name}.", state))
         self._boxes, self._empty_boxes = int(state["segmenter.boxes"]), int(state["segmenter.empty_boxes"])
-        for index in [i for i in self._prompts if i < next_frame]:
-            del self._prompts[index]
-
-    def remove(self, ids: Sequence[int]) -> None:
-        """Let go of objects, which the tracker can (:class:`vidseg.types.RemovesObjects`)."""
-        if ids and isinstance(self.tracker, RemovesObjects):
-            self.tracker.remove(ids)
-            self.finder.forget(ids)
+        for planned in (self._prompts, self._removals):
+            for index in [i for i in planned if i < next_frame]:
+                del planned[index]
 
     def draw(
         self, step: FrameStep, prompts: Sequence[Prompt], shown: Mapping[int, npt.NDArray[np.bool_]]
@@ -198,6 +221,14 @@ class Segmenter:
         with self.clock("decode"):
             masks = self.refiner.draw(step.frame, features, prompts, shown)
         return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
+
+    def _remove(self, step: FrameStep) -> None:
+        """Let go of the objects that are removed on a frame, which the tracker can."""
+        for i in set(step.removed) - self.finder.followed:
+            self._not_there.append(f"--remove {i}@{step.frame.index}: there was no object {i}")
+        if step.removed and isinstance(self.tracker, RemovesObjects):
+            self.tracker.remove(step.removed)
+            self.finder.forget(step.removed)
 
     def _features(self, pending: FrameStep) -> FrameFeatures:
         if pending.features is None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidseg import __version__
-from vidseg.atomic_files import atomic_file
+from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import OutputError, UsageError, output_error
 from vidseg.types import State
-from vidseg_pipelines.manifest import run_id
+from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.segmenter import Segmenter
 
 
@@ -32,41 +30,66 @@ class Snapshot:
 
     next_frame: int
     state: State
+    latest: bool = True
+    """It replaces the last one."""
+    kept: bool = False
+    """It stays after the run."""
+    path: Path | None = None
+    """The file that it was read from."""
 
 
 class Snapshots:
-    """Takes a snapshot of a run's state every so many frames, and keeps the last one in a file."""
+    """Takes snapshots of a run's state: the last one is in a file, and every ``keep_every`` frames one is kept."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any], *, every: int, next_frame: int) -> None:
-        """Snapshots of the run of ``manifest``, which begins at ``next_frame``."""
-        self._path, self._manifest, self._every, self._last = path, manifest, every, next_frame
+    def __init__(
+        self, latest: Path, kept: Path, made_of: MadeOf, *, every: int, keep_every: int = 0, next_frame: int
+    ) -> None:
+        """Snapshots of a run that begins at ``next_frame``.
+
+        Args:
+            latest: the file of the last one.
+            kept: the folder of those that stay.
+            made_of: what the run is made of.
+            every: frames between two.
+            keep_every: frames between two that stay; 0: none stays.
+            next_frame: the first frame to do.
+        """
+        self._latest, self._kept, self._made_of = latest, kept, made_of
+        self._every, self._keep_every, self._last = every, keep_every, next_frame
+        self._last_kept = next_frame
 
     def take(self, segmenter: Segmenter, next_frame: int, *, now: bool = False) -> Snapshot | None:
         """The state before ``next_frame``, when it is time for one, or ``now``, and no frame is held back."""
-        due = now or next_frame - self._last >= self._every
-        if not due or (state := segmenter.state_dict()) is None:
+        every = self._keep_every
+        latest = now or next_frame - self._last >= self._every
+        kept = every > 0 and next_frame // every > self._last_kept // every
+        if not (latest or kept) or (state := segmenter.state_dict()) is None:
             return None
-        self._last = next_frame
-        return Snapshot(next_frame, state)
+        self._last = next_frame if latest else self._last
+        self._last_kept = next_frame if kept else self._last_kept
+        return Snapshot(next_frame, state, latest, kept)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace the file. Every frame before the snapshot's must be in the journal.
+        """Write the files. Every frame before the snapshot's must be in the journal.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: they cannot be written.
         """
-        save_snapshot(self._path, snapshot, self._manifest)
+        if snapshot.kept:  # first: a run that goes on from the other one has it already
+            save_snapshot(make_folder(self._kept) / f"{snapshot.next_frame:08d}.safetensors", snapshot, self._made_of)
+        if snapshot.latest:
+            save_snapshot(self._latest, snapshot, self._made_of)
 
 
-def save_snapshot(path: Path, snapshot: Snapshot, manifest: Mapping[str, Any]) -> None:
-    """Replace the snapshot of the run of ``manifest``."""
+def save_snapshot(path: Path, snapshot: Snapshot, made_of: MadeOf) -> None:
+    """Replace a snapshot of a run."""
     tensors = {k: v.contiguous() for k, v in snapshot.state.items() if isinstance(v, torch.Tensor)}
     scalars = {k: v for k, v in snapshot.state.items() if not isinstance(v, torch.Tensor)}
     metadata = {
         "next_frame": str(snapshot.next_frame),
         "scalars": json.dumps(scalars),
         "version": __version__,
-        "run": run_id(manifest),
+        "run": made_of.before(snapshot.next_frame),
     }
     with atomic_file(path) as file:
         try:  # straight from the tensors: as one piece of bytes they would be in memory twice
@@ -75,8 +98,8 @@ def save_snapshot(path: Path, snapshot: Snapshot, manifest: Mapping[str, Any]) -
             raise _cannot_write(path, error) from error
 
 
-def load_snapshot(path: Path, manifest: Mapping[str, Any]) -> Snapshot | None:
-    """The snapshot of the run of ``manifest``, which goes on, or None when there is none.
+def load_snapshot(path: Path, made_of: MadeOf) -> Snapshot | None:
+    """A snapshot from which a run can go on, or None when there is none.
 
     Raises:
         UsageError: it is damaged, or was made by another version of vidseg or by another run.
@@ -87,23 +110,30 @@ def load_snapshot(path: Path, manifest: Mapping[str, Any]) -> Snapshot | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state: State = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-        versions = {metadata["version"], manifest["version"]}
-        if versions != {__version__}:
-            (other, *_) = versions - {__version__}
-            raise unusable(path, f"it was made by vidseg {other}, this is {__version__}")
-        if metadata["run"] != run_id(manifest):
-            raise unusable(path, "it is of another run")
+        for other in (made_of.manifest["version"], metadata["version"]):
+            if other != __version__:
+                raise UnusableSnapshotError(path, f"it was made by vidseg {other}, this is {__version__}")
+        next_frame = int(metadata["next_frame"])
+        if metadata["run"] not in (made_of.before(next_frame), made_of.whole):
+            raise OtherRunError(path, "it is of another run")
         state.update(json.loads(metadata["scalars"]))
-        return Snapshot(int(metadata["next_frame"]), state)
-    except UsageError:
+        return Snapshot(next_frame, state, path=path)
+    except UnusableSnapshotError:
         raise
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise unusable(path) from error
+        raise UnusableSnapshotError(path) from error
 
 
-def unusable(path: Path, why: str = "it is damaged") -> UsageError:
-    """The error of a snapshot that no run can go on from."""
-    return UsageError(f"--resume: {path}: {why}; delete it to restart from the first frame")
+class UnusableSnapshotError(UsageError):
+    """No run can go on from a snapshot, and ``why``."""
+
+    def __init__(self, path: Path, why: str = "it is damaged") -> None:
+        super().__init__(f"--resume: {path}: {why}; delete it to restart from the first frame")
+        self.why = why
+
+
+class OtherRunError(UnusableSnapshotError):
+    """It was made by another run, or before something else was said of a frame before it."""
 
 
 def _cannot_write(path: Path, error: SafetensorError) -> OutputError:

@@ -1,8 +1,9 @@
 """A process that forks toy runs and lets them die by SIGKILL at a named moment, also in the middle of a write.
 
 Reads one json command per line: the fields of a run, and how it dies. ``{"kill": [LABEL, N]}``: at the N-th event of
-that label; a write is cut in half first. ``{"after": SECONDS}``: from outside. Neither: never. Answers with one json
-line: exit code (-9: killed), seconds and, for runs that end by themselves, how often each label came by.
+that label; a write is cut in half first. ``{"after": SECONDS}``: from outside. Neither: never. With
+``{"going_on": SETTINGS}`` the settings are those of the run in the folder and these. Answers with one json line: exit
+code (-9: killed), seconds and, for runs that end by themselves, how often each label came by.
 Forks are cheap: torch is imported once.
 """
 
@@ -24,9 +25,10 @@ import torch
 from safetensors.torch import save, save_file
 
 from toys import KeepMasks, tiny_sam
-from vidseg.config import RunConfig
+from vidseg.config import RunConfig, from_mapping
 from vidseg.errors import VidsegError
 from vidseg_pipelines import snapshot
+from vidseg_pipelines.continuation import settings_with
 from vidseg_pipelines.run import Loaders, run_video
 
 
@@ -136,7 +138,12 @@ def run(command: dict[str, Any], report: int) -> int:
         snapshot_every=4,
         resume=not command.get("overwrite"),
         overwrite=bool(command.get("overwrite")),
+        **{name: tuple(texts) for name, texts in command.get("said", {}).items()},
+        keep_states=command.get("keep_states", 0),
     )
+    if "going_on" in command:
+        settings = settings_with(Path(command["output"]), command["going_on"])
+        config = from_mapping(RunConfig, settings, where="settings")
     try:
         real = Loaders(lambda config: tiny_sam())
         run_video(config, loaders=real if "tracker" in command else replace(real, tracker=lambda config: KeepMasks()))

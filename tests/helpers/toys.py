@@ -127,6 +127,20 @@ class KeepMasks(BoxesEverywhere):
         self.masks = {int(k.removeprefix("mask.")): v.numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
 
 
+class DriftMasks(KeepMasks):
+    """Its objects move by a pixel per frame, and it can let go of them."""
+
+    can_remove = True
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+        self.masks = {i: np.roll(mask, 1, axis=1) for i, mask in self.masks.items()}
+        return super().step(frame, prompts)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        for i in ids:
+            self.masks.pop(i, None)
+
+
 def frames(count: int, height: int = 72, width: int = 128) -> list[Frame]:
     """Deterministic textured frames."""
     rng = np.random.default_rng(5)

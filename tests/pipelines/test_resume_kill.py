@@ -173,6 +173,42 @@ def test_a_killed_overwrite_does_not_pass_for_a_finished_run(runs: Runs, whole: 
     assert contents(runs.folder / "replaced") == whole["files"]
 
 
+@pytest.fixture(scope="module")
+def corrected(runs: Runs) -> dict[str, bytes]:
+    """The run of all prompts at once."""
+    assert runs("corrected", said={"point": ["1@14:20,15/-50,35"]})["code"] == 0
+    return contents(runs.folder / "corrected")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("before rename run.json", 1),
+        ("after rename run.json", 1),
+        ("truncated masks.jsonl", 1),
+        ("write 00000016.safetensors", 1),
+    ],
+)
+def test_a_killed_correction_goes_on(
+    runs: Runs, whole: dict[str, Any], corrected: dict[str, bytes], moment: tuple[str, int]
+) -> None:
+    name = "corrected-" + "-".join(map(str, moment)).replace(" ", "-")
+    folder = runs.folder / name
+    assert runs(name, keep_states=8)["code"] == 0
+    said = {"continue_": True, "point": ["1@14:20,15/-50,35"]}
+    assert runs(name, going_on=said, kill=moment)["code"] == -9
+    check_final_names(folder, fresh=False)
+    lines = whole["files"]["masks.jsonl"].splitlines(True)
+    assert (folder / "masks.jsonl").read_bytes().startswith(b"".join(lines[:14]))  # nothing before the prompt is lost
+    said_already = json.loads((folder / "run.json").read_bytes())["config"]["point"]
+    answer = runs(name, going_on={"resume": True} if said_already else said)
+    assert answer["code"] == 0 and answer["events"]["frame"] <= COUNT - 8 + 1  # from a state, not from the start
+    found = {name: data for name, data in contents(folder).items() if not name.startswith("states")}
+    assert found.keys() == corrected.keys()
+    assert all(data == corrected[name] for name, data in found.items() if name != "report.html")  # it lists settings
+    assert sorted(path.stem for path in (folder / "states").iterdir()) == ["00000008", "00000016"]
+
+
 def test_a_killed_run_of_cutie_goes_on_with_the_same_bytes(runs: Runs) -> None:
     weights = runs.folder / "cutie.safetensors"
     save_file(toy_cutie().state_dict(), weights)

@@ -31,7 +31,7 @@ from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import Loaders, run_video
-from vidseg_pipelines.run_output import MAX_WARNINGS, bounded
+from vidseg_pipelines.run_sinks import MAX_WARNINGS, bounded
 
 COUNT, HEIGHT, WIDTH = 12, 48, 64
 BOX = "5,5,30,25"

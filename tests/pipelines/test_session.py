@@ -16,7 +16,7 @@ from PIL import Image
 import paths
 from cutie_rule import toy_cutie
 from sam2_rule import Case
-from toys import BoxesEverywhere, KeepMasks, frames, tiny_sam
+from toys import BoxesEverywhere, DriftMasks, KeepMasks, frames, tiny_sam
 from vidseg import Session, __version__, segment_frames
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
@@ -32,22 +32,8 @@ FRAMES = frames(6, HEIGHT, WIDTH)
 BOX = (5, 5, 30, 25)
 
 
-class Removes(KeepMasks):
-    """Its objects move by a pixel per frame, and it can let go of them."""
-
-    can_remove = True
-
-    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> Any:
-        self.masks = {i: np.roll(mask, 1, axis=1) for i, mask in self.masks.items()}
-        return super().step(frame, prompts)
-
-    def remove(self, ids: Sequence[int]) -> None:
-        for i in ids:
-            self.masks.pop(i, None)
-
-
 def toy_session(**settings: Any) -> Session:
-    return Session(**{"tracker": Removes(), "model": tiny_sam(), "refine": "none", **settings})
+    return Session(**{"tracker": DriftMasks(), "model": tiny_sam(), "refine": "none", **settings})
 
 
 def seen(count: int = 1, **settings: Any) -> Session:
@@ -84,7 +70,7 @@ def cutie() -> Tracker:
     return CutieTracker(toy_cutie(), CutieOptions.from_mapping(options))
 
 
-@pytest.mark.parametrize("tracker", [Removes, xmem, cutie])
+@pytest.mark.parametrize("tracker", [DriftMasks, xmem, cutie])
 def test_a_session_gives_what_segment_frames_gives_for_the_same_prompts(tracker: Callable[[], Tracker]) -> None:
     prompts = [
         Prompt(0, 1, box=BOX),
@@ -306,7 +292,7 @@ def test_before_the_first_frame_there_is_nothing_to_say(call: str) -> None:
     assert session.add(box=BOX) == 1
 
 
-@pytest.mark.parametrize("tracker", [Removes, xmem, cutie])
+@pytest.mark.parametrize("tracker", [DriftMasks, xmem, cutie])
 def test_a_session_is_set_back_and_goes_on_from_there(tracker: Callable[[], Tracker]) -> None:
     session = Session(tracker=tracker(), model=tiny_sam(), refine="none")
     session.step(FRAMES[0])
@@ -414,9 +400,9 @@ def test_wrong_settings_are_refused_at_once(settings: dict[str, Any], message: s
 
 
 def test_a_tracker_that_holds_frames_back_is_none_for_a_session() -> None:
-    tracker = Removes()
+    tracker = DriftMasks()
     tracker.lookahead = 3
-    with pytest.raises(UsageError, match=r"tracker Removes holds frames back.*: use segment_frames"):
+    with pytest.raises(UsageError, match=r"tracker DriftMasks holds frames back.*: use segment_frames"):
         toy_session(tracker=tracker)
 
 
@@ -432,8 +418,8 @@ def test_a_tracker_that_finds_its_objects_says_so_at_the_call() -> None:
 def test_a_closed_session_says_so() -> None:
     with toy_session() as session:
         session.step(FRAMES[0])
-        assert repr(session) == "Session(Removes, 1 frames, objects [])"
-    assert repr(session) == "Session(Removes, closed)"
+        assert repr(session) == "Session(DriftMasks, 1 frames, objects [])"
+    assert repr(session) == "Session(DriftMasks, closed)"
     for call in (lambda: session.step(FRAMES[1]), lambda: session.add(box=BOX), session.reset):
         with pytest.raises(UsageError, match="the session is closed; make another one"):
             call()
@@ -450,7 +436,7 @@ def test_the_example_of_the_page_runs() -> None:
 
 
 def test_a_session_names_the_frames_to_correct_also_the_one_just_seen() -> None:
-    class Doubts(Removes):
+    class Doubts(DriftMasks):
         """It is unsure on two frames, one of which is the last."""
 
         def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> Any:

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from vidseg.atomic_files import atomic_file
 from vidseg.errors import InputError, OutputError, output_error
 from vidseg.limits import HIGHEST_LIMIT
 from vidseg.masks.frame_masks import FrameMasks
@@ -122,8 +123,10 @@ def read_journal(path: Path) -> Iterator[FrameMasks]:
         yield line
 
 
-def truncate_journal(path: Path, before: int | None = None) -> int:
+def truncate_journal(path: Path, before: int | None = None, names: Mapping[int, str] | None = None) -> int:
     """Cut a journal back: a half-written last line goes, and so do the frames with index >= ``before``.
+
+    Where it calls an object something else than ``names`` do, by id, it is replaced by one that does not.
 
     Returns:
         The number of frames that stay.
@@ -132,16 +135,25 @@ def truncate_journal(path: Path, before: int | None = None) -> int:
         InputError: a line that is no result.
         OutputError: the file cannot be changed.
     """
-    count, keep = 0, 0
+    count, keep, renamed = 0, 0, False
     for masks, end in _whole_lines(path):
         if before is not None and masks.frame_index >= before:
             break
         count, keep = count + 1, end
+        renamed = renamed or _renamed(masks, names or {}) != masks.labels
     try:
         os.truncate(path, keep)
     except OSError as error:
         raise output_error(path, error) from error
+    if renamed:
+        with atomic_file(path) as file:
+            for masks in read_journal(path):
+                file.write(journal_line(dataclasses.replace(masks, labels=_renamed(masks, names or {}))))
     return count
+
+
+def _renamed(masks: FrameMasks, names: Mapping[int, str]) -> tuple[str | None, ...]:
+    return tuple(names.get(i, label) for i, label in zip(masks.ids, masks.labels, strict=True))
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[FrameMasks, int]]:

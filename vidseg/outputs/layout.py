@@ -23,6 +23,8 @@ MOTS = "mots.txt"
 REPORT = "report.html"
 PARQUET = "masks.parquet"
 SNAPSHOT = "snapshot.safetensors"
+STATES = "states"
+"""Folder of the states that `--keep-states` keeps, one file per state, named after the first frame still to do."""
 LOCK = "run.lock"
 PAGE = "page.json"
 """What `vidseg ui` keeps beside the journal: colours of objects, and what was drawn where."""
@@ -63,8 +65,9 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     FRAMES: PICTURES,
     CUTOUT: ("*.png",),
     HISTORY: ("*.jsonl", "journal.json"),
+    STATES: ("*.safetensors",),
 }
-"""Folder to the files in it that a format, or the page, writes, as patterns."""
+"""Folder to the files in it that a run, a format or the page writes, as patterns."""
 
 OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must not pass for a finished run
     MANIFEST,
@@ -80,6 +83,7 @@ OUTPUTS = (  # the manifest goes first: what a killed --overwrite leaves must no
     REPORT,
     JOURNAL,
     SNAPSHOT,
+    STATES,
     PAGE,
     CHANGES,
     HISTORY,

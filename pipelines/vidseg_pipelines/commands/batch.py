@@ -78,6 +78,7 @@ class BatchCommand(RunConfig):
     """Also write all masks into Parquet files of about so many rows, e.g. 1000000 (extra `parquet`)."""
     input: Annotated[str, tyro.conf.Suppress] = ""
     resume: Annotated[bool, tyro.conf.Suppress] = False
+    continue_: Annotated[bool, tyro.conf.Suppress] = False
 
     def run(self) -> int:
         """Run all jobs; 5 when some failed or were only partly done."""
@@ -90,8 +91,8 @@ class BatchCommand(RunConfig):
             raise UsageError("--output DIR is required")
         if self.output.exists() and not self.output.is_dir():
             raise UsageError(f"--output {self.output} is a file; give a folder")
-        if self.input or self.resume:
-            raise UsageError("leave out 'input' and 'resume': a batch has inputs and always resumes")
+        if self.input or self.resume or self.continue_:
+            raise UsageError("leave out 'input', 'resume' and 'continue': a batch has inputs and always resumes")
         if self.workers < 0:
             raise UsageError(f"--workers {self.workers}: expected 0 or more")
         check_seconds("--lease-timeout", self.lease_timeout)

@@ -16,11 +16,12 @@ import tyro
 from vidseg.address import parse_address
 from vidseg.atomic_files import clear_parts, make_folder, move_into
 from vidseg.classes import read_classes
-from vidseg.config import SAVES, names_by_id
+from vidseg.config import SAVES
 from vidseg.errors import InputError, PartialError, UsageError, did_you_mean
 from vidseg.files import is_pattern
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.names import part_of, printable
+from vidseg.object_texts import names_by_id
 from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST
 from vidseg.outputs.style import OverlayStyle, parse_style
 

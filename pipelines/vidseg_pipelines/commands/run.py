@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from vidseg.config import NOT_RESULT, RunConfig
+from vidseg.config import NOT_RESULT, RunConfig, from_mapping
 from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
 from vidseg.outputs.layout import MANIFEST, OVERLAY
@@ -37,6 +37,22 @@ class RunCommand(RunConfig):  # noqa: D101
     """Also print the device, the weights and how long each stage took."""
     json: bool = field(default=False, metadata=NOT_RESULT)
     """Print the result as one JSON object on standard output, also if the run fails."""
+
+    @classmethod
+    def defaults_for(cls, given: RunCommand) -> RunCommand | None:
+        """The settings of the run that goes on with what the flags say; None: it is a new run.
+
+        Raises:
+            UsageError: there is no run to go on with.
+        """
+        if not (given.continue_ or (given.resume and not given.input)):
+            return None
+        from vidseg_pipelines.continuation import settings_with
+        from vidseg_pipelines.run import folder_of
+
+        folder = folder_of(given.input, given.output)
+        settings = settings_with(folder, {"input": given.input, "continue_": given.continue_})
+        return from_mapping(cls, {**settings, "continue_": False}, where=str(folder))  # the flag sets it
 
     def run(self) -> int:
         """Segment the video and print where the results are; 5 when part of the input was lost.
