@@ -87,10 +87,10 @@ class _Plan:
 
     def _find(self, db: sqlite3.Connection) -> None:
         """First all jobs that are known, so that no other request takes their folder; then those to be replaced."""
+        if not db.execute("SELECT 1 FROM main.jobs LIMIT 1").fetchone():
+            return
         for column, known in (("digest", "key"), ("input", "old")):
             rows = db.execute(f"SELECT ordinal, base, {column} FROM requests WHERE key IS NULL").fetchall()
-            if not db.execute("SELECT 1 FROM main.jobs LIMIT 1").fetchone():
-                return
             db.execute("BEGIN")
             for ordinal, base, value in rows:
                 job = db.execute(f"SELECT key FROM main.jobs WHERE {column}=? {_FREE}", (value, base)).fetchone()
