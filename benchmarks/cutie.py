@@ -3,7 +3,7 @@
     python benchmarks/cutie.py [--threads 1] [--model small] [--size 480 854] [--objects 3] [--frames 5] [--memory 9]
 
 Plain is one object after the other, so that nothing of the image is shared between them, in the default layout of
-tensors, with normalisations as layers of their own; the memory is expanded at every read, and read by the product of
+tensors, with direct convolutions; the memory is expanded at every read, and read by the product of
 all values with an affinity that is mostly zeros. Weights are random, which changes no time. Both start from the same
 memory of ``--memory`` frames and see the same frames in turns; times are those of the processor (all threads), the
 smallest of the repetitions of each frame. The last column is the largest difference of the probabilities.
