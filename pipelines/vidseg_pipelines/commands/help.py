@@ -76,7 +76,10 @@ def _argument(option: Option) -> str:
 def _lines(option: Option, width: int) -> list[str]:
     """``--flag VALUE`` on a line, its help below it."""
     head = f"  {option.flag} {option.metavar}".rstrip() if option.flag else f"  {_argument(option).strip('[]')}"
-    told = option.help + (f" (default: {option.default})" if option.default else "")
+    told = option.help
+    if len(head) > width and option.choices:
+        head, told = f"  {option.flag} NAME", f"{told} One of {', '.join(option.choices)}."
+    told += f" (default: {option.default})" if option.default else ""
     told += " (required)" if option.required and option.flag else ""
     body = textwrap.wrap(told.strip(), width - _INDENT, break_on_hyphens=False, break_long_words=False)
     return [head, *(" " * _INDENT + line for line in body)]
