@@ -119,7 +119,10 @@ def correct(
         low = to_low_res(torch.from_numpy(mask.astype(np.float32))[None], features.geometry, 0.0)
         asked = prompt_batch_of(prompt, logits_of(low, LOGIT_LIMIT))
         drawn = (sam.decode([features], [asked])[0].upsampled()[0, 0] > 0).cpu().numpy()
-        mask = (before & drawn if removing else before) | parts_at(drawn, adding)
+        taken = parts_at(before & ~drawn, removing)
+        if 2 * taken.sum() > before.sum():  # no correction, but another thing: the click is looked at by itself
+            taken = np.zeros_like(before)
+        mask = (before & ~taken) | parts_at(drawn, adding)
     for place in adding:
         if not mask[int(place[1]), int(place[0])]:
             mask = mask | _at(sam, image, features, prompt, place, zoom)
@@ -161,7 +164,7 @@ def _at(
 def _without(mask: Mask, place: tuple[float, float], clicked: Points, thing: Mask) -> Mask:
     """The mask without what was clicked on as background: a part of its own, a smaller thing, at least a disc."""
     part = parts_at(mask, [place])
-    if (mask & ~part).any() and not any(part[int(y), int(x)] for x, y in clicked):
+    if 2 * part.sum() < mask.sum() and not any(part[int(y), int(x)] for x, y in clicked):
         return mask & ~part
     if thing[int(place[1]), int(place[0])] and 2 * (mask & thing).sum() < mask.sum():
         return mask & ~thing

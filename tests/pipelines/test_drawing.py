@@ -142,6 +142,15 @@ def test_a_click_on_the_background_takes_away_what_the_network_would_keep(bright
     assert after[100, 100]
 
 
+@pytest.mark.parametrize("bright", [RIGHT, LEFT | RIGHT])
+def test_a_click_on_the_background_never_takes_most_of_an_object(bright: np.ndarray) -> None:
+    """Neither where the network would drop it, nor where a crumb beside it is all that would be left."""
+    before = LEFT | box(300, 300, 304, 304)
+    place = tuple(int(v) for v in np.argwhere(LEFT)[0][::-1])
+    after = drawn(bright, clicks(off=[place]), {1: before})
+    assert not after[place[1], place[0]] and after.sum() > 0.8 * before.sum()
+
+
 def test_a_correction_sees_the_mask_and_the_clicks_together() -> None:
     sam = SeesBright()
     image = np.repeat(LEFT[..., None].astype(np.uint8) * 255, 3, 2)
