@@ -39,7 +39,7 @@ from vidseg_pipelines.batch.jobs import plan_jobs
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import Loaders
-from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.run_summary import RunSummary
 
 ENGINE_OPTIONS = {"local": (), "ray": ("num_cpus=1",), "slurm": ("cluster=local",)}
 

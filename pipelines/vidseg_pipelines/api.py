@@ -37,7 +37,7 @@ from vidseg_pipelines.prompt_forms import (
 from vidseg_pipelines.refiner import Mode
 from vidseg_pipelines.run import folder_of, run_video
 from vidseg_pipelines.run_folder import RunFolder
-from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.unused import UnusedPrompts
 
@@ -72,6 +72,7 @@ class RunSettings(TypedDict, total=False):
     detect_every: int
     detector_options: Mapping[str, Any]
     detector_option: str | Sequence[str]
+    direction: Literal["forward", "backward", "both"]
     frames: str
     stream: int | None
     deinterlace: bool

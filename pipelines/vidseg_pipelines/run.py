@@ -19,6 +19,7 @@ from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
+from vidseg_pipelines.backward import way_back
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.continuation import start_of, with_all_exports, with_all_said
 from vidseg_pipelines.made_of import MadeOf
@@ -26,9 +27,10 @@ from vidseg_pipelines.manifest import new_manifest, record_earlier, record_model
 from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.run_inputs import input_files
-from vidseg_pipelines.run_output import Run, RunSummary, Started, write_run
+from vidseg_pipelines.run_output import Run, Started, write_run
+from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
-from vidseg_pipelines.settings import check_settings
+from vidseg_pipelines.settings import check_direction, check_settings
 from vidseg_pipelines.unused import UnusedPrompts
 
 
@@ -85,6 +87,7 @@ def run_video(
     check_settings(config)
     with contextlib.closing(_open(config)) as source:
         on_open(source)
+        check_direction(config, live=source.live)
         classes = _read_classes(config)
         folder = RunFolder.of(config, source.info)
         if config.continue_:
@@ -105,7 +108,8 @@ def run_video(
             if earlier is not None:
                 record_earlier(manifest, earlier, start.keep, start.corrected)
             unused = UnusedPrompts(all_prompts, config.removals)
-            return write_run(Run(config, source, segmenter, folder, manifest, made_of, unused, start), on_start)
+            back = way_back(config, segmenter.tracker, all_prompts)
+            return write_run(Run(config, source, segmenter, folder, manifest, made_of, unused, start, back), on_start)
 
 
 def folder_of(video: str, output: str | Path | None) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,53 +15,21 @@ from vidseg.errors import InputError, OutputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sinks, open_recording, video_sinks
 from vidseg.outputs.style import parse_style
-from vidseg.types import Frame, Gap, Source, VideoInfo
+from vidseg.types import Frame, Source, VideoInfo
+from vidseg.video.random_access import RandomAccess
+from vidseg_pipelines.backward import WayBack, follow_backward, masks_to_follow
 from vidseg_pipelines.continuation import Start
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.manifest import moves_of, take_back
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.run_sinks import CountingSink, NewResults, bounded
+from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshots, UnusableSnapshotError
 from vidseg_pipelines.streaming import Advance, Preempted, stream
 from vidseg_pipelines.unused import UnusedPrompts
 
 Started = Callable[[VideoInfo, int | None], Advance]
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run gave.
-
-    ``status`` is "done", or "partial" when something of the input came to nothing (see ``warnings``); ``notes`` name no
-    fault.
-    """
-
-    folder: Path
-    status: str
-    frames: int
-    objects: tuple[int, ...]
-    fps: float
-    warnings: tuple[str, ...]
-    outputs: tuple[Path, ...]
-    gap: Gap
-    """All that a live source lost, added up."""
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, manifest: Mapping[str, Any], folder: RunFolder) -> RunSummary:
-        """The summary of the run that ``manifest`` describes."""
-        return cls(
-            folder.path,
-            manifest["status"],
-            manifest["frames"],
-            tuple(manifest["objects"]),
-            manifest["fps"],
-            tuple(manifest["warnings"]),
-            tuple(folder.written),
-            Gap(**manifest.get("gap", {})),
-            tuple(manifest.get("notes", ())),
-        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +44,10 @@ class Run:
     made_of: MadeOf
     unused: UnusedPrompts
     start: Start
+    back: WayBack | None = None
+    """What it follows towards the beginning; None: it goes forward only."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know, besides what the source and the segmenter say."""
 
     @property
     def resuming(self) -> bool:
@@ -92,7 +64,16 @@ class Run:
         """How many frames are still to do, when the container knows its length."""
         end, count = self.config.frame_range[1], self.source.info.frame_count
         last = end if count is None else min(count, end or count)
-        return None if last is None else max(0, last - self.next_frame)
+        if self.back is not None and self.back.last is not None:
+            last = min(self.back.last + 1, last or self.back.last + 1)
+        steps_back = 0 if self.back is None else self.back.steps
+        return None if last is None else max(0, last - self.next_frame) + steps_back
+
+    @property
+    def is_merged(self) -> bool:
+        """The journal holds already what is followed backward: the run had ended, and nothing is computed."""
+        earlier = self.start.earlier
+        return earlier is not None and earlier["status"] in FINISHED and self.start.corrected is None
 
     @property
     def losses(self) -> list[str]:
@@ -110,22 +91,27 @@ def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
     begun = time.perf_counter()
     frames = _begin_reading(run)
     with _recorded(run, begun) as outputs:
-        stream(
-            _frames_to_do(run, frames, outputs.replayed),
-            run.segmenter,
-            [NewResults(outputs.sinks, run.start.keep)],
-            batch=run.config.batch,
-            advance=on_start(run.source.info, run.frames_to_do) if on_start else _advance_silently,
-            snapshots=Snapshots(
-                run.folder.snapshot,
-                run.folder.states,
-                run.made_of,
-                every=run.config.snapshot_every,
-                keep_every=run.config.keep_states,
-                next_frame=run.next_frame,
-            ),
-            cancel=run.source.stop,
+        advance = on_start(run.source.info, run.frames_to_do) if on_start else _advance_silently
+        snapshots = Snapshots(
+            run.folder.snapshot,
+            run.folder.states,
+            run.made_of,
+            every=run.config.snapshot_every,
+            keep_every=run.config.keep_states,
+            next_frame=run.next_frame,
         )
+        with outputs.opened(run):
+            stream(
+                _frames_to_do(run, frames, outputs.replayed),
+                run.segmenter,
+                [NewResults(outputs.sinks, run.start.keep)],
+                batch=run.config.batch,
+                advance=advance,
+                snapshots=snapshots,
+                cancel=run.source.stop,
+            )
+        if run.back is not None:
+            _go_back(run, run.back, outputs, snapshots, advance)
     run.folder.remove_snapshot()
     return RunSummary.of(run.manifest, run.folder)
 
@@ -159,6 +145,25 @@ def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -
                 sink.write(frame, masks)
         if frame.index >= run.next_frame:
             yield frame
+        if run.back is not None and frame.index == run.back.last:
+            return
+
+
+def _go_back(run: Run, way: WayBack, outputs: _RunOutputs, snapshots: Snapshots, advance: Advance) -> None:
+    """Follow objects towards the beginning, then make the outputs of the whole journal."""
+    run.notes.extend(way.notes)
+    with contextlib.closing(RandomAccess(run.config.input, pixel_limit=run.config.max_pixels)) as video:
+        if not run.is_merged:
+            prompts, end, notes = masks_to_follow(run.folder, way)
+            run.notes.extend(notes)
+            if (snapshot := snapshots.take(run.segmenter, end, now=True)) is not None:
+                snapshots.save(snapshot)  # whoever resumes has nothing to compute forward
+            follow_backward(run.folder, video, run.segmenter, run.source.info, way, prompts, advance)
+        with outputs.drawn(run) as sinks, run.segmenter.clock("write"):
+            for masks in run.folder.results():
+                frame = video.read(masks.frame_index)
+                for sink in sinks:
+                    sink.write(frame, masks)
 
 
 def _advance_silently(results: Sequence[FrameMasks]) -> None:
@@ -179,26 +184,44 @@ class _RunOutputs:
 
     @contextlib.contextmanager
     def opened(self, run: Run) -> Iterator[None]:
-        """Open the sinks; they are closed at the end."""
-        saves = run.config.saves
+        """Open the sinks; they are closed at the end. A run that goes back opens the others when it has: ``drawn``."""
         self.replayed.append(self.counts)
-        given = Path(run.config.input)
-        style = parse_style(run.config.overlay_style)
-        self.replayed += video_sinks(run.folder.path, saves, run.source.info, style, given)
-        if "report" in saves:
-            self.replayed.append(self.pictures)
-        davis = DavisSink(run.folder.davis) if "davis" in saves else None
-        pictures = frame_sinks(run.folder.path, saves, run.source.info, given if given.is_dir() else given.parent)
+        by_frame: list[Sink] = []
+        davis: DavisSink | None = None
+        if run.back is None:
+            whole, by_frame, davis = self._drawing(run)
+            self.replayed += whole
         # The journal is last: a frame in it was given to all other outputs.
         journal = run.folder.open_journal(
             resuming=run.resuming, next_frame=run.start.keep, names=run.config.names if run.start.redraw else {}
         )
-        by_frame: list[Sink] = [*([] if davis is None else [davis]), *pictures]
         self.sinks += [*self.replayed, *by_frame, journal]
         self.replayed += by_frame if run.start.redraw else []
+        with self._closing(self.sinks, davis):
+            yield
+
+    @contextlib.contextmanager
+    def drawn(self, run: Run) -> Iterator[Sequence[Sink]]:
+        """The sinks besides the journal, open; they are closed at the end."""
+        whole, by_frame, davis = self._drawing(run)
+        with self._closing([*whole, *by_frame], davis):
+            yield [*whole, *by_frame]
+
+    def _drawing(self, run: Run) -> tuple[list[Sink], list[Sink], DavisSink | None]:
+        """Sinks of the whole video and those of single frames, among them that of label maps."""
+        saves, given = run.config.saves, Path(run.config.input)
+        style = parse_style(run.config.overlay_style)
+        whole: list[Sink] = [*video_sinks(run.folder.path, saves, run.source.info, style, given)]
+        whole += [self.pictures] if "report" in saves else []
+        davis = DavisSink(run.folder.davis) if "davis" in saves else None
+        pictures = frame_sinks(run.folder.path, saves, run.source.info, given if given.is_dir() else given.parent)
+        return whole, [*([] if davis is None else [davis]), *pictures], davis
+
+    @contextlib.contextmanager
+    def _closing(self, sinks: Sequence[Sink], davis: DavisSink | None) -> Iterator[None]:
         try:
             with contextlib.ExitStack() as stack:
-                for sink in self.sinks:
+                for sink in sinks:
                     stack.callback(sink.close)
                 yield
         finally:
@@ -218,7 +241,7 @@ class _RunOutputs:
 
 @contextlib.contextmanager
 def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
-    """The open sinks of a run. Exports and manifest are written however the block ends."""
+    """The sinks of a run, to be opened. Exports and manifest are written however the block ends."""
     outputs, status, losses = _RunOutputs(), "failed", list[str]()
     counts = outputs.counts
     try:
@@ -229,8 +252,7 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
         _describe(run, counts, "running")  # before any other file: without it a killed run could not be resumed
         if run.start.corrected is not None:
             run.folder.remove_states(after=run.start.corrected)
-        with outputs.opened(run):
-            yield outputs
+        yield outputs
         outputs.export(run)
         losses = [*run.losses, *outputs.losses, *run.unused.warnings()]
         status = "partial" if losses else "done"
@@ -267,7 +289,7 @@ def _describe(run: Run, counts: CountingSink, status: str, seconds: float = 0.0,
         fps=round(counts.frames / seconds, 3) if seconds else 0.0,
         seconds=segmenter.clock.seconds(),
         warnings=bounded([*moves_of(run.manifest), *doubts, *losses]),
-        notes=bounded([*run.source.notes, *segmenter.notes]),
+        notes=bounded([*run.source.notes, *segmenter.notes, *run.notes]),
     )
     if run.source.live:
         run.manifest["gap"] = asdict(counts.gap)

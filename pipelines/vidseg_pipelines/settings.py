@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidseg.address import parse_address, redact
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg.outputs.style import parse_style
@@ -13,6 +14,7 @@ def check_settings(config: RunConfig) -> None:
     if not config.input:
         raise UsageError("no video given: vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
+    check_direction(config)
     parse_style(config.overlay_style)
     if "parquet" in config.saves:
         from vidseg.outputs.parquet import check_parquet
@@ -21,3 +23,17 @@ def check_settings(config: RunConfig) -> None:
     check_name("tracker", config.tracker)
     if config.detector:
         check_name("detector", config.detector)
+
+
+def check_direction(config: RunConfig, *, live: bool = False) -> None:
+    """Refuse to go backward in an input that cannot be read so (UsageError); ``live``: it turned out to be live."""
+    if config.direction == "forward":
+        return
+    flag = f"--direction {config.direction}"
+    if live or parse_address(config.input).kind != "file":
+        raise UsageError(
+            f"{flag}: {redact(config.input)} cannot be read backward, only files and folders can: record it first"
+        )
+    for name in ("stream", "deinterlace"):
+        if getattr(config, name) not in (None, False):
+            raise UsageError(f"{flag} and --{name} cannot be combined")

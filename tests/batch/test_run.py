@@ -46,7 +46,7 @@ from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands import batch as batch_command
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import run_video
-from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.snapshot import load_snapshot
 
 

@@ -29,7 +29,7 @@ from vidseg_pipelines.batch.job_records import Job
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import Loaders, run_video
-from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.run_summary import RunSummary
 
 HOSTILE = [
     "..",

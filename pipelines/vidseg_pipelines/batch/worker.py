@@ -23,7 +23,7 @@ from vidseg_pipelines.batch.leases import Owner
 from vidseg_pipelines.batch.limits import VideoLimits, VideoWatch
 from vidseg_pipelines.batch.store import BatchRecords, Taken
 from vidseg_pipelines.run import Loaders, run_video
-from vidseg_pipelines.run_output import RunSummary
+from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.streaming import Advance
 
 MAX_DEATHS = 3

@@ -29,7 +29,7 @@ from vidseg_pipelines.batch.summary import Row, Totals, rows_of, write_summary
 
 if TYPE_CHECKING:
     from vidseg_pipelines.run import Loaders
-    from vidseg_pipelines.run_output import RunSummary
+    from vidseg_pipelines.run_summary import RunSummary
 
 PARTLY_DONE = 5
 LEASE_TIMEOUT_S = 60.0

@@ -21,7 +21,7 @@ from vidseg_pipelines.settings import check_settings
 if TYPE_CHECKING:
     from vidseg.sam.model import SegmentAnything
     from vidseg.types import Source, VideoInfo
-    from vidseg_pipelines.run_output import RunSummary
+    from vidseg_pipelines.run_summary import RunSummary
     from vidseg_pipelines.streaming import Advance
 
 
