@@ -75,7 +75,7 @@ def test_settings_and_batches_hold_no_secrets():
     config = RunConfig(input=url)
     assert "hunter2" not in str(config.content()) and "s3cret" not in str(config.content())
     with pytest.raises(UsageError, match=r"rtsp://\*\*\*@cam.local/live\?token=\*\*\*: an address with") as caught:
-        expand([url], RunConfig())
+        list(expand([url], RunConfig()))
     assert "hunter2" not in str(caught.value)
     assert [r.config.input for r in expand(["rtsp://cam.local/live", "camera:0"], RunConfig())] == [
         "rtsp://cam.local/live",

@@ -83,6 +83,7 @@ class RunSettings(TypedDict, total=False):
     tracker_options: Mapping[str, Any]
     tracker_option: str | Sequence[str]
     snapshot_every: int
+    video_id: int
     keep_states: int
     resume: bool
     continue_: bool

@@ -193,7 +193,7 @@ def test_prompts_that_no_file_holds_decide_whether_a_run_goes_on(
 
 
 def test_settings_of_a_video_are_those_of_a_run_and_have_types() -> None:
-    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"input", "output"}
+    fields = {field.name for field in dataclasses.fields(RunConfig)} - {"input", "output", "first_found_id"}
     assert RunSettings.__annotations__.keys() == fields | {"detector"}
 
 
@@ -213,6 +213,10 @@ def test_frames_and_videos_take_the_same_settings() -> None:
     }
     settings |= {
         "snapshot_every",
+        "keep_states",
+        "video_id",
+        "continue_",
+        "direction",
         "resume",
         "overwrite",
         "read_timeout",

@@ -115,8 +115,10 @@ class _Signals:
     def watch(self, source: Source) -> None:
         """Remember the run's open source, to stop it if it is live."""
         if source.live:
+            from vidseg.video import LiveSource  # decodes with PyAV, as all that is live does
+
             self._live = source
-            if hasattr(source, "notice"):
+            if isinstance(source, LiveSource):
                 source.notice = self._say  # from the thread that reads it
 
     def __enter__(self) -> Self:
