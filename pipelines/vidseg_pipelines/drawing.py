@@ -32,6 +32,8 @@ from vidseg_pipelines.click_views import Drawn, Points, best_view, keep_part, lo
 
 _DISC = 1 / 64
 """Radius of what a click on the background takes away at least, as a share of the frame's longer side."""
+_MOST = 1 / 4
+"""Share of an object that such a click takes away at most, unless it is a part of its own."""
 
 
 def draw_object(
@@ -120,7 +122,7 @@ def correct(
         asked = prompt_batch_of(prompt, logits_of(low, LOGIT_LIMIT))
         drawn = (sam.decode([features], [asked])[0].upsampled()[0, 0] > 0).cpu().numpy()
         taken = parts_at(before & ~drawn, removing)
-        if 2 * taken.sum() > before.sum():  # no correction, but another thing: the click is looked at by itself
+        if taken.sum() > _MOST * before.sum():  # no correction: the click is looked at by itself
             taken = np.zeros_like(before)
         mask = (before & ~taken) | parts_at(drawn, adding)
     for place in adding:
@@ -166,7 +168,7 @@ def _without(mask: Mask, place: tuple[float, float], clicked: Points, thing: Mas
     part = parts_at(mask, [place])
     if 2 * part.sum() < mask.sum() and not any(part[int(y), int(x)] for x, y in clicked):
         return mask & ~part
-    if thing[int(place[1]), int(place[0])] and 2 * (mask & thing).sum() < mask.sum():
+    if thing[int(place[1]), int(place[0])] and (mask & thing).sum() < _MOST * mask.sum():
         return mask & ~thing
     y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
     radius = max(1.0, _DISC * max(mask.shape))
