@@ -12,14 +12,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.types import Frame, Source
 from vidseg.video.folders import video_of
 from vidseg.video.pictures import PictureSource
-from vidseg.video.seeking import SeekingDecoder
 from vidseg.video.source import open_source
+
+if TYPE_CHECKING:
+    from vidseg.video.seeking import SeekingDecoder
 
 CACHE_BYTES = 1 << 28
 """Frames that are kept: at least the last one."""
@@ -98,9 +101,14 @@ class RandomAccess:
         self._forward = None
         self._cache.clear()
 
+    def _new_decoder(self) -> SeekingDecoder:
+        from vidseg.video.seeking import SeekingDecoder  # with PyAV, which folders of images do without
+
+        return SeekingDecoder(self._path, self.info, self.warnings, self._pixel_limit)
+
     def _listed(self) -> list[int]:
         """Timestamps of all frames, from the packets; none where they cannot be trusted."""
-        decoder = SeekingDecoder(self._path, self.info, self.warnings, self._pixel_limit)
+        decoder = self._new_decoder()
         if not (decoder.seekable and decoder.trusted()):
             decoder.close()
             return []
@@ -118,7 +126,7 @@ class RandomAccess:
         self.warnings = list(source.warnings)
         if not times:
             raise InputError(f"{self.info.name}: not one frame could be read")
-        decoder = SeekingDecoder(self._path, self.info, self.warnings, self._pixel_limit)
+        decoder = self._new_decoder()
         if decoder.seekable and all(a < b for a, b in pairwise(times)) and set(times) <= set(decoder.times):
             decoder.use(times)
             self._decoder = decoder
