@@ -238,12 +238,7 @@ class ServedSession:
         with self.lock:
             if self._results is not None:
                 self._results.settle()
-                self._results.close()
-            if self._video is not None:
-                self._video.close()
-            if self._session is not None:
-                self._session.close()
-            self._session = self._video = self._results = None
+            self._let_go()
 
     @contextmanager
     def _changing(self, call: dict[str, Any]) -> Iterator[Session]:
@@ -263,10 +258,15 @@ class ServedSession:
         except (UsageError, InputError):
             raise  # it has changed nothing
         except BaseException:
-            if self._session is not None:
-                self._session.close()
-            self._session = None
+            self._let_go()
             raise
+
+    def _let_go(self) -> None:
+        """Close what is in memory; the folder has all of it."""
+        for held in (self._results, self._video, self._session):
+            if held is not None:
+                held.close()
+        self._session = self._video = self._results = None
 
     def _loaded(self) -> Session:
         """The session as its folder says."""
