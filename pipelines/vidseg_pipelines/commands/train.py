@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vidseg.atomic_files import clear_parts, make_folder
 from vidseg.errors import UsageError
 from vidseg.locks import file_lock
-from vidseg.options import load_yaml
+from vidseg_pipelines.commands.recipes import load_recipe
 
 if TYPE_CHECKING:
     from vidseg.training.recipe import Recipe
@@ -146,7 +146,7 @@ def _recipe(command: TrainBaseCommand | TrainHqCommand) -> Recipe:
     if isinstance(command, TrainHqCommand) and (command.images or command.masks):
         raise UsageError("--images and --masks go without --config; the recipe's data is in --data")
     assert command.config is not None
-    recipe = load_yaml(Recipe, command.config)
+    recipe = load_recipe(Recipe, command.config, "hq" if isinstance(command, TrainHqCommand) else "base")
     if command.data is None:
         return recipe
     scenes = recipe.scenes and replace(recipe.scenes, root=command.data)

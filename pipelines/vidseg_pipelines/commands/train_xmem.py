@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vidseg.options import load_yaml
+from vidseg_pipelines.commands.recipes import load_recipe
 from vidseg_pipelines.commands.train import training_in
 
 
@@ -30,7 +30,7 @@ class TrainXmemCommand:
         from vidseg_trackers.xmem.training.config import TrainConfig
         from vidseg_trackers.xmem.training.loop import train
 
-        config, device = load_yaml(TrainConfig, self.config), resolve_device(self.device)
+        config, device = load_recipe(TrainConfig, self.config, "xmem"), resolve_device(self.device)
         if self.data is not None:
             config = replace(config, data=str(self.data))
         with training_in(self.output, resume=self.resume):
