@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -122,7 +123,28 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_labels(folder / "first.png", labels)
     boxes = ", ".join(f'{{"image_id": {n}, "category_id": 1, "bbox": [100, 80, 300, 280], "score": 1}}' for n in (1, 2))
     (folder / "detections.json").write_text(f"[{boxes}]")
+    write_labels_of_tools(folder)
     return folder
+
+
+def write_labels_of_tools(folder: Path) -> None:
+    """One object on frame 0, as other tools save it."""
+    corners, size = [100, 80, 400, 80, 400, 360], {"width": WIDTH, "height": HEIGHT}
+    names = {"categories": [{"id": 1, "name": "dog"}], "images": [{"id": 1, "file_name": "video_00000.jpg", **size}]}
+    row = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [corners]}
+    (folder / "coco.json").write_text(json.dumps(names | {"annotations": [row]}))
+    points = "100,80;400,80;400,360"
+    (folder / "annotations.xml").write_text(
+        f'<annotations><track label="dog"><polygon frame="0" points="{points}"/></track></annotations>'
+    )
+    (folder / "labels").mkdir()
+    shape = {"label": "dog", "points": np.reshape(corners, (3, 2)).tolist()}
+    (folder / "labels" / "00000.json").write_text(json.dumps({"shapes": [shape]}))
+    (folder / "dataset" / "annotations").mkdir(parents=True)
+    polygon = {"type": "polygon", "points": corners}
+    (folder / "dataset" / "annotations" / "train.json").write_text(
+        json.dumps({"categories": {}, "items": [{"id": "video_00000", "annotations": [polygon]}]})
+    )
 
 
 def write_video(path: Path, pictures: list[np.ndarray]) -> None:

@@ -21,20 +21,8 @@ from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
 
 SAVES = (
-    *(
-        "davis",
-        "ytvis",
-        "coco",
-        "coco-results",
-        "mots",
-        "mots-png",
-        "cvat",
-        "labelme",
-        "label-studio",
-        "yolo",
-        "parquet",
-    ),
-    *("parquet", "frames", "cutout", "cutout-webm", "overlay", "report"),
+    *("davis", "ytvis", "coco", "coco-results", "mots", "mots-png", "cvat", "labelme", "label-studio", "yolo"),
+    *("datumaro", "parquet", "frames", "cutout", "cutout-webm", "overlay", "report"),
 )
 
 C = TypeVar("C")
@@ -67,6 +55,7 @@ class RunConfig:
       vidseg run video.mp4 --point 640,360 --point 25:90,40  # two objects, the second from frame 25 on
       vidseg run video.mp4 --box 1@9,9,80,90 --point 1@25:40,20/-70,80  # one object, corrected on frame 25
       vidseg run frames/ --mask first.png --save davis,ytvis
+      vidseg run frames/ --from labelme labels/              # labelled there on some frames
       vidseg run video.mp4 --text "person. red car" --detect-every 30
       vidseg run video.mp4 --tracker boxes --boxes detections.json
       vidseg run rtsp://camera.local/live --output runs/door # until Ctrl-C
@@ -89,6 +78,9 @@ class RunConfig:
     frame of a box form one prompt with it; on a later frame they correct the object. May be repeated."""
     mask: _Repeat = ()
     """[FRAME:]FILE - objects by a palette, label or black and white image. May be repeated."""
+    from_: Annotated[tuple[str, Path] | None, tyro.conf.arg(name="from", metavar="FORMAT PATH")] = None
+    """Objects labelled in another tool on some frames, which are followed to all others: labelme, cvat, coco or
+    datumaro, and its file or folder (see docs/integrations.md)."""
     remove: _Repeat = ()
     """ID@FRAME - forget an object from this frame on; its id is never used again. May be repeated."""
     label: _Repeat = ()
@@ -101,7 +93,8 @@ class RunConfig:
     files), CSV with named columns, or a masks.jsonl."""
     save: str = "davis,ytvis,overlay"
     """What to write besides the journal, comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat,
-    labelme, label-studio, yolo, parquet, frames, cutout, cutout-webm, overlay, report; or none. See docs/formats.md."""
+    labelme, label-studio, yolo, datumaro, parquet, frames, cutout, cutout-webm, overlay, report; or none. See
+    docs/formats.md."""
     overlay_style: _Repeat = field(default=(), metadata=NOT_RESULT)
     """KEY=VALUE[,KEY=VALUE] - style of the overlay: fill=0.4, contour=1, labels=yes, scores=no, text=1, trails=FRAMES,
     background=keep|dim|grey|blur|green|#rrggbb, side_by_side=no. May be repeated."""

@@ -125,6 +125,7 @@ def checked_values(cls: type, data: Mapping[str, Any], *, where: str) -> dict[st
     values: dict[str, Any] = {}
     for raw, value in data.items():
         key = str(raw).replace("-", "_")
+        key = key if key in hints or f"{key}_" not in hints else f"{key}_"  # "from" is no name in Python
         if key not in hints:
             hint = did_you_mean(key, hints) or f": allowed are {', '.join(hints)}"
             raise UsageError(f"{where}: unknown option '{raw}'{hint}")

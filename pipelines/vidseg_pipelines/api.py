@@ -57,6 +57,7 @@ class RunSettings(TypedDict, total=False):
     box: Boxes
     point: Points
     mask: MaskFiles
+    from_: tuple[str, str | Path] | None
     remove: Removals
     label: str | Sequence[str] | Mapping[int, str]
     classes: str | Path | None
@@ -110,11 +111,11 @@ def segment_video(
         video: a file, a folder or pattern of images, a camera or a stream; may be left out where ``continue_`` or
             ``resume`` goes on with the run in ``output``.
         output: the folder of the run.
-        prompts: where the objects are, besides ``box``, ``point`` and ``mask``; none at all: they are found.
+        prompts: where the objects are, besides ``box``, ``point``, ``mask`` and ``from_``; none at all: they are found.
         settings: the fields of :class:`vidseg.config.RunConfig`. Prompts are texts as on the command line or numbers:
             ``box=(10, 10, 90, 80)``, ``box=["1@10,10,90,80", (5, 5, 30, 40)]``, ``point=(20, 30)``; ``detector`` is
             ``detect_with``. ``config="run.yaml"`` reads a file of them, over which those given here win.
-            ``continue_=True`` is ``--continue``.
+            ``continue_=True`` is ``--continue``, ``from_=("labelme", folder)`` is ``--from labelme folder``.
 
     Raises:
         VidsegError: any error that the command line reports; see :mod:`vidseg.errors`.

@@ -86,11 +86,13 @@ def with_all_said(
     _check_settings(earlier, config.content(), folder.path)
     first, _ = config.frame_range
     kept = [p for p in given if _key(p) in earlier["prompts"]]
+    labelled, _ = labelled_objects(config, video)
     if lost := {key for key in earlier["prompts"] if key.startswith("object ")} - {_key(p) for p in kept}:
         raise UsageError(
             f"--continue: {min(lost)} was given as a Prompt object: give it again, with those that are new"
         )
-    known = {p.object_id for p in kept} | {p.object_id for t in old["mask"] for p in read_masks(t, video, first)}
+    known = {p.object_id for p in [*kept, *labelled]}
+    known |= {p.object_id for t in old["mask"] for p in read_masks(t, video, first)}
     numbered = number_prompts(old["box"], old["point"], known, first_frame=first)
     before = {flag: [t.whole for t in numbered if t.flag == flag] for flag in ("--box", "--point")}
     known |= {t.object_id for t in numbered}
@@ -117,7 +119,7 @@ def with_all_said(
             boxes=before["--box"],
             points=before["--point"],
             masks=old["mask"],
-            prompts=kept,
+            prompts=[*kept, *labelled],
             video=video,
             first_frame=first,
             first_found_id=first_found,
@@ -133,6 +135,15 @@ def with_all_said(
         first_found_id=first_found,
     )
     return config, said
+
+
+def labelled_objects(config: RunConfig, video: VideoInfo) -> tuple[list[Prompt], list[str]]:
+    """The prompts of ``--from``, and notes on how they were read (InputError: they cannot be)."""
+    if config.from_ is None:
+        return [], []
+    from vidseg.annotations import read_annotations
+
+    return read_annotations(*config.from_, video, config.frame_range)
 
 
 def with_all_exports(config: RunConfig, folder: RunFolder) -> RunConfig:
@@ -202,7 +213,7 @@ def _check_settings(earlier: Mapping[str, Any], settings: Mapping[str, Any], fol
     """Refuse to continue a run with other settings than those that it was made with (UsageError)."""
     for key, before, now in differing(RunConfig().content() | earlier["config"], settings):
         if key not in (*SAID, "save", "input"):
-            flag = f"--{key.replace('_', '-')}"
+            flag = f"--{key.strip('_').replace('_', '-')}"
             raise UsageError(
                 f"--continue: {flag} {now}: the run in {folder} was made with {before}; leave it out, or use another"
                 " --output"

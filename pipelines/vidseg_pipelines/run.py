@@ -21,7 +21,7 @@ from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines.backward import way_back
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.continuation import start_of, with_all_exports, with_all_said
+from vidseg_pipelines.continuation import labelled_objects, start_of, with_all_exports, with_all_said
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.manifest import new_manifest, record_earlier, record_models
 from vidseg_pipelines.refiner import RefineOptions, Refiner
@@ -96,7 +96,9 @@ def run_video(
             earlier, said = folder.earlier_run(config, live=source.live), None
             if earlier is not None and config.continue_:
                 config, said = with_all_said(config, earlier, folder, source.info, prompts)
-            all_prompts = _read_prompts(config, source.info, prompts)
+            labelled, notes = labelled_objects(config, source.info)
+            source.notes.extend(notes)
+            all_prompts = _read_prompts(config, source.info, [*prompts, *labelled])
             manifest = new_manifest(config, source.info, prompts)
             made_of = MadeOf(manifest, all_prompts, config.removals)
             start = start_of(config, folder, earlier, made_of, said)

@@ -28,7 +28,7 @@ _BLOCKS_OF_AN_IMAGE = 2  # there may be many
 
 def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
-    prompts = [mask_file(text) for text in config.mask] + _boxes_of(config)
+    prompts = _prompt_files(config)
     folders = [path for path in prompts if path.is_dir()]
     given = Path(config.input)
     return {
@@ -88,11 +88,17 @@ def _digest(path: Path, blocks: int | None = None) -> str:
 def input_files(config: RunConfig) -> list[str | Path]:
     """All that a run reads from this machine: the video, masks, boxes, the configuration; ``-``: standard input."""
     address = parse_address(config.input)
-    files: list[str | Path] = [*(mask_file(text) for text in config.mask), *_boxes_of(config)]
+    files: list[str | Path] = [*_prompt_files(config)]
     if address.kind in ("file", "stdin"):
         stills = matches(address.url) if is_pattern(address.url) else []
         files += [address.url, *stills, *_video_in(Path(address.url))]
     return [*files, *(path for path in (config.config, config.classes) if path is not None)]
+
+
+def _prompt_files(config: RunConfig) -> list[Path]:
+    """Files and folders that say where objects are."""
+    labelled = [] if config.from_ is None else [config.from_[1]]
+    return [*(mask_file(text) for text in config.mask), *labelled, *_boxes_of(config)]
 
 
 def _boxes_of(config: RunConfig) -> list[Path]:

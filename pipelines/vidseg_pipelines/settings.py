@@ -16,6 +16,10 @@ def check_settings(config: RunConfig) -> None:
     config.check()
     check_direction(config)
     parse_style(config.overlay_style)
+    if config.from_ is not None:
+        from vidseg.annotations import check_format
+
+        check_format(config.from_[0])
     if "parquet" in config.saves:
         from vidseg.outputs.parquet import check_parquet
 

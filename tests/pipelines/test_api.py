@@ -217,6 +217,7 @@ def test_frames_and_videos_take_the_same_settings() -> None:
         "video_id",
         "continue_",
         "direction",
+        "from_",
         "resume",
         "overwrite",
         "read_timeout",

@@ -15,6 +15,7 @@ from vidseg.errors import PartialError
 from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.outputs.coco import write_coco, write_coco_results
 from vidseg.outputs.cvat import write_cvat
+from vidseg.outputs.datumaro import DATUMARO_PICTURES, write_datumaro
 from vidseg.outputs.davis import write_davis
 from vidseg.outputs.label_studio import write_label_studio
 from vidseg.outputs.labelme import write_labelme
@@ -44,12 +45,18 @@ WRITERS: Mapping[str, Callable[[Recording, Path], Writer]] = {
     "labelme": write_labelme,
     "label-studio": write_label_studio,
     "yolo": write_yolo,
+    "datumaro": write_datumaro,
     "parquet": write_parquet,
     "report": write_report,
 }
 """What is made of the journal: a writer into a folder, by the format's name."""
 
-WITH_PICTURES: Mapping[str, str] = {"frames": FRAMES, "labelme": LABELME, "yolo": YOLO_PICTURES}
+WITH_PICTURES: Mapping[str, str] = {
+    "frames": FRAMES,
+    "labelme": LABELME,
+    "yolo": YOLO_PICTURES,
+    "datumaro": DATUMARO_PICTURES,
+}
 """Formats with the images of the frames, and the folders for them."""
 
 FROM_FRAMES = (*WITH_PICTURES, "cutout", "cutout-webm", "overlay")

@@ -12,6 +12,7 @@ LABELME = "labelme"
 MOTS_PNG = "mots.zip"
 CVAT = "cvat"
 LABEL_STUDIO = "label-studio"
+DATUMARO = "datumaro"
 YOLO = "yolo"
 FRAMES = "frames"
 CUTOUT = "cutout"
@@ -44,6 +45,7 @@ EXPORTED: Mapping[str, str] = {
     "labelme": LABELME,
     "label-studio": LABEL_STUDIO,
     "yolo": YOLO,
+    "datumaro": DATUMARO,
     "parquet": PARQUET,
     "frames": FRAMES,
     "cutout": CUTOUT,
@@ -62,6 +64,7 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     LABELME: ("*.json", *PICTURES),
     LABEL_STUDIO: ("tasks.json", "config.xml"),
     YOLO: ("data.yaml", "labels/train/*.txt", *(f"images/train/{pattern}" for pattern in PICTURES)),
+    DATUMARO: ("annotations/default.json", *(f"images/default/{pattern}" for pattern in PICTURES)),
     FRAMES: PICTURES,
     CUTOUT: ("*.png",),
     HISTORY: ("*.jsonl", "journal.json"),

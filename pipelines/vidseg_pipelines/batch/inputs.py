@@ -167,6 +167,7 @@ def common_settings(base: RunConfig) -> RunConfig:
         output=None,
         model=_absolute_model(config.model),
         mask=_masks(config.mask, here),
+        from_=None if config.from_ is None else (config.from_[0], Path(_absolute(str(config.from_[1]), here))),
         boxes=None if config.boxes is None else Path(_absolute(str(config.boxes), here)),
         classes=None if config.classes is None else Path(_absolute(str(config.classes), here)),
         tracker_options=_with_files(config.tracker_options | key_values("--tracker-option", config.tracker_option)),
@@ -199,6 +200,8 @@ def _with(base: RunConfig, row: Mapping[str, Any], folder: Path, where: str) -> 
     values["input"] = _absolute(values["input"], folder)
     if "mask" in values:
         values["mask"] = _masks(values["mask"], folder)
+    if values.get("from_") is not None:
+        values["from_"] = values["from_"][0], Path(_absolute(str(values["from_"][1]), folder))
     if values.get("boxes") is not None:
         values["boxes"] = Path(_absolute(str(values["boxes"]), folder))
     return dataclasses.replace(base, **values)

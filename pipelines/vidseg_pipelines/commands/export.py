@@ -41,8 +41,8 @@ class ExportCommand:
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Output folder of a run (with masks.jsonl)."""
     to: str
-    """Comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat, labelme, label-studio, yolo, parquet,
-    frames, cutout, cutout-webm, overlay, report (see docs/formats.md)."""
+    """Comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat, labelme, label-studio, yolo,
+    datumaro, parquet, frames, cutout, cutout-webm, overlay, report (see docs/formats.md)."""
     objects: str = ""
     """Only these objects: comma-separated ids (default: all)."""
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

@@ -11,7 +11,7 @@ from vidseg_pipelines.commands.options import Option, options_of
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "input": ("input", "inputs", "frames", "stream", "deinterlace", "reader", "max_pixels"),
-    "prompts": ("box", "point", "mask", "boxes", "label", "classes", "remove"),
+    "prompts": ("box", "point", "mask", "from_", "boxes", "label", "classes", "remove"),
     "finding objects": ("text", "detect_with", "detect_every", "detector_option", "max_objects"),
     "models": ("tracker", "tracker_option", "model", "refine", "zoom", "direction", "offline"),
     "output": ("output", "save", "overlay_style", "video_id", "overwrite"),
