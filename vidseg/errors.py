@@ -32,6 +32,15 @@ class WeightsError(VidsegError, ValueError):
     exit_code = 4
 
 
+class AbsentWeightsError(WeightsError):
+    """Weights that would have to be fetched first, which is forbidden."""
+
+    def __init__(self, name: str, message: str):
+        super().__init__(message)
+        self.brief = f"weights '{name}' are not here: run `vidseg weights fetch {name}` first"
+        """The same for a page that others read: without folders of this machine."""
+
+
 class PartialError(VidsegError, RuntimeError):
     """The work is done in part; what was computed is kept (a damaged video, failed jobs)."""
 

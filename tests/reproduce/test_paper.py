@@ -19,6 +19,7 @@ from vidseg.errors import InputError
 from vidseg.sam.attention import token_attention
 from vidseg.sam.build import save_sam
 from vidseg.sam.prompt_batch import PromptBatch
+from vidseg.weights.fetch import weights_folder
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.reproduce import model_cost, side_by_side
 from vidseg_pipelines.reproduce.config import ReproduceConfig
@@ -93,7 +94,9 @@ def test_the_page_runs_nothing_twice_and_downloads_nothing(tmp_path: Path, capsy
     assert first.images > 0 and again.images == 0
     assert main(["reproduce", "--all", "--data", str(tmp_path), "--output", str(tmp_path / "b")]) == 3
     page = capsys.readouterr().out
-    assert "vidseg weights fetch sam-vit-l" in page and (tmp_path / "b" / "page.md").read_text() == page
+    assert "weights 'sam-vit-l' are not here: run `vidseg weights fetch sam-vit-l` first" in page
+    assert "--offline" not in page and str(weights_folder()) not in page  # others read it
+    assert (tmp_path / "b" / "page.md").read_text() == page
     assert main(["reproduce", "coco", "--all", "--data", str(tmp_path)]) == 2
 
 

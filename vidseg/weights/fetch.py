@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
-from vidseg.errors import UsageError, WeightsError, did_you_mean
+from vidseg.errors import AbsentWeightsError, UsageError, WeightsError, did_you_mean
 from vidseg.locks import file_lock
 from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, split_model, weights_folder
 
@@ -47,9 +47,10 @@ def locate(name: str, *, offline: bool = False, progress: Progress | None = None
     if offline:
         kept = weights_folder() / entry.file
         where = f"are damaged ({kept}: {mismatch(kept, entry)})" if kept.is_file() else "are not on this machine"
-        raise WeightsError(
+        raise AbsentWeightsError(
+            name,
             f"weights '{name}' {where} and --offline forbids fetching them: run `vidseg weights fetch"
-            f" {name}` first, or put {entry.file} from {entry.url} into {weights_folder()}"
+            f" {name}` first, or put {entry.file} from {entry.url} into {weights_folder()}",
         )
     return fetch(entry, weights_folder(), progress=progress)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import vidseg
 from vidseg.config import from_mapping, load_yaml
-from vidseg.errors import InputError, OutputError, UsageError, VidsegError, did_you_mean
+from vidseg.errors import AbsentWeightsError, InputError, OutputError, UsageError, VidsegError, did_you_mean
 from vidseg.evaluation.tables import text_table, write_json
 from vidseg_pipelines.reproduce.config import ReproduceConfig
 from vidseg_pipelines.reproduce.run import MISSING, ReproduceResult, Started, lookup, run_benchmark
@@ -104,6 +104,8 @@ def run_table(
                 done[key] = run_benchmark(both, loaders=loaders, on_start=on_start)
             except OutputError:
                 raise
+            except AbsentWeightsError as error:
+                done[key] = error.brief
             except VidsegError as error:
                 done[key] = str(error)
         results.append(_row_result(row, config, done[key]))
