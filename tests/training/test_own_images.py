@@ -42,7 +42,7 @@ def test_own_images_become_weights(photos: Path, capsys: pytest.CaptureFixture[s
     assert main(command) == 0
     told = capsys.readouterr().err
     assert "4 images for training, 1 for validation" in told
-    assert "step 1/1  loss " in told and "  rate 3.0e-04  " in told
+    assert "step 1/1  loss " in told and "  learning rate 3.0e-04  " in told and "s a step  0:00:00 left" in told
     rows = [line.split() for line in told.splitlines() if line.strip().startswith("step ") and "loss" not in line]
     assert [row[1:3] for row in rows] == [[s, kind] for s in ("0", "1") for kind in ("sum", "hq", "sam")]
     weights = photos / "out" / "weights.safetensors"

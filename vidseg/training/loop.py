@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -144,9 +145,9 @@ class Loop(Generic[M]):
                 means = {k: round(v / seen, 5) for k, v in sums.items()}
                 seconds = round((time.monotonic() - began) / seen, 3)
                 self.log({"step": self.step, "lr": config.rate(self.step - 1), "seconds": seconds, **means})
-                minutes = (config.last - self.step) * seconds / 60
-                progress = "step %d/%d  loss %.4f  rate %.1e  %.2f s a step  %.0f min left"
-                told = (self.step, config.last, means["loss"], config.rate(self.step - 1), seconds, minutes)
+                left = timedelta(seconds=round((config.last - self.step) * seconds))
+                progress = "step %d/%d  loss %.4f  learning rate %.1e  %.2f s a step  %s left"
+                told = (self.step, config.last, means["loss"], config.rate(self.step - 1), seconds, left)
                 logging.getLogger("vidseg").info(progress, *told)
                 began, seen, sums = time.monotonic(), 0, {}
             if self.rank == 0 and (self.step % config.save_every == 0 or self.step == config.last):
