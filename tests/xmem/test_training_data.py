@@ -43,6 +43,17 @@ def test_labels_follow_the_pixels(clip_fraction: float) -> None:
     assert np.median(agreement) > 0.97  # colour changes may make single sequences grey
 
 
+def test_objects_leave_and_return() -> None:
+    def gone_and_back(leave: float) -> int:
+        options = SequenceOptions(size=64, length=7, motion=0.1, distractors=0.0, leave=leave)
+        made = [make_sequence(tiny_bank(), options, 1, np.random.default_rng(seed)).labels > 0 for seed in range(12)]
+        areas = [labels.sum((1, 2)) / labels[0].sum() for labels in made]
+        return sum(bool(area[3] < 0.4 and area[-1] > 0.5) for area in areas)
+
+    assert gone_and_back(0.0) == 0
+    assert gone_and_back(1.0) >= 4
+
+
 def test_options_name_the_bad_value() -> None:
     with pytest.raises(UsageError, match="size 50"):
         SequenceOptions(size=50)

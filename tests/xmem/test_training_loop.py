@@ -68,12 +68,39 @@ def test_unrolled_probabilities_and_gradients() -> None:
     network = XMem(XMemConfig(encoder="compact", **NETWORK))
     first = torch.zeros(2, 2, 48, 48)
     first[:, 0, :20], first[:, 1, 30:] = 1, 1
-    outputs = unroll(network, torch.randn(2, 4, 3, 48, 48), first, [True, False, True])
+    outputs = unroll(network, torch.randn(2, 4, 3, 48, 48), {0: first}, [True, False, True])
     assert len(outputs) == 3 and outputs[0].shape == (2, 3, 48, 48)
     assert torch.allclose(F.softmax(outputs[-1], 1).sum(1), torch.ones(2, 48, 48), atol=1e-5)
     outputs[-1].sum().backward()
     for part in (network.key_encoder, network.key_proj, network.value_encoder, network.decoder):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_masks_that_are_given_later_change_only_what_follows() -> None:
+    torch.manual_seed(0)
+    network = XMem(XMemConfig(encoder="compact", **NETWORK)).eval()
+    frames, masks = torch.randn(1, 4, 3, 48, 48), torch.zeros(2, 1, 1, 48, 48)
+    masks[0, ..., :20], masks[1, ..., 30:] = 1, 1
+    with torch.no_grad():
+        plain = unroll(network, frames, {0: masks[0]}, [False, False, False])
+        corrected = unroll(network, frames, {0: masks[0], 2: masks[1]}, [False, False, False])
+        remembered = unroll(network, frames, {0: masks[0]}, [False, True, False])
+    assert all(torch.equal(a, b) for a, b in zip(plain[:2], corrected[:2], strict=True))
+    assert not torch.equal(plain[2], corrected[2])
+    assert not torch.equal(remembered[2], corrected[2])
+
+
+def test_a_run_starts_from_weights_and_corrects_frames(tmp_path) -> None:
+    export_network(XMem(XMemConfig(encoder="compact", **NETWORK)), tmp_path / "start.safetensors", {})
+    stage = TrainingStage(2, size=32, length=4, batch=1, given_chance=1.0, leave_chance=1.0)
+    config = recipe(start=str(tmp_path / "start.safetensors"), network={}, stages=(stage,), frozen_trunk_stages=4)
+    loop = training_loop(config, tiny_bank(), tmp_path / "run", CPU)
+    start = load_network(config.start, device=CPU, offline=True).state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in loop.model.state_dict().items())
+    loop.run()
+    changed = [name for name, tensor in loop.model.state_dict().items() if not torch.equal(tensor, start[name])]
+    assert any(name.startswith("decoder.") for name in changed)
+    assert not any(name.startswith("key_encoder.trunk.") for name in changed)
 
 
 def test_a_short_run_learns_and_resumes_identically(tmp_path) -> None:
@@ -143,6 +170,8 @@ def test_the_exported_file_holds_config_and_weights(tmp_path) -> None:
 def test_recipe_values_are_checked() -> None:
     with pytest.raises(UsageError, match="object_chances"):
         recipe(object_chances=(0.5, 0.1))
+    with pytest.raises(UsageError, match=r"given_chance 40: expected 0 to 1"):
+        TrainingStage(2, given_chance=40)
     stages = (TrainingStage(2, size=32), TrainingStage(3, size=64))
     assert [recipe(stages=stages).stage_at(i).size for i in (0, 1, 2, 4)] == [32, 32, 64, 64]
 

@@ -27,11 +27,18 @@ class TrainingStage:
     """Factor on the synthetic motion."""
     memory_chance: float = 0.4
     """Chance that a frame after the first is written to memory (and updates the sensory memory deeply)."""
+    given_chance: float = 0.0
+    """Chance that one frame between the first and the last is given with its true masks, like a correction."""
+    leave_chance: float = 0.0
+    """Chance that a path leads far out of the frame and back, so that objects leave and return."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run."""
         if self.iterations < 1 or self.batch < 1:
             raise UsageError(f"stage: iterations {self.iterations} and batch {self.batch} must be at least 1")
+        for name in ("clip_fraction", "memory_chance", "given_chance", "leave_chance"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"stage: {name} {getattr(self, name)}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class TrainConfig:
     """Training clips kept out for choosing between runs (the dev third is always kept out)."""
     object_chances: tuple[float, ...] = (0.45, 0.4, 0.15)
     """Chance that a batch has 1, 2, ... objects per sequence."""
+    start: str = ""
+    """Weights to start from, a name of `vidseg weights list` or a file, instead of ``network`` and ``pretrained``."""
     pretrained: bool = True
     """Start the trunk from ImageNet weights and the keys from a whitening of its features."""
     frozen_trunk_stages: int = 2

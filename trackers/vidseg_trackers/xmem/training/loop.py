@@ -27,6 +27,7 @@ from vidseg_trackers.xmem.training.losses import sequence_loss
 from vidseg_trackers.xmem.training.model import compact_config, export_network, normalise, start_network
 from vidseg_trackers.xmem.training.sequences import SequenceOptions, make_sequence
 from vidseg_trackers.xmem.training.unroll import unroll
+from vidseg_trackers.xmem.weights import load_network
 
 WEIGHTS = "compact-xmem.safetensors"
 
@@ -59,7 +60,10 @@ def train(config: TrainConfig, folder: Path, *, resume: bool, device: torch.devi
 
 def training_loop(config: TrainConfig, bank: Bank, folder: Path, device: torch.device) -> Loop[XMem]:
     """The loop over sequences of ``bank``, before its first step."""
-    network = start_network(compact_config(config.network), bank, pretrained=config.pretrained, seed=config.seed)
+    if config.start:
+        network = load_network(config.start, device=device, offline=False).float().requires_grad_(True).train()
+    else:
+        network = start_network(compact_config(config.network), bank, pretrained=config.pretrained, seed=config.seed)
     _freeze(network, config.frozen_trunk_stages)
     network.to(device)
     for parameter in network.parameters():
@@ -67,19 +71,19 @@ def training_loop(config: TrainConfig, bank: Bank, folder: Path, device: torch.d
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def loss(draw: BatchRandomness) -> Mapping[str, Tensor]:
-        frames, labels, memorise = _batch(config, bank, draw)
+        frames, labels, memorise, given = _batch(config, bank, draw)
         frames, labels = normalise(frames.to(device)), labels.to(device)
-        first = torch.stack([(labels[:, 0] == n).float() for n in range(1, int(labels[:, 0].max()) + 1)], 1)
+        masks = torch.stack([(labels == n).float() for n in range(1, int(labels[:, 0].max()) + 1)], 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-            logits = unroll(network, frames, first, memorise)
+            logits = unroll(network, frames, {t: masks[:, t] for t in (0, *given)}, memorise)
         return {"loss": sequence_loss(logits, labels.long(), config.hardest_share(draw.batch))}
 
     factors = {"key_encoder.trunk.": config.trunk_rate}
     return Loop(network, loss, config.loop, folder, factors, recipe=describe(config, bank))
 
 
-def _batch(config: TrainConfig, bank: Bank, draw: BatchRandomness) -> tuple[Tensor, Tensor, list[bool]]:
-    """uint8 frames (B, T, S, S, 3), labels (B, T, S, S) and which frames are written to memory."""
+def _batch(config: TrainConfig, bank: Bank, draw: BatchRandomness) -> tuple[Tensor, Tensor, list[bool], list[int]]:
+    """uint8 frames (B, T, S, S, 3), labels (B, T, S, S), which frames are written to memory and which are corrected."""
     stage, rng = config.stage_at(draw.batch), draw.rng
     options = SequenceOptions(
         size=stage.size,
@@ -87,12 +91,15 @@ def _batch(config: TrainConfig, bank: Bank, draw: BatchRandomness) -> tuple[Tens
         clip_fraction=stage.clip_fraction,
         max_skip=stage.max_skip,
         motion=stage.motion,
+        leave=stage.leave_chance,
     )
     objects = 1 + int(rng.choice(len(config.object_chances), p=config.object_chances))
     made = [make_sequence(bank, options, objects, rng) for _ in range(stage.batch)]
     memorise = (rng.random(stage.length - 1) < stage.memory_chance).tolist()
+    corrected = stage.length > 2 and rng.random() < stage.given_chance
+    given = [int(rng.integers(1, stage.length - 1))] if corrected else []
     frames = torch.from_numpy(np.stack([m.frames for m in made]))
-    return frames, torch.from_numpy(np.stack([m.labels for m in made])), memorise
+    return frames, torch.from_numpy(np.stack([m.labels for m in made])), memorise, given
 
 
 _FREE = ("threads", "log_every", "checkpoint_every")

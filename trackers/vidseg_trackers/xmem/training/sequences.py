@@ -1,8 +1,9 @@
 """Short training sequences for a tracker: frames and labels, made from stills, clips and pasted sprites.
 
 A sequence is a base layer (a still under a random camera path, or real consecutive frames of a clip) with up to two
-sprites pasted over it, each on a path of its own. A sprite is an object with its number, or an unlabelled distractor,
-possibly a copy of an object that must be told apart. Objects are what frame 0 shows; they may leave or be hidden later.
+sprites pasted over it, each on its path, which may lead away and back. A sprite is an object with its number, or an
+unlabelled distractor, possibly a copy of an object that must be told apart. Objects are what frame 0 shows; they may
+leave or be hidden later.
 (XMem, ECCV 2022, section 4.1 and appendix: pre-training on sequences deformed from static images.)
 """
 
@@ -36,6 +37,8 @@ class SequenceOptions:
     """Factor on how far cameras and sprites move between two frames."""
     distractors: float = 0.4
     """Chance of an unlabelled sprite that may hide objects, often a copy of one of them."""
+    leave: float = 0.0
+    """Chance of a camera or a sprite to go far away and come back: objects leave the frame and return."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot make a sequence."""
@@ -94,6 +97,10 @@ def _path(
     step = rng.normal(0, 1, 6) * (0.06, 0.06, 0.05, 0.07, 0.03, 0.03) * amount
     jitter = rng.normal(0, 1, (length, 6)) * (0.02, 0.02, 0.02, 0.03, 0.02, 0.02) * amount
     drift = np.arange(length)[:, None] * step + jitter
+    if options.leave and rng.random() < options.leave:
+        angle = rng.uniform(0, 2 * np.pi)
+        away = rng.uniform(0.5, 1.1) * np.array((np.cos(angle), np.sin(angle)))
+        drift[:, :2] += away * np.sin(np.pi * np.arange(length) / (length - 1))[:, None] ** 2
     start = rng.normal(0, 1, 4) * (0.15, 0.05, 0.08, 0.08)
     affine = np.empty((length, 2, 3), np.float32)
     for t in range(length):
