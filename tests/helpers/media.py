@@ -68,6 +68,15 @@ def barcode_video(path: Path, count: int = 40, **keywords: object) -> Path:
     return write_video(path, [barcode_frame(n) for n in range(count)], **keywords)  # type: ignore[arg-type]
 
 
+def break_middle(path: Path, share: float = 0.1) -> Path:
+    """Overwrite a share of the bytes in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    start, length = int(len(data) * (1 - share) / 2), int(len(data) * share)
+    data[start : start + length] = b"U" * length
+    path.write_bytes(data)
+    return path
+
+
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
     """No file can grow beyond ``size`` bytes inside the block: writing fails as on a full disk."""

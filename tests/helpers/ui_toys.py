@@ -48,12 +48,12 @@ def toy_engine(seconds: float = 0.0) -> PageEngine:
     return PageEngine(load)
 
 
-def toy_video(path: Path, count: int = 24) -> Path:
+def toy_video(path: Path, count: int = 24, **options: str) -> Path:
     """A bright square that moves over a dark ground."""
     frames = np.full((count, HEIGHT, WIDTH, 3), 30, np.uint8)
     for n, frame in enumerate(frames):
         frame[30:66, 40 + n : 80 + n] = (220, 180, 60)
-    return write_video(path, list(frames))
+    return write_video(path, list(frames), options=options)
 
 
 def fill(run: Path, objects: int, frames: int, size: tuple[int, int]) -> None:
@@ -69,7 +69,7 @@ def fill(run: Path, objects: int, frames: int, size: tuple[int, int]) -> None:
     text = json.dumps(rows, separators=(",", ":"))
     with (run / "masks.jsonl").open("w") as file:
         for n in range(frames):
-            file.write(f'{{"frame":{n},"pts":{n},"time_s":{n / 25},"objects":{text}}}\n')
+            file.write(f'{{"frame":{n},"pts":{512 * n},"time_s":{n / 25},"objects":{text}}}\n')
 
 
 def toy_desk(path: Path | None, output: Path, seconds: float = 0.0) -> Desk:

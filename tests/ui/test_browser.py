@@ -4,6 +4,9 @@ import json
 import resource
 import signal
 import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +15,10 @@ import pytest
 pytest.importorskip("starlette", reason="the extra [ui] is not installed")
 
 from browser import Page, Server, browser, served
-from media import write_video
+from media import break_middle, write_video
 from ui_toys import HEIGHT, WIDTH, fill, toy_video
 from vidseg.outputs.journal import read_journal
+from vidseg.video import open_source
 
 SIZE = (WIDTH, HEIGHT)
 CONTROL, SHIFT, DELETE, ENTER = "\ue009", "\ue008", "\ue017", "\ue007"
@@ -22,6 +26,21 @@ CONTROL, SHIFT, DELETE, ENTER = "\ue009", "\ue008", "\ue017", "\ue007"
 
 def frames_in(run: Path) -> list[int]:
     return [masks.frame_index for masks in read_journal(run / "masks.jsonl") if masks.ids]
+
+
+@contextmanager
+def opened(video: Path, seconds: float = 0.0) -> Iterator[tuple[Page, Server]]:
+    """The page of a video in a window, when it shows the first frame; runs are in ``runs`` beside the video."""
+    with browser() as page, served(video, video.parent / "runs", seconds) as server:
+        page.driver.get(server.url)
+        page.until("document.getElementById('canvas').dataset.frame === '0'")
+        yield page, server
+
+
+def paint(page: Page, end: float = 140) -> None:
+    """A stroke along the lower edge, which is an object or adds to the selected one."""
+    page.keys("b")
+    page.drag((20, 85), (end, 85), SIZE)
 
 
 def runs_to_the_end(page: Page) -> None:
@@ -127,11 +146,8 @@ def test_a_kill_in_the_middle_of_a_backward_run_loses_nothing(tmp_path: Path) ->
 
 def test_sigterm_in_the_middle_of_a_run_saves_everything(tmp_path: Path) -> None:
     video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
-    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
-        page.driver.get(server.url)
-        page.shows(0, "")
-        page.keys("b")
-        page.drag((20, 85), (140, 85), SIZE)
+    with opened(video, seconds=0.1) as (page, server):
+        paint(page)
         page.shows(0, "1")
         page.keys("r")
         done = page.until(
@@ -163,31 +179,74 @@ def test_sigterm_does_not_wait_for_what_takes_long(tmp_path: Path) -> None:
 def test_a_video_that_breaks_in_the_middle_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = toy_video(tmp_path / "whole.mkv", 60).read_bytes()
     (tmp_path / "broken.mkv").write_bytes(whole[: len(whole) * 2 // 3])
-    with browser() as page, served(tmp_path / "broken.mkv", tmp_path / "runs") as server:
-        page.driver.get(server.url)
-        page.until("document.getElementById('canvas').dataset.frame === '0'")
+    with opened(tmp_path / "broken.mkv") as (page, _):
         page.until("document.getElementById('toasts').innerText.includes('truncated')")
         page.keys("\ue010")
         page.until("Number(document.getElementById('frame').value) > 3")
         page.until("document.getElementById('canvas').dataset.frame === document.getElementById('frame').value")
         last = int(page.js("document.getElementById('frame').value"))
-        page.keys("\ue011", "b")  # Home
+        page.keys("\ue011")  # Home
         page.until("document.getElementById('canvas').dataset.frame === '0'")
-        page.drag((20, 85), (140, 85), SIZE)
+        paint(page)
         page.shows(0, "1")
         page.keys("r")
         runs_to_the_end(page)
         assert frames_in(tmp_path / "runs" / "broken") == list(range(last + 1))
 
 
+def test_a_video_with_a_break_in_its_middle_keeps_what_was_made_on_both_sides(tmp_path: Path) -> None:
+    video = break_middle(toy_video(tmp_path / "broken.mp4", 60, g="10", bf="0"))
+    count = sum(1 for _ in open_source(video))
+    run = tmp_path / "runs" / "broken"
+    with opened(video) as (page, server):
+        paint(page)
+        page.shows(0, "1")
+        page.keys("\ue010", "n")  # End: behind the break, as it is listed
+        page.shows(59, "")
+        page.drag((20, 15), (140, 15), SIZE)
+        page.shows(59, "2")
+        page.keys("\ue011", "r")  # Home
+        page.until("document.getElementById('toasts').innerText.includes('The run ended early')")
+        told = page.js("document.getElementById('toasts').innerText")
+        assert f"60 frames were listed, {count} can be decoded" in told
+        page.until(f"document.getElementById('frame-count').textContent === '/ {count - 1}'")
+        kept = frames_in(run)
+        assert kept == [*range(len(kept) - 1), count - 1]
+        assert 10 < len(kept) < count
+        page.until(f"document.getElementById('canvas').dataset.frame === '{kept[-2]}'")
+        page.keys("r")
+        runs_to_the_end(page)
+        assert frames_in(run) == list(range(count))
+        page.keys("\ue010")
+        page.shows(count - 1, "1,2")
+        page.keys("x")
+        page.driver.execute_script("document.querySelector('[data-format=frames] button').click()")
+        page.until("document.querySelector('[data-format=frames] a')?.href")
+        assert server.end() == 0
+    with zipfile.ZipFile(run / "exports" / "frames" / "frames.zip") as pictures:
+        assert len(pictures.namelist()) == count
+    with opened(video) as (page, _):  # the numbers are right from the start
+        assert page.js("document.getElementById('frame-count').textContent") == f"/ {count - 1}"
+
+
+def test_a_click_outside_the_picture_is_answered_in_words_and_changes_nothing(tmp_path: Path) -> None:
+    video = toy_video(tmp_path / "square.mp4", 4)
+    with opened(video) as (page, server):
+        for right in (False, True):
+            page.driver.execute_script("document.getElementById('toasts').replaceChildren()")
+            page.press((-1.5, 40), SIZE, right=right)
+            said = page.js("document.getElementById('toasts').innerText")  # at once, whatever the server is doing
+            assert said == "This click lies outside the picture."
+        assert page.js("document.querySelectorAll('#objects li').length") == 0
+        assert server.end() == 0
+    assert not (tmp_path / "runs" / "square").exists(), "who only looks leaves nothing behind"
+
+
 def test_a_run_is_paused_goes_on_is_stopped_and_follows_one_object_alone(tmp_path: Path) -> None:
     video, run = toy_video(tmp_path / "square.mp4", 40), tmp_path / "runs" / "square"
     done = "Number(document.getElementById('progress').value)"
-    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
-        page.driver.get(server.url)
-        page.shows(0, "")
-        page.keys("b")
-        page.drag((20, 85), (60, 85), SIZE)
+    with opened(video, seconds=0.1) as (page, server):
+        paint(page, 60)
         page.shows(0, "1")
         page.keys("n")
         page.drag((100, 15), (140, 15), SIZE)
@@ -224,11 +283,8 @@ def test_a_run_is_paused_goes_on_is_stopped_and_follows_one_object_alone(tmp_pat
 
 def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
     video, run = toy_video(tmp_path / "square.mp4"), tmp_path / "runs" / "square"
-    with browser() as page, served(video, tmp_path / "runs", seconds=0.05) as server:
-        page.driver.get(server.url)
-        page.shows(0, "")
-        page.keys("b")
-        page.drag((20, 85), (140, 85), SIZE)
+    with opened(video, seconds=0.05) as (page, server):
+        paint(page)
         page.shows(0, "1")
         page.until("document.getElementById('saved').textContent === 'saved'")
         limits = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
@@ -249,11 +305,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(tmp_path: P
 
 def test_a_run_goes_on_while_no_page_is_open(tmp_path: Path) -> None:
     video, run = toy_video(tmp_path / "square.mp4", 40), tmp_path / "runs" / "square"
-    with browser() as page, served(video, tmp_path / "runs", seconds=0.1) as server:
-        page.driver.get(server.url)
-        page.shows(0, "")
-        page.keys("b")
-        page.drag((20, 85), (140, 85), SIZE)
+    with opened(video, seconds=0.1) as (page, server):
+        paint(page)
         page.shows(0, "1")
         page.keys("r")
         page.until("Number(document.getElementById('progress').value) >= 2")
@@ -269,9 +322,7 @@ def test_a_run_goes_on_while_no_page_is_open(tmp_path: Path) -> None:
 
 def test_a_second_window_is_told_and_may_take_over(tmp_path: Path) -> None:
     video = toy_video(tmp_path / "square.mp4", 4)
-    with browser() as page, served(video, tmp_path / "runs") as server:
-        page.driver.get(server.url)
-        page.shows(0, "")
+    with opened(video) as (page, server):
         page.driver.switch_to.new_window("window")
         page.driver.get(server.url)
         page.shows(0, "")
@@ -285,8 +336,7 @@ def test_sixty_objects_and_five_thousand_frames_stay_within_bounds(tmp_path: Pat
         tmp_path / "long.mp4", [np.full((32, 48, 3), 40, np.uint8)] * 5000, options={"preset": "ultrafast"}
     )
     fill(tmp_path / "runs" / "long", 60, 5000, (32, 48))
-    with browser() as page, served(video, tmp_path / "runs") as server:
-        page.driver.get(server.url)
+    with opened(video) as (page, _):
         page.until("document.querySelectorAll('#objects li').length === 60")
         page.until("document.getElementById('canvas').dataset.objects.split(',').length === 60")
         for frame in (100, 2500, 4999):

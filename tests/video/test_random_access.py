@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import golden_videos
-from media import barcode_video, read_barcode
+from media import barcode_video, break_middle, read_barcode
 from vidseg.errors import InputError
 from vidseg.types import Frame
 from vidseg.video import open_source
@@ -52,13 +52,35 @@ def test_any_frame_of_a_video_with_many_key_frames_is_found(tmp_path: Path, suff
     check(barcode_video(tmp_path / f"v{suffix}", 60, codec=codec, options=options), cache_bytes=1)
 
 
-def test_a_damaged_frame_is_counted_out_when_it_is_read(tmp_path: Path) -> None:
-    flipped = next(path for path in golden_videos.make(tmp_path) if path.name == "flipped.mp4")
-    access = RandomAccess(flipped)
-    assert (access.count, read_barcode(access.read(6).rgb)) == (12, 6)
-    assert read_barcode(access.read(7).rgb) == 8
-    assert access.count == 11
-    assert any("12 frames were listed, 11 can be decoded" in line for line in access.warnings)
+def test_frames_lost_in_the_middle_are_counted_out_when_they_are_read(tmp_path: Path) -> None:
+    broken = break_middle(barcode_video(tmp_path / "v.mp4", 60, options={"g": "10", "bf": "0"}))
+    count = check(broken).count
+    lost = 60 - count
+    assert lost > 3
+    access = RandomAccess(broken)
+    assert (access.count, read_barcode(access.read(55).rgb)) == (60, 55)
+    for index in range(count):
+        access.read(index)
+    assert access.count == count
+    assert read_barcode(access.read(55 - lost).rgb) == 55, "what was read before has another number"
+    assert any(f"60 frames were listed, {count} can be decoded" in line for line in access.warnings)
+
+
+def test_frames_lost_in_the_middle_are_counted_out_if_a_later_frame_is_known(tmp_path: Path) -> None:
+    broken = break_middle(barcode_video(tmp_path / "v.mp4", 60, options={"g": "10", "bf": "0"}))
+    *_, last = open_source(broken)
+    access = RandomAccess(broken)
+    access.check(0, access.times[0])
+    assert access.count == 60
+    access.check(last.index, last.pts)
+    assert access.count == last.index + 1
+    assert read_barcode(access.read(last.index).rgb) == 59
+
+
+def test_a_sound_video_is_not_decoded_to_count_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(RandomAccess, "_recount")
+    access = RandomAccess(barcode_video(tmp_path / "v.mp4", 30))
+    assert [read_barcode(access.read(index).rgb) for index in (0, 4, 29, 3)] == [0, 4, 29, 3]
 
 
 def test_a_jump_decodes_from_the_key_frame_before_it_and_not_from_the_start(tmp_path: Path) -> None:

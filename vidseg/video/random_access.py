@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
@@ -53,12 +53,16 @@ class RandomAccess:
         if self._source.live:
             self._source.close()
             raise InputError(f"{path}: only files can be read in any order")
+        self.times: list[int] = []
+        """Timestamps (pts) of the frames of a video file, in order."""
         if isinstance(self._source, PictureSource):
             self.count = len(self.info.frame_names) or int(self.info.frame_count or 0)
             return
         self._source.close()
-        times = self._listed()
-        self.count = len(times) if times else self._recount()
+        self.times = self._listed()
+        if not self.times:
+            self._recount()
+        self.count = len(self.times)
 
     def read(self, index: int) -> Frame:
         """One frame.
@@ -78,7 +82,16 @@ class RandomAccess:
         self._keep(frame)
         return frame
 
-    def another(self) -> RandomAccess:
+    def check(self, index: int, pts: int) -> None:
+        """Decode all to count the frames, if the list gives another timestamp to a frame that was read from the start.
+
+        Raises:
+            InputError: not one frame can be read any more.
+        """
+        if self.times and self.times[index : index + 1] != [pts]:
+            self._listed_wrongly()
+
+    def another(self) -> Self:
         """A second reader of the same frames, for another thread, which need not list them.
 
         Raises:
@@ -119,7 +132,18 @@ class RandomAccess:
             self.warnings.append(f"truncated: the container names {promised:.2f} s, only {seen:.2f} s were found")
         return decoder.times
 
-    def _recount(self) -> int:
+    def _listed_wrongly(self) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+        self._cache.clear()
+        before = self.count
+        self._recount()
+        self.count = len(self.times)
+        if self.count != before:
+            self.warnings.append(f"damaged: {before} frames were listed, {self.count} can be decoded")
+
+    def _recount(self) -> None:
         """Decode all to know how many frames there are, and when."""
         source = open_source(self._path, pixel_limit=self._pixel_limit)
         times = [frame.pts for frame in source]
@@ -132,7 +156,7 @@ class RandomAccess:
             self._decoder = decoder
         else:
             decoder.close()
-        return len(times)
+        self.times = times
 
     def _seek(self, index: int) -> Frame:
         assert self._decoder is not None
@@ -142,11 +166,7 @@ class RandomAccess:
             self._keep(frame)
             if frame.index == index:
                 return frame
-        self._decoder.close()
-        self._decoder = None  # what was decoded is not what the packets promised
-        before, self.count = self.count, self._recount()
-        if self.count != before:
-            self.warnings.append(f"damaged: {before} frames were listed, {self.count} can be decoded")
+        self._listed_wrongly()  # what was decoded is not what the packets promised
         if index >= self.count:
             raise InputError(f"{self.info.name}: frame {index} cannot be decoded; it has {self.count} frames")
         return self._read_forward(index)

@@ -23,9 +23,7 @@ _PROBED = 12  # frames at the beginning that are decoded to check the list
 
 
 class SeekingDecoder:
-    """A video whose packets are listed."""
-
-    """Not for several threads at once; :meth:`another` is."""
+    """A video whose packets are listed. Not for several threads at once; :meth:`another` is."""
 
     def __init__(self, path: str, info: VideoInfo, warnings: list[str], pixel_limit: int) -> None:
         """List the packets; ``warnings`` gets a line for each kind of damage that decoding finds.
@@ -35,6 +33,7 @@ class SeekingDecoder:
         """
         self._address, self._info, self._pixel_limit = parse_address(path), info, pixel_limit
         self._rgb: RgbConverter | None = None
+        self._running: Iterator[VideoFrame] = iter(())
         self._damage = Damage(warnings)
         self._open()
         self.times: list[int] = []
@@ -54,7 +53,7 @@ class SeekingDecoder:
             self.complete = False
         self._key_times = sorted(keys)
         self.use(sorted(self.times))
-        self._restart()
+        self._leave()
 
     def another(self, warnings: list[str]) -> SeekingDecoder:
         """One with the same list, which opens the file for itself.
@@ -81,14 +80,13 @@ class SeekingDecoder:
             return False
         if promised is not None and promised != len(self.times):
             return False
-        first = [frame.pts for frame in islice(self._decoded(), _PROBED)]
-        if first != self.times[: len(first)]:
-            return False
+        self._seek(0)
+        first = [frame.pts for frame in islice(self._running, _PROBED)]
         last = self._keys[-1]
         self._seek(last)
-        return [t for t in (frame.pts for frame in self._decoded()) if t is not None and t >= self.times[last]] == (
-            self.times[last:]
-        )
+        end = [t for t in (frame.pts for frame in self._running) if t is not None and t >= self.times[last]]
+        self._leave()
+        return first == self.times[:_PROBED] and end == self.times[last:]
 
     def frames_to(self, index: int, window: int) -> Iterator[Frame]:
         """Frames up to ``index``, from ``window`` before it at most; fewer where decoding does not give them."""
@@ -148,6 +146,11 @@ class SeekingDecoder:
     def _restart(self) -> None:
         self._running = self._decoded()
         self._next = 0
+
+    def _leave(self) -> None:
+        """Packets were read: whoever wants a frame has to seek."""
+        self._running = iter(())
+        self._next = len(self.times)
 
     def _seek(self, place: int) -> None:
         try:

@@ -15,6 +15,7 @@ from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
 from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library, LibraryVideo
+from vidseg_pipelines.ui.page_video import FramesRenumbered, PageVideo
 from vidseg_pipelines.ui.pictures import Pictures
 from vidseg_pipelines.ui.project import Project
 from vidseg_pipelines.ui.propagation import Direction, Propagation
@@ -79,6 +80,18 @@ class Desk:
         for other in self.windows:
             if other.key == window.key:
                 await other.send({"type": "holder", "mine": other is window})
+
+    async def renumber(self, opened: Open, video: PageVideo) -> None:
+        """Frames are missing in the middle: everybody takes the numbers that ``video`` found."""
+        await self.stop(opened)
+        if opened.project.video.times == video.times:
+            return
+        await self.work(lambda: opened.project.renumber(video.another()))
+        pictures, opened.pictures = opened.pictures, Pictures(opened.project.video.another())
+        await pictures.close()
+        for window in [w for w in self.windows if w.key == opened.project.clip.key]:
+            window.seen.clear()
+            await self.tell_state(window)
 
     async def leave(self, window: Window) -> None:
         """A window does not show its clip any more; its run goes on."""
@@ -212,7 +225,7 @@ class Desk:
     async def _run(self, opened: Open, run: Propagation) -> None:
         loop = asyncio.get_running_loop()
         event: Event = {"type": "run", "state": "done"}
-        told = 0.0
+        told, renumbered = 0.0, None
         try:
             while await self.work(run.step):
                 if loop.time() - told > _EVERY_S or not opened.going.is_set():
@@ -226,6 +239,7 @@ class Desk:
             event["state"] = "cancelled"
         except VidsegError as error:
             event |= {"state": "failed", "text": printable(str(error))}
+            renumbered = error.video if isinstance(error, FramesRenumbered) else None
         except Exception as error:
             logging.getLogger(__name__).exception("a run failed")
             event |= {"state": "failed", "text": printable(f"{type(error).__name__}: {error}")}
@@ -233,12 +247,17 @@ class Desk:
             await self.work(run.close)
         except VidsegError as error:
             event |= {"state": "failed", "text": printable(str(error))}
+        damage = run.damage if renumbered is None else []
+        opened.project.video.warnings += damage
+        event["warnings"] = [printable(text) for text in damage[:5]]
         opened.task = opened.run = None
         if not self._watched(opened.project.clip.key):
             opened.closing = loop.call_later(_CLOSE_S, lambda: self.later(self._close(opened)))
         event |= {"done": run.done, "total": run.total, "skipped": len(run.skipped), "frame": run.frame}
         await self.tell(opened, event)
         await self.tell_changes(opened)
+        if renumbered is not None:
+            await self.renumber(opened, renumbered)
 
     async def _prepare(self, opened: Open, frame: int) -> None:
         """Encode a frame that is looked at, so that the first click on it is quick."""

@@ -76,6 +76,10 @@ class PageEngine:
         self._features.move_to_end(key)
         return self._features[key]
 
+    def forget(self) -> None:
+        """Encode frames anew: their numbers have changed."""
+        self._features.clear()
+
     def draw(self, clip: str, frame: Frame, prompt: Prompt, shown: Mapping[int, Mask], zoom: Zoom) -> Mask:
         """The mask of one object from clicks or a box, see :func:`vidseg_pipelines.drawing.draw_prompts`.
 

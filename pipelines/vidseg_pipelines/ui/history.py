@@ -121,6 +121,14 @@ class History:
         step.close()
         step.path.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Forget all steps."""
+        for step in [*self.done, *self.undone]:
+            step.close()
+            step.path.unlink(missing_ok=True)
+        self.done.clear()
+        self.undone.clear()
+
     def undo(self, document: str, line_of: Callable[[int], Line], restore: Restore) -> HistoryStep | None:
         """Call ``restore(document, lines)`` with what was before the last step; the first two say what is now."""
         return self._turn(self.done, self.undone, _REDO, document, line_of, restore)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from vidseg.errors import InputError
-from vidseg.video.random_access import RandomAccess
+from vidseg_pipelines.ui.page_video import PageVideo
 
 _LONGEST = 2560  # pixels of the longer side that are sent
 _QUALITY = 90
@@ -18,7 +18,7 @@ _QUALITY = 90
 class Pictures:
     """JPEGs of the frames of one video, decoded in a thread of its own so that looking never waits for computing."""
 
-    def __init__(self, video: RandomAccess) -> None:
+    def __init__(self, video: PageVideo) -> None:
         """``video`` is read by nobody else, and closed at the end."""
         self._video = video
         self._thread = ThreadPoolExecutor(1, "vidseg-ui-pictures")
@@ -27,6 +27,7 @@ class Pictures:
         """One frame.
 
         Raises:
+            FramesRenumbered: the list of frames was found wrong.
             InputError: there is no such frame, or it cannot be decoded.
         """
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._jpeg, frame)

@@ -17,7 +17,6 @@ from vidseg.errors import UsageError, VidsegError
 from vidseg.masks.trust import Signals
 from vidseg.outputs.folder import claimed
 from vidseg.types import Frame, Prompt
-from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.ui import trust
 from vidseg_pipelines.ui.document import Document, load_document
 from vidseg_pipelines.ui.engine import PageEngine
@@ -25,6 +24,7 @@ from vidseg_pipelines.ui.history import History, HistoryStep, Lines
 from vidseg_pipelines.ui.library import LibraryVideo
 from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, signals_in, stroke
 from vidseg_pipelines.ui.manifest import keep_manifest
+from vidseg_pipelines.ui.page_video import PageVideo
 from vidseg_pipelines.ui.results import Results
 
 Finish = Callable[[], bool]
@@ -45,18 +45,20 @@ class Project:
         self.config = replace(config, input=str(clip.path), output=clip.run)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self.video = RandomAccess(clip.path)
-            stack.callback(self.video.close)
+            self.video = PageVideo(clip.path)
+            stack.callback(lambda: self.video.close())
             stack.enter_context(claimed(clip.run))
             self.history = History(clip.run)
             stack.callback(self.history.close)
             self.results = Results(clip.run)
             stack.callback(self.results.close)
+            if seen := self.results.frames:
+                self.video.check(seen[-1], self.results.time(seen[-1]))
             self.history.mark()
             self._stack = stack.pop_all()
         self.info = replace(self.video.info, frame_count=self.video.count)
         self.document = load_document(clip.run)
-        self.document.ensure(*_known(self.results))
+        self.document.ensure(*self.results.objects_known())
         self.changed: set[int] = set()
         """Frames whose result changed since somebody asked."""
         self._named = self.document.names
@@ -192,6 +194,25 @@ class Project:
         self.results.put(frame, line)
         self.changed.add(frame)
 
+    def renumber(self, video: PageVideo) -> None:
+        """Go on with a reader that knows the right numbers of the frames; results stay with their frames.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        self.settle()
+        self.video.close()
+        self.video = video
+        self.info = replace(video.info, frame_count=video.count)
+        self.engine.forget()
+        moved = self.results.renumber({time: place for place, time in enumerate(video.times)})
+        self.document.keys = {moved[frame]: row for frame, row in self.document.keys.items() if frame in moved}
+        self.history.clear()  # its lines have the old numbers
+        self._edits += 1
+        if self._touched or moved:
+            self.seal()
+        self.history.mark()
+
     def settle(self) -> None:
         """Bring the journal in order, with the names that objects have now, and the manifest up to date."""
         names = self.document.names
@@ -270,20 +291,6 @@ class Project:
         for x, y in prompt.points:
             if not (0 <= x < self.info.width and 0 <= y < self.info.height):
                 raise UsageError("this click lies outside the picture")
-
-
-def _known(results: Results) -> tuple[list[int], dict[int, str]]:
-    """Ids in a journal, and the name that each has when it is last seen."""
-    ids = sorted({i for facts in results.facts.values() for i in facts})
-    names: dict[int, str] = {}
-    missing = set(ids)
-    for frame in sorted(results.facts, key=lambda f: -len(results.facts[f])):
-        if missing & results.facts[frame].keys():
-            names |= {o["id"]: o["label"] for o in results.objects(frame) if o.get("label")}
-            missing -= results.facts[frame].keys()
-        if not missing:
-            break
-    return ids, names
 
 
 def _finite(*values: float) -> None:

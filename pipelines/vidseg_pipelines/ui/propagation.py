@@ -9,6 +9,7 @@ from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.types import Frame, Prompt
 from vidseg_pipelines.ui.lines import line_of, masks_in, signals_in
+from vidseg_pipelines.ui.page_video import FramesRenumbered
 from vidseg_pipelines.ui.project import Project
 
 Direction = Literal["forward", "backward", "both"]
@@ -51,10 +52,16 @@ class Propagation:
         self._video = project.video.another()
         self._running = self._run()
 
+    @property
+    def damage(self) -> list[str]:
+        """What reading the frames found that nobody knew."""
+        return [text for text in self._video.warnings if text not in self.project.video.warnings]
+
     def step(self) -> bool:
         """Compute the next frame; False when there is none.
 
         Raises:
+            FramesRenumbered: frames are missing, and those behind have other numbers.
             VidsegError: the video cannot be read any more, the disk is full.
         """
         return next(self._running, False)
@@ -95,8 +102,8 @@ class Propagation:
         for index in [*first, *rest]:
             try:
                 yield self._video.read(index)
-            except InputError:
-                if index in first:
+            except InputError as error:
+                if index in first or isinstance(error, FramesRenumbered):
                     raise
                 self.skipped.append(index)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any, NamedTuple
@@ -80,6 +80,19 @@ class Results:
         line = self.line(frame)
         return [] if line is None else list(json.loads(line)["objects"])
 
+    def objects_known(self) -> tuple[list[int], dict[int, str]]:
+        """Ids in the journal, and the names that they have there."""
+        ids = sorted({i for facts in self.facts.values() for i in facts})
+        names: dict[int, str] = {}
+        missing = set(ids)
+        for frame in sorted(self.facts, key=lambda f: -len(self.facts[f])):
+            if missing & self.facts[frame].keys():
+                names |= {o["id"]: o["label"] for o in self.objects(frame) if o.get("label")}
+                missing -= self.facts[frame].keys()
+            if not missing:
+                break
+        return ids, names
+
     def put(self, frame: int, line: bytes | None) -> None:
         """Replace the line of a frame; None: it has no result any more.
 
@@ -107,34 +120,53 @@ class Results:
             OutputError: it cannot be written; nothing is lost.
         """
         with self._lock:
-            if names is None and not self._size(self._changes):
-                return
-            places: dict[int, tuple[Path, int, int]] = {}
-            with atomic_file(self._journal) as file:
-                for frame in self.frames:
-                    line = self.line(frame) or b""
-                    if names is not None:
-                        line = _named(line, names)
-                    places[frame] = self._journal, file.tell(), len(line)
-                    file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            self._open(self._journal)
-            self._places = places
-            self._last = max(places, default=-1)
-            try:
-                self._files[self._changes].truncate(0)
-            except OSError as error:
-                raise output_error(self._changes, error) from error
+            if names is not None:
+                self._rewrite((frame, _named(self.line(frame) or b"", names)) for frame in self.frames)
+            elif self._size(self._changes):
+                self._rewrite((frame, self.line(frame) or b"") for frame in self.frames)
+
+    def time(self, frame: int) -> int:
+        """Timestamp (pts) of a frame that has a result."""
+        return int(json.loads(self.line(frame) or b"")["pts"])
+
+    def renumber(self, places: Mapping[int, int]) -> dict[int, int]:
+        """Move every line to the frame of its timestamp; ``places`` are numbers by pts. Gives new numbers by old ones.
+
+        Raises:
+            OutputError: it cannot be written; nothing is lost.
+        """
+        with self._lock:
+            old = {places.get(self.time(frame), frame): frame for frame in self.frames}
+            moved = {frame: new for new, frame in old.items()}
+            self._rewrite((new, _numbered(self.line(old[new]) or b"", new)) for new in sorted(old))
+            self.facts = {new: self.facts[frame] for new, frame in old.items()}
+            return moved
 
     def close(self) -> None:
-        """Close the files; the one of changes goes when it is empty."""
+        """Close the files; empty ones go."""
         with self._lock:
-            empty = not self._size(self._changes)
+            empty = [path for path in self._files if not self._size(path)]
             for file in self._files.values():
                 file.close()
-            if empty:
-                self._changes.unlink(missing_ok=True)
+            for path in empty:
+                path.unlink(missing_ok=True)
+
+    def _rewrite(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        """A new journal of these lines, in order; nothing is left of the changes."""
+        places: dict[int, tuple[Path, int, int]] = {}
+        with atomic_file(self._journal) as file:
+            for frame, line in lines:
+                places[frame] = self._journal, file.tell(), len(line)
+                file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._open(self._journal)
+        self._places = places
+        self._last = max(places, default=-1)
+        try:
+            self._files[self._changes].truncate(0)
+        except OSError as error:
+            raise output_error(self._changes, error) from error
 
     def _open(self, path: Path) -> None:
         if path in self._files:
@@ -205,4 +237,12 @@ def _named(line: bytes, names: Mapping[int, str]) -> bytes:
     record = json.loads(line)
     for item in record["objects"]:
         item["label"] = names.get(item["id"]) or None
+    return _line(record)
+
+
+def _numbered(line: bytes, frame: int) -> bytes:
+    return _line({**json.loads(line), "frame": frame})
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, separators=(",", ":")) + "\n").encode()

@@ -23,6 +23,7 @@ from vidseg_pipelines.ui.commands import answer
 from vidseg_pipelines.ui.desk import Desk
 from vidseg_pipelines.ui.exports import EXPORTS, formats
 from vidseg_pipelines.ui.guard import Guard
+from vidseg_pipelines.ui.page_video import FramesRenumbered
 from vidseg_pipelines.ui.uploads import UPLOAD_LIMIT, receive
 from vidseg_pipelines.ui.windows import Window
 
@@ -81,9 +82,12 @@ class _Server:
         opened = self.desk.open.get(request.path_params["key"])
         if opened is None:
             raise HTTPException(404)
-        return Response(
-            await opened.pictures.jpeg(request.path_params["frame"]), headers=_FOR_EVER, media_type="image/jpeg"
-        )
+        try:
+            picture = await opened.pictures.jpeg(request.path_params["frame"])
+        except FramesRenumbered as error:
+            await self.desk.renumber(opened, error.video)
+            raise
+        return Response(picture, headers=_FOR_EVER, media_type="image/jpeg")
 
     async def masks(self, request: Request) -> Response:
         """The line of the journal."""
@@ -121,6 +125,8 @@ class _Server:
                     await answer(self.desk, window, message)
                 except VidsegError as error:
                     await window.send({"type": "error", "text": printable(str(error))})
+                    if isinstance(error, FramesRenumbered):
+                        await self.desk.renumber(self.desk.of(window), error.video)
                 except (ValueError, LookupError, TypeError):
                     _LOG.warning("a malformed request", exc_info=True)
                     await window.send({"type": "error", "text": "this request cannot be read"})

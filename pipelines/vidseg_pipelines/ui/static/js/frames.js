@@ -32,7 +32,7 @@ export function masksNow(frame) {
 export function fetchPicture(frame) {
   const key = state.clip.key;
   if (pictures.has(frame)) return pictures.get(frame);
-  const coming = fetch(clipUrl(key, `frames/${frame}.jpg`)).then(async (answer) => {
+  const coming = fetch(clipUrl(key, `frames/${frame}.jpg?of=${state.clip.frames}`)).then(async (answer) => {
     if (!answer.ok) throw new Error((await answer.json()).error);
     const picture = await createImageBitmap(await answer.blob());
     if (state.clip?.key !== key) return picture.close();
@@ -42,7 +42,7 @@ export function fetchPicture(frame) {
     return picture;
   }).catch((error) => {
     pictures.delete(frame);
-    if (state.frame === frame && state.clip?.key === key) emit("got:error", { text: error.message, place: `frame ${frame}` });
+    if (state.frame === frame && state.clip?.key === key) emit("got:error", { text: error.message, frame });
   });
   pictures.set(frame, coming);
   return coming;

@@ -75,6 +75,8 @@ function mayChange() {
 
 function click(place, positive) {
   if (!mayChange()) return;
+  const { width, height } = state.clip;
+  if (place.x < 0 || place.y < 0 || place.x >= width || place.y >= height) return toast("This click lies outside the picture.");
   const here = idAt(place);
   if (state.selected === null && here && positive) return select(here);
   if (state.selected === null && !positive) {
@@ -110,7 +112,7 @@ on("got:drawn", ({ id }) => {
   answered();
   if (state.selected !== id) select(id);
 });
-on("got:error", answered);
+on("got:error", ({ frame }) => frame === undefined && answered());
 on("online", () => {
   pointer.waiting = [];
   answered();

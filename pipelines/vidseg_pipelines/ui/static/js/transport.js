@@ -90,6 +90,7 @@ function showRun(message) {
   if (message.state === "failed") toast(`The run ended early: ${message.text}. ${message.done} frames were kept.`, "error");
   else if (message.skipped) toast(`${message.skipped} frames could not be read and were left out.`, "error");
   else if (message.state === "done") toast(`Done: ${message.done} frames.`);
+  for (const text of message.warnings ?? []) toast(text, "error");
 }
 
 on("got:run", showRun);
