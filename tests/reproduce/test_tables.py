@@ -116,6 +116,17 @@ def test_what_is_missing_is_named_and_the_rest_is_run(tmp_path: Path) -> None:
         check_some(results[2:])
 
 
+@pytest.mark.parametrize("what", [["--all"], ["table-10"], ["hq44k-val"], ["davis2017"]], ids=" ".join)
+def test_a_missing_data_folder_is_one_line_and_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", *what, "--data", "none"]) == 3
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "vidseg: none: no such data folder\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("name", "steps"), [("figure-4", 5), ("figure-5", 5), ("table-6", 2), ("table-13", 3)])
 def test_figures_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, steps: int) -> None:
     table = read_table(name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from vidseg.config import NOT_RESULT, Device, Dtype, Offline, RunConfig, key_values, result_settings
-from vidseg.errors import UsageError, did_you_mean
+from vidseg.errors import InputError, UsageError, did_you_mean
 
 PromptKind = Literal["auto", "gt-boxes", "noisy-boxes", "points", "coarse-masks", "boxes-file", "tracker", "masks-from"]
 MASKS = ("sam", "hq", "sum")
@@ -115,10 +115,12 @@ class ReproduceConfig:
         """The data folder.
 
         Raises:
-            UsageError: none was given.
+            UsageError: none was given. InputError: there is no such folder.
         """
         if self.data is None:
             raise UsageError("where is the data? --data ROOT, with the layouts of docs/evaluation.md")
+        if not self.data.is_dir():
+            raise InputError(f"{self.data}: no such data folder")
         return self.data
 
     @property

@@ -23,7 +23,8 @@ def run_all(
     Nothing is downloaded: weights that are not on this machine are named.
 
     Raises:
-        UsageError: settings that are for the rows to say. OutputError: a result cannot be written.
+        UsageError: settings that are for the rows to say. InputError: no data folder. OutputError: a result cannot be
+            written.
     """
     tables = {name: read_table(name) for name, (way, _) in PAPER.items() if way == "rows"}
     joined = Table("the paper", tuple(row for table in tables.values() for row in table.rows))

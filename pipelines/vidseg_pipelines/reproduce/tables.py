@@ -85,11 +85,12 @@ def run_table(
     ``common``: data, output folder and device for all rows; its model, tracker and limit replace those of the rows.
 
     Raises:
-        UsageError: a row that is malformed, or settings in ``common`` that are for the rows to say. OutputError: a
-            result cannot be written.
+        UsageError: a row that is malformed, or settings in ``common`` that are for the rows to say. InputError: no data
+            folder. OutputError: a result cannot be written.
     """
     folder = common.output or Path("runs") / "tables"
     _check_common(table, common)
+    _ = common.root  # one line if it is missing, not one for every row
     configs = [_row_config(row, common) for row in table.rows]
     wanted: dict[str, list[str]] = {}
     for config in configs:

@@ -114,8 +114,6 @@ def open_video_set(name: str) -> Callable[[ReproduceConfig], VideoSetTask]:
 
     def open_it(config: ReproduceConfig) -> VideoSetTask:
         root = config.root
-        if not root.is_dir():
-            raise InputError(f"{root}: no such data folder")
         here = next((root / folder for folder in place.folders if (root / folder).is_dir()), root)
         found = find_video_set(here, place.split)
         if found.kind != place.kind:
