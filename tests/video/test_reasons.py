@@ -50,7 +50,10 @@ def test_nor_from_a_server_without_ranges(late_index: bytes) -> None:
         open_source(server.url)
 
 
-def test_a_web_page_is_no_video() -> None:
+def test_a_web_page_is_no_video(tmp_path: Path) -> None:
     page = b"<!DOCTYPE html><html><title>A video</title>" + b"<p>watch</p>" * 500 + b"</html>"
+    (tmp_path / "saved.mp4").write_bytes(page)
+    with pytest.raises(InputError, match=r"saved.mp4: a web page, not a video: save the video itself"):
+        open_source(str(tmp_path / "saved.mp4"))
     with Loopback(*[http(page, length=len(page))] * 4) as server, pytest.raises(InputError, match="a web page, not a"):
         open_source(server.url)

@@ -118,10 +118,13 @@ def needs_seeking(address: Address, container: InputContainer) -> bool:
 def no_frame(address: Address, container: InputContainer, pixel_limit: int) -> str:
     """Why an input that could be opened gives no frame at all."""
     if needs_seeking(address, container):
-        lacking = "cannot be read from a pipe" if address.kind == "stdin" else "needs a server that sends ranges"
+        why = {
+            "stdin": "cannot be read from a pipe; give the path of the file",
+            "stream": "needs a server that sends ranges; download it first",
+        }[address.kind]
         return (
-            f"{address.shown}: no frame arrives: an MP4 with its index at its end {lacking}; give the path of the file,"
-            " or write it with FFmpeg's -movflags +faststart, or as MPEG-TS (-f mpegts)"
+            f"{address.shown}: no frame arrives: an MP4 with its index at its end {why}, or write it with FFmpeg's"
+            " -movflags +faststart, or as MPEG-TS (-f mpegts)"
         )
     return (
         f"{address.shown}: no frame can be decoded; the video is damaged or incomplete, or its frames are larger"
@@ -229,6 +232,8 @@ def _why_not(address: Address, error: Exception) -> str:
         return f"{name}: a playlist, not a video: refused because playlists make other files and addresses be opened"
     if kind := archive_kind(head):
         return f"{name}: a {kind} archive, not a video: unpack it first"
+    if _HTML.match(head):
+        return f"{name}: a web page, not a video: save the video itself, not the page that shows it"
     refused = isinstance(error, av.error.ArgumentError)  # what FFmpeg says to a format outside the whitelist
     reason = "no accepted video format" if refused else plain_reason(error)
     answered = refused or isinstance(error, av.error.InvalidDataError)
