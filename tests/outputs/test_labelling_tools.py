@@ -243,6 +243,50 @@ def test_labelme_keeps_holes_and_has_its_pictures(run, tmp_path):
             assert (filled([shape["points"] for shape in shapes]) == square(index, object_id)).all()
 
 
+def test_labelme_files_have_all_that_its_reader_asks_for(run, tmp_path):
+    """What LabelMe 6.3 refuses otherwise; keys that it does not know it keeps."""
+    video = barcode_video(tmp_path / "zoo.mp4", COUNT)
+    assert ExportCommand(run, "labelme", input=str(video)).run() == 0
+    files = sorted((run / "labelme").glob("*.json"))
+    assert len(files) == COUNT
+    for path in files:
+        record = json.loads(path.read_text("utf-8"))
+        assert record["imageData"] is None  # the key is required; the picture is then read from imagePath
+        assert Image.open(path.parent / record["imagePath"]).size == (record["imageWidth"], record["imageHeight"])
+        assert isinstance(record["flags"], dict)
+        for shape in record["shapes"]:
+            assert isinstance(shape["label"], str)
+            assert (shape["shape_type"], shape["flags"]) == ("polygon", {})
+            assert type(shape["group_id"]) is int
+            assert len(shape["points"]) >= 3
+            assert all(len(corner) == 2 and {type(v) for v in corner} <= {int, float} for corner in shape["points"])
+
+
+def test_cvat_and_mots_files_have_all_that_the_readers_of_datumaro_ask_for(run):
+    """What Datumaro 1.13 fails on otherwise."""
+    root = ElementTree.parse(exported("cvat", run / "masks.jsonl", run) / "annotations.xml").getroot()
+    assert (root.tag, root.find("meta/project")) == ("annotations", None)
+    size = root.find("meta/task/original_size")
+    assert [int(size.findtext(name)) for name in ("height", "width")] == list(SIZE)
+    labels = [label.findtext("name") for label in root.iter("label")]
+    assert len(labels) == len(set(labels))
+    for track in root.iterfind("track"):
+        assert track.get("label") in labels
+        assert int(track.get("id")) >= 0 and int(track.get("group_id")) > 0
+        for shape in track:
+            corners = [tuple(map(float, pair.split(","))) for pair in shape.get("points").split(";")]
+            assert len(corners) >= 3 and {len(corner) for corner in corners} == {2}
+            assert {shape.get(name) for name in ("outside", "keyframe", "occluded")} <= {"0", "1"}
+            assert (int(shape.get("z_order")), int(shape.get("frame")) < COUNT) == (0, True)
+    with zipfile.ZipFile(exported("mots-png", run / "masks.jsonl", run)) as archive:
+        classes = len(archive.read("train/instances/labels.txt").decode().split())
+        for name in archive.namelist()[1:]:
+            folder, kind, file = name.split("/")
+            assert (folder, kind, file.endswith(".png")) == ("train", "instances", True)
+            numbers = np.unique(np.asarray(Image.open(archive.open(name))))
+            assert all(1 <= n // 1000 <= classes and n % 1000 for n in numbers if n)
+
+
 def test_without_the_video_the_polygons_are_written_and_the_exit_code_is_5(run, capsys):
     (run / "run.json").write_text(json.dumps({"video": VIDEO, "input": {"path": str(run / "gone.mp4")}}))
     assert ExportCommand(run, "labelme,yolo,cvat").run() == 5
