@@ -218,8 +218,11 @@ def test_files_that_are_no_cutie_are_named_as_what_they_are(file: Path, tmp_path
     hostile.write_bytes(pickle.dumps({"weights": print}))
     lacking = tmp_path / "lacking.pth"
     torch.save({k: v for k, v in torch.load(file).items() if k != "mask_decoder.pred.bias"}, lacking)
+    small = tmp_path / "cutie-base-mega.pth"
+    small.write_bytes(file.read_bytes())
     for path, words in (
         (xmem, "not a Cutie, but an XMem"),
+        (small, "this is the small model, not the base one"),
         (short, "short.pth"),
         (hostile, "hostile.pth"),
         (lacking, "pred.bias"),
