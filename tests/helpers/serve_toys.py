@@ -14,7 +14,7 @@ from vidseg.types import Frame, Prompt
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.hub import Hub, Limits
 from vidseg_pipelines.serve.models import Networks, ServedModels
-from vidseg_pipelines.web import address, listen, serve_until_asked
+from vidseg_pipelines.web.serving import address, listen, serve_until_asked
 
 TOKEN = "the-secret-of-the-tests"
 

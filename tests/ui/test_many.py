@@ -7,8 +7,8 @@ import pytest
 
 from ui_toys import fill
 from vidseg_pipelines.ui.document import Document
-from vidseg_pipelines.ui.results import Fact, Results
 from vidseg_pipelines.ui.trust import hints, mark
+from vidseg_pipelines.web.results import Fact, Results
 
 
 def test_a_journal_is_kept_on_disk_and_read_by_frame(tmp_path: Path) -> None:

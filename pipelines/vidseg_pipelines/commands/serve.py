@@ -66,7 +66,7 @@ class ServeCommand:
         from vidseg_pipelines.serve.app import build_app
         from vidseg_pipelines.serve.hub import Hub, Limits
         from vidseg_pipelines.serve.models import ServedModels
-        from vidseg_pipelines.web import address, listen, serve_until_asked, warn_of
+        from vidseg_pipelines.web.serving import address, listen, serve_until_asked, warn_of
 
         token = self._token()
         warn_of(self.host)

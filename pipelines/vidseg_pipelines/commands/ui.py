@@ -56,7 +56,7 @@ class UiCommand:
             raise UsageError(f"--port {self.port}: expected 0 to 65535")
         from vidseg_pipelines.ui.engine import ModelChoice, PageEngine
         from vidseg_pipelines.ui.serve import serve
-        from vidseg_pipelines.web import warn_of
+        from vidseg_pipelines.web.serving import warn_of
 
         models = ModelChoice(self.tracker, self.model, self.device, self.offline)
         models.check()

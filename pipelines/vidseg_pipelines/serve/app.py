@@ -36,8 +36,8 @@ from vidseg_pipelines.serve.label_studio import label_studio_routes
 from vidseg_pipelines.serve.models import CORES
 from vidseg_pipelines.serve.served_session import Missing, ServedSession, TooMuch
 from vidseg_pipelines.serve.store import pack_state, unpack_state
-from vidseg_pipelines.ui.exports import export
-from vidseg_pipelines.ui.uploads import receive
+from vidseg_pipelines.web.exports import export
+from vidseg_pipelines.web.uploads import receive
 
 T = TypeVar("T")
 Form = Literal["rle", "polygons"]

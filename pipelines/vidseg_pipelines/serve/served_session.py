@@ -26,8 +26,8 @@ from vidseg_pipelines.serve.models import Networks
 from vidseg_pipelines.serve.store import SessionStore
 from vidseg_pipelines.session import Session
 from vidseg_pipelines.ui.lines import line_of
-from vidseg_pipelines.ui.manifest import keep_manifest
-from vidseg_pipelines.ui.results import Results
+from vidseg_pipelines.web.manifest import keep_manifest
+from vidseg_pipelines.web.results import Results
 
 KEPT_CALLS = 24
 """Calls after which the state is saved: so many are repeated at most when a session comes back."""

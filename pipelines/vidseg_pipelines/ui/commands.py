@@ -9,9 +9,9 @@ from typing import Any
 
 from vidseg.errors import UsageError
 from vidseg_pipelines.ui.desk import Desk
-from vidseg_pipelines.ui.exports import export
 from vidseg_pipelines.ui.project import Finish, Project
 from vidseg_pipelines.ui.windows import Window
+from vidseg_pipelines.web.exports import export
 
 Message = Mapping[str, Any]
 _PAUSE_S = 0.15

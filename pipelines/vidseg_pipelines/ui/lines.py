@@ -14,7 +14,7 @@ from vidseg.masks.rle import decode, encode, from_coco
 from vidseg.masks.trust import Signals
 from vidseg.outputs.journal import journal_line
 from vidseg.types import Frame
-from vidseg_pipelines.ui.results import Objects
+from vidseg_pipelines.web.results import Objects
 
 Mask = npt.NDArray[np.bool_]
 

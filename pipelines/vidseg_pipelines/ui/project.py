@@ -23,9 +23,9 @@ from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.history import History, HistoryStep, Lines
 from vidseg_pipelines.ui.library import LibraryVideo
 from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, signals_in, stroke
-from vidseg_pipelines.ui.manifest import keep_manifest
 from vidseg_pipelines.ui.page_video import PageVideo
-from vidseg_pipelines.ui.results import Results
+from vidseg_pipelines.web.manifest import keep_manifest
+from vidseg_pipelines.web.results import Results
 
 Finish = Callable[[], bool]
 """Draws again what was drawn quickly, slower and better; False where it does not count any more."""

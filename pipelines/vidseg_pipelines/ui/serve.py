@@ -15,7 +15,7 @@ from vidseg_pipelines.ui.desk import Desk
 from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library
 from vidseg_pipelines.ui.server import build_app
-from vidseg_pipelines.web import LOCAL, address, listen, serve_until_asked
+from vidseg_pipelines.web.serving import LOCAL, address, listen, serve_until_asked
 
 
 def serve(

@@ -21,11 +21,11 @@ from vidseg.names import printable
 from vidseg.outputs.layout import EXPORTED
 from vidseg_pipelines.ui.commands import answer
 from vidseg_pipelines.ui.desk import Desk
-from vidseg_pipelines.ui.exports import EXPORTS, formats
 from vidseg_pipelines.ui.guard import Guard
 from vidseg_pipelines.ui.page_video import FramesRenumbered
-from vidseg_pipelines.ui.uploads import UPLOAD_LIMIT, receive
 from vidseg_pipelines.ui.windows import Window
+from vidseg_pipelines.web.exports import EXPORTS, formats
+from vidseg_pipelines.web.uploads import UPLOAD_LIMIT, receive
 
 _LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"

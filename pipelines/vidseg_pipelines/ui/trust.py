@@ -8,7 +8,7 @@ from functools import partial
 
 from vidseg.masks.suggestions import WORTH, Judged, Suggestions
 from vidseg.masks.trust import Signals, area_signals, reason, trust
-from vidseg_pipelines.ui.results import Fact, Facts, Objects
+from vidseg_pipelines.web.results import Fact, Facts, Objects
 
 SURE = 255
 """Mark of an object that the user drew on the frame."""

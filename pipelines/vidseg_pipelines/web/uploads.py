@@ -31,7 +31,7 @@ async def receive(chunks: AsyncIterator[bytes], name: str, folder: Path, limit: 
         async for chunk in chunks:
             size += len(chunk)
             if size > limit:
-                raise UsageError(f"{name[:80]}: larger than {limit} bytes; give vidseg ui its path instead")
+                raise UsageError(f"{name[:80]}: larger than the {limit} bytes that are allowed")
             file.write(chunk)
         file.flush()
     try:

@@ -1,4 +1,4 @@
-"""Exports as downloads: ``vidseg export`` in a process of its own, beside the page."""
+"""Exports as downloads: ``vidseg export`` in a process of its own."""
 
 from __future__ import annotations
 

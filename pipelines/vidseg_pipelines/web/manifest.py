@@ -1,4 +1,4 @@
-"""``run.json`` of a run that was made or changed on the page."""
+"""``run.json`` of a run that was made or changed on the page or by the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidseg.config import RunConfig
 from vidseg.types import VideoInfo
 from vidseg_pipelines.manifest import new_manifest
 from vidseg_pipelines.run_folder import RunFolder
-from vidseg_pipelines.ui.results import Results
+from vidseg_pipelines.web.results import Results
 
 
 def keep_manifest(folder: Path, config: RunConfig, info: VideoInfo, results: Results, warnings: Sequence[str]) -> None:
