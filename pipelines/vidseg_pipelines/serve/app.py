@@ -30,10 +30,10 @@ from vidseg.masks.rle import encode
 from vidseg.masks.trust import trust
 from vidseg.names import printable
 from vidseg.outputs.journal import journal_line
+from vidseg_pipelines.serve.cores import CORES
 from vidseg_pipelines.serve.frames import RAW, label_map_png
 from vidseg_pipelines.serve.hub import Hub, Outside
 from vidseg_pipelines.serve.label_studio import label_studio_routes
-from vidseg_pipelines.serve.models import CORES
 from vidseg_pipelines.serve.served_session import Missing, ServedSession, TooMuch
 from vidseg_pipelines.serve.store import pack_state, unpack_state
 from vidseg_pipelines.web.exports import export
@@ -192,7 +192,7 @@ class _Guard:
 class _Server:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.workers = ThreadPoolExecutor(max(2, CORES), "session")
+        self.workers = ThreadPoolExecutor(2 * CORES, "session")  # some wait for a pass of the encoder
         self.waiting = 0
         self.registry = CollectorRegistry()
         self.frames = Counter("vidseg_frames", "Frames segmented", registry=self.registry)
@@ -220,7 +220,7 @@ class _Server:
 
         def counted() -> T:
             begun = time.perf_counter()
-            with self.hub.networks().share_of_cores():
+            with self.hub.networks().cores.working():
                 result = work()
             self.seconds.labels(name).observe(time.perf_counter() - begun)
             return result

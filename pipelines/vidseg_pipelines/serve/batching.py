@@ -16,6 +16,7 @@ from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import FrameFeatures, Masks, SegmentAnything
 from vidseg.sam.objectness import Objectness
 from vidseg.sam.prompt_batch import PromptBatch
+from vidseg_pipelines.serve.cores import Cores
 
 Images = Sequence[npt.NDArray[np.uint8]]
 
@@ -32,12 +33,14 @@ class _Request:
 class BatchedEncoder:
     """A :class:`SegmentAnything` for several threads. Who comes while a pass runs waits, and joins the next one.
 
+    The pass runs on the cores of all that wait for it.
+
     The results are those of single passes, but for the rounding of another batch size.
     """
 
-    def __init__(self, sam: SegmentAnything) -> None:
-        """Around a network, which nobody else uses."""
-        self.sam = sam
+    def __init__(self, sam: SegmentAnything, cores: Cores) -> None:
+        """Around a network, which nobody else uses; ``cores`` are those of the threads that call."""
+        self.sam, self._cores = sam, cores
         self.passes = 0
         """Passes so far, for the metrics."""
         self.images = 0
@@ -65,9 +68,15 @@ class BatchedEncoder:
         mine = _Request(images, side)
         with self._state:
             self._waiting.append(mine)
-        with self._network:  # one leads while the others wait here, and find their answer
+        with self._cores.waiting():
+            self._network.acquire()  # one leads while the others wait here, and find their answer
+        try:
             while not mine.answer.done():
+                self._cores.take_share()
                 self._lead()
+        finally:
+            self._network.release()
+        self._cores.take_share()
         return mine.answer.result()
 
     def decode(

@@ -61,6 +61,7 @@ class Hub:
         self._networks: Networks | None = None
         self._lock, self._loading = threading.Lock(), threading.Lock()
         self._sessions: OrderedDict[str, ServedSession] = OrderedDict()
+        self._opening = 0
         for path in sorted(self.folder.iterdir()):
             with suppress(InputError):
                 self._sessions[path.name] = ServedSession(SessionStore.load(path), self.networks)
@@ -98,10 +99,16 @@ class Hub:
         """
         path = None if video is None else self.find(video)
         with self._lock:
-            if len(self._sessions) >= self.limits.sessions:
+            if len(self._sessions) + self._opening >= self.limits.sessions:
                 raise TooMuch(f"{self.limits.sessions} sessions are open, no more are allowed: close one")
-        made = self.networks().session(max_objects=max_objects, detect_every=detect_every)  # refuses wrong values
-        made.close()
+            self._opening += 1
+        try:
+            return self._open(path, max_objects, detect_every)
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def _open(self, path: Path | None, max_objects: int | None, detect_every: int) -> str:
         name = secrets.token_hex(8)
         settings = {"max_objects": max_objects, "detect_every": detect_every, "frames_limit": self.limits.frames}
         store = SessionStore.create(
@@ -109,8 +116,9 @@ class Hub:
         )
         session = ServedSession(store, self.networks)
         try:
-            session.describe()  # reads the video
+            session.describe()  # reads the video, and refuses wrong values
         except BaseException:
+            session.rest()
             store.remove()
             raise
         with self._lock:

@@ -6,6 +6,7 @@ the address to enter there. Its basic authentication takes any name, and the tok
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,10 +27,13 @@ from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.serve.hub import Hub
 
+_VERSION = f"vidseg-{__version__}"
 Compute = Callable[[str, Callable[[], Any]], Awaitable[Any]]
 _PROMPTS = ("keypointlabels", "rectanglelabels", "keypoint", "rectangle")
 _FRAMES = 500
 """Frames of a video that one prediction follows at most."""
+_SECONDS = 80.0
+"""Time after which a prediction ends where it is: Label Studio waits for 100 seconds."""
 
 
 class PredictBody(BaseModel):
@@ -51,15 +55,22 @@ def label_studio_routes(app: FastAPI, hub: Hub, compute: Compute) -> None:
     @app.post("/label-studio/setup")
     async def setup(body: dict[str, Any]) -> dict[str, str]:
         """A project was connected."""
-        return {"model_version": f"vidseg-{__version__}"}
+        return {"model_version": _VERSION}
 
     @app.post("/label-studio/predict")
     async def predict(body: PredictBody) -> dict[str, Any]:
         """Predictions for tasks, from what the user has just drawn."""
         context = ((body.params or {}).get("context") or {}).get("result") or []
         predictor = _Predictor(hub, body.label_config)
-        results = [await compute("predict", partial(predictor.predict, task, context)) for task in body.tasks]
+        results = [
+            await compute("predict", partial(predictor.predict, task, context or _saved(task))) for task in body.tasks
+        ]
         return {"results": results}
+
+    @app.get("/label-studio/versions")
+    async def versions() -> dict[str, list[str]]:
+        """The model of this server."""
+        return {"versions": [_VERSION]}
 
 
 class _Predictor:
@@ -81,7 +92,7 @@ class _Predictor:
         else:
             result = self._brush(self._path(data, "image"), context)
         score = float(np.mean([one["score"] for one in result])) if result else 0.0
-        return {"model_version": f"vidseg-{__version__}", "score": score, "result": result}
+        return {"model_version": _VERSION, "score": score, "result": result}
 
     def _path(self, data: dict[str, Any], kind: str) -> Path:
         name = self.tags.get(kind, {}).get("value", f"${kind}").lstrip("$")
@@ -148,7 +159,11 @@ class _Predictor:
             raise InputError(f"frame {start + 1}: the video has {video.count} frames")
         objects: dict[int, int] = {}
         sequences: list[list[dict[str, Any]]] = [list(item["value"]["sequence"]) for item in drawn]
+        last_keys = max(int(key["frame"]) for key in keys)
+        until = time.monotonic() + _SECONDS
         for frame in range(start, min(video.count, start + _FRAMES)):
+            if frame >= last_keys and time.monotonic() > until:
+                break
             masks = session.step(video.read(frame).rgb)
             for n, key in enumerate(keys):
                 if int(key["frame"]) - 1 == frame:
@@ -179,6 +194,15 @@ def _shown(
         "width": 100 * (x2 - x1) / width,
         "height": 100 * (y2 - y1) / height,
     }
+
+
+def _saved(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is drawn in a task that nobody draws in just now: in its newest draft, else its newest annotation."""
+    for kind in ("drafts", "annotations"):
+        rows = [row["result"] for row in task.get(kind) or () if isinstance(row, dict) and row.get("result")]
+        if rows:
+            return list(rows[-1])
+    return []
 
 
 def _label(item: dict[str, Any], name: str) -> dict[str, list[str]]:

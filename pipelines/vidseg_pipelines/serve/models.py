@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -19,9 +16,8 @@ from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Tracker
 from vidseg_pipelines.serve.batching import BatchedEncoder
+from vidseg_pipelines.serve.cores import Cores
 from vidseg_pipelines.session import Session
-
-CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -59,10 +55,9 @@ class Networks:
         if tracker.lookahead or tracker.finds_objects:
             kind = type(tracker).__name__
             raise UsageError(f"{kind}: a tracker that follows masks frame by frame expected, such as xmem")
-        self.encoder = BatchedEncoder(sam)
+        self.cores = Cores(sam.device)
+        self.encoder = BatchedEncoder(sam, self.cores)
         self._tracker = tracker
-        self._working = 0
-        self._lock = threading.Lock()
 
     def session(self, *, max_objects: int | None = None, detect_every: int = 0) -> Session:
         """A new session with the shared weights.
@@ -72,24 +67,6 @@ class Networks:
         """
         tracker = copy.deepcopy(self._tracker, {id(network): network for network in _networks_in(self._tracker)})
         return Session(tracker=tracker, model=self.encoder, max_objects=max_objects, detect_every=detect_every)
-
-    @contextmanager
-    def share_of_cores(self) -> Iterator[None]:
-        """Threads of PyTorch for one computation: all cores for one alone, fewer for each of several."""
-        if self.encoder.device.type != "cpu":
-            yield
-            return
-        with self._lock:
-            self._working += 1
-            threads = max(1, CORES // self._working)
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)  # of this thread of Python
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-            with self._lock:
-                self._working -= 1
 
 
 def _networks_in(thing: object, depth: int = 4) -> Iterator[torch.nn.Module]:
