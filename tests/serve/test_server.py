@@ -10,14 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -30,6 +32,8 @@ from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs.journal import parse_line
 from vidseg_pipelines.serve.app import build_app
+from vidseg_pipelines.serve.batching import BatchedEncoder
+from vidseg_pipelines.serve.cores import Cores
 from vidseg_pipelines.serve.hub import Hub
 from vidseg_pipelines.serve.served_session import KEPT_CALLS
 
@@ -344,6 +348,15 @@ def test_label_studio_gets_brushes_and_tracks(client: TestClient, hub: Hub) -> N
     assert client.post("/label-studio/predict", json={**body, "params": None}).json()["results"][0]["result"] == []
     outside = {**body, "tasks": [{"data": {"photo": "/data/local-files/?d=../../x.png"}}]}
     error_of(client.post("/label-studio/predict", json=outside), 403)
+    for wrong, words in (
+        ("x", "params.context.result: Input should be a valid list"),
+        ([{"type": "keypointlabels"}], "not as Label Studio sends it"),
+        ([click | {"value": {"x": "a", "y": 5}}], "not as Label Studio sends it"),
+    ):
+        strange = {**body, "params": {"context": {"result": wrong}}}
+        assert words in error_of(client.post("/label-studio/predict", json=strange), 422)
+    beside = {**body, "params": {"context": {"result": [click | {"value": {"x": -5, "y": 5}}]}}}
+    assert "outside the frame" in error_of(client.post("/label-studio/predict", json=beside), 422)
     entry = {"frame": 1, "x": 25, "y": 31, "width": 25, "height": 38, "enabled": True, "rotation": 0, "time": 0}
     track = {"type": "videorectangle", "id": "t", "value": {"sequence": [entry], "labels": ["Dog"]}}
     body = {
@@ -423,3 +436,43 @@ def test_sessions_at_the_same_time_share_passes_and_keep_their_masks(hub: Hub) -
         thread.join()
     assert all(same(a, b) for n in range(1, 4) for a, b in zip(results[0], results[n], strict=True))
     assert networks.encoder.passes <= networks.encoder.images
+
+
+class Slow:
+    """A network whose first pass waits until somebody else wants one; it notes the threads of every pass."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self.wanted = wanted
+        self.threads: list[int] = []
+        self.sizes: list[int] = []
+
+    def encode(self, images: list[Any], side: int | None = None) -> list[Any]:
+        self.threads.append(torch.get_num_threads())
+        self.sizes.append(len(images))
+        while len(self.threads) == 1 and not self.wanted():
+            time.sleep(0.001)
+        return list(images)
+
+
+def test_who_waits_for_the_encoder_leaves_its_cores_to_the_pass() -> None:
+    cores = Cores(torch.device("cpu"), 6)
+    encoder: Any = BatchedEncoder(slow := Slow(lambda: len(encoder._waiting) == 2), cores)  # type: ignore[arg-type]
+    shares: list[int] = []
+
+    def work(name: int) -> None:
+        with cores.working():
+            assert encoder.encode([name]) == [name]
+            shares.append(torch.get_num_threads())
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+        while not slow.threads:
+            time.sleep(0.001)
+    for thread in threads:
+        thread.join()
+    assert slow.threads[0] == 6 and slow.sizes == [1, 2], "the second and the third share a pass"
+    assert slow.threads[1] >= 3 and all(1 <= share <= 6 for share in shares)
+    assert not cores._working

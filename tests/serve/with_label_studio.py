@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -29,6 +29,7 @@ import httpx
 import numpy as np
 import uvicorn
 
+from browser import CHROMIUM, DRIVER, browser
 from vidseg.video import VideoWriter
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.hub import Hub, Limits
@@ -74,6 +75,8 @@ def label_studio(program: str, data: Path) -> Iterator[httpx.Client]:
         "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(data),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "ML_BLOCK_LOCAL_IP": "false",  # else it refuses backends on this machine and on private networks,
+        "SSRF_PROTECTION_ENABLED": "false",  # and the webhook that it makes for each of them
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
     }
@@ -221,6 +224,11 @@ def main() -> None:
         iou = overlap(brush(region["value"]), ball(0))
         print(f"a click: a brush mask '{region['value']['brushlabels'][0]}' with an IoU of {iou:.3f}")
         assert iou > 0.9
+        if CHROMIUM and DRIVER:
+            shown = click_in_browser(str(studio.base_url).rstrip("/"), project, task)
+            print(f"a click in the browser: {shown}")
+            assert shown == "brushregion"
+            assert record[-1]["path"].endswith("/predict") and record[-1]["body"]["params"]["context"]
         project, task, connected = project_of(studio, "videos", VIDEOS, data / "ball.mp4", url, token)
         left, top = CENTRE[0] - RADIUS, CENTRE[1] - RADIUS
         key = {
@@ -247,6 +255,40 @@ def main() -> None:
         check_track(prediction["result"])
     if options.record is not None:
         options.record.write_text(json.dumps({"label_studio": version, "requests": record}, indent=1) + "\n")
+
+
+def click_in_browser(url: str, project: int, task: int) -> str:
+    """Sign in, open the task, and click on the ball with Auto-annotation on; gives the types of what comes back."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    with browser(1400, 900) as page:
+        driver = page.driver
+        driver.get(f"{url}/user/login/")
+        driver.find_element(By.NAME, "email").send_keys("user@example.org")
+        driver.find_element(By.NAME, "password").send_keys("password-of-the-tests")
+        driver.execute_script("localStorage.autoAnnotation = true; document.querySelector('form').submit()")
+        wait(lambda: "/user/login" not in driver.current_url)
+        driver.get(f"{url}/projects/{project}/data?task={task}")
+        wide = f"i.naturalWidth === {SIZE[1]} && i.clientWidth > 100"
+        picture = f"[...document.querySelectorAll('img')].find(i => {wide})"
+        wait(lambda: page.js(f"window.Htx && Htx.annotationStore.selected && !!({picture})"))
+        time.sleep(2)  # the canvas over it
+        ActionChains(driver).send_keys("2").perform()  # the label of the clicks
+        image = page.js(picture)
+        scale = image.size["width"] / SIZE[1]
+        away = [(place - size / 2) * scale for place, size in zip(CENTRE, SIZE[::-1], strict=True)]
+        ActionChains(driver).move_to_element_with_offset(image, *map(round, away)).click().perform()
+        wait(lambda: page.js("Htx.annotationStore.selected.suggestions.size"))
+        return str(page.js("[...Htx.annotationStore.selected.suggestions.values()].map(r => r.type).join()"))
+
+
+def wait(done: Callable[[], object], seconds: float = 180.0) -> None:
+    """Until something is true."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "never true"
+        time.sleep(0.2)
 
 
 def check_track(result: list[dict[str, Any]]) -> None:

@@ -81,7 +81,7 @@ class SessionBody(BaseModel):
     """A new session. Without a video, frames are pushed with ``step``."""
 
     model_config = ConfigDict(extra="forbid")
-    video: str | None = None
+    video: Annotated[str, Field(min_length=1)] | None = None
     max_objects: int | None = None
     detect_every: int = 0
 
@@ -133,7 +133,8 @@ async def _explain(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "the request was cut off"}, 400)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        place = () if first["type"] == "json_invalid" else first["loc"]  # which is a number of letters
+        where = ".".join(str(part) for part in place if part != "body")
         return JSONResponse({"error": printable(f"{where or 'body'}: {first['msg']}")}, 422)
     if not isinstance(error, VidsegError):
         return JSONResponse({"error": printable(f"internal error: {type(error).__name__}: {error}")}, 500)

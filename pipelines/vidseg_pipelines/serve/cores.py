@@ -15,9 +15,9 @@ CORES = os.cpu_count() or 1
 class Cores:
     """Threads of PyTorch: all cores for one computation alone, fewer for each of several. Who only waits has none."""
 
-    def __init__(self, device: torch.device) -> None:
-        """Of the machine; where ``device`` is no CPU there is nothing to share."""
-        self._count = CORES if device.type == "cpu" else 0
+    def __init__(self, device: torch.device, count: int = CORES) -> None:
+        """``count`` cores; where ``device`` is no CPU there is nothing to share."""
+        self._count = count if device.type == "cpu" else 0
         self._working = 0
         self._lock = threading.Lock()
 

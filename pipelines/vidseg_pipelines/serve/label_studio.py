@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from vidseg import __version__
 from vidseg.errors import InputError, UsageError
 from vidseg.outputs.label_studio import brush_rle
+from vidseg.prompt_text import fit_prompts
 from vidseg.types import Prompt
 from vidseg.video.images import read_image
 from vidseg.video.random_access import RandomAccess
@@ -36,12 +37,24 @@ _SECONDS = 80.0
 """Time after which a prediction ends where it is: Label Studio waits for 100 seconds."""
 
 
+class Context(BaseModel):
+    """What the user has just drawn."""
+
+    result: list[dict[str, Any]] | None = None
+
+
+class Params(BaseModel):
+    """What Label Studio sends with the tasks."""
+
+    context: Context | None = None
+
+
 class PredictBody(BaseModel):
     """What Label Studio sends."""
 
     tasks: list[dict[str, Any]] = Field(max_length=1000)
     label_config: str = ""
-    params: dict[str, Any] | None = None
+    params: Params | None = None
 
 
 def label_studio_routes(app: FastAPI, hub: Hub, compute: Compute) -> None:
@@ -60,7 +73,8 @@ def label_studio_routes(app: FastAPI, hub: Hub, compute: Compute) -> None:
     @app.post("/label-studio/predict")
     async def predict(body: PredictBody) -> dict[str, Any]:
         """Predictions for tasks, from what the user has just drawn."""
-        context = ((body.params or {}).get("context") or {}).get("result") or []
+        sent = body.params and body.params.context
+        context = (sent and sent.result) or []
         predictor = _Predictor(hub, body.label_config)
         results = [
             await compute("predict", partial(predictor.predict, task, context or _saved(task))) for task in body.tasks
@@ -87,10 +101,13 @@ class _Predictor:
     def predict(self, task: dict[str, Any], context: list[dict[str, Any]]) -> dict[str, Any]:
         """The prediction for one task."""
         data = task.get("data") or {}
-        if "video" in self.tags:
-            result = self._track(self._path(data, "video"), context)
-        else:
-            result = self._brush(self._path(data, "image"), context)
+        try:
+            if "video" in self.tags:
+                result = self._track(self._path(data, "video"), context)
+            else:
+                result = self._brush(self._path(data, "image"), context)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UsageError(f"a region is not as Label Studio sends it ({type(error).__name__}: {error})") from error
         score = float(np.mean([one["score"] for one in result])) if result else 0.0
         return {"model_version": _VERSION, "score": score, "result": result}
 
@@ -120,8 +137,9 @@ class _Predictor:
                 marks.append(int(item.get("is_positive", value.get("is_positive", 1))))
         networks = self.hub.networks()
         prompt = Prompt(0, 1, box=box, points=tuple(points), point_labels=tuple(marks))
+        prompts = fit_prompts([prompt], (height, width))
         (features,) = networks.encoder.encode([image])
-        mask = draw_prompts(networks.encoder, image, features, [prompt], "auto", {})[0]
+        mask = draw_prompts(networks.encoder, image, features, prompts, "auto", {})[0]
         tag = self.tags.get("brushlabels", self.tags.get("brush", {}))
         value = {"format": "rle", "rle": brush_rle(mask)} | _label(drawn[-1], "brushlabels")
         return [
