@@ -1,4 +1,4 @@
-# One fresh virtual environment does everything. The torch pin keeps pip from pulling CUDA libraries.
+# One fresh virtual environment does everything. For the CPU build of torch: PIP_EXTRA_INDEX_URL=its index make demo
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

