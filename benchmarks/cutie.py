@@ -1,18 +1,23 @@
 """Cutie per frame on a CPU: as the tracker computes it, against the plain formulation, from one memory, in one run.
 
     python benchmarks/cutie.py [--threads 1] [--model small] [--size 480 854] [--objects 3] [--frames 5] [--memory 9]
+                               [--repeat 3]
 
 Plain is one object after the other, so that nothing of the image is shared between them, in the default layout of
 tensors, with direct convolutions; the memory is expanded at every read, and read by the product of
 all values with an affinity that is mostly zeros. Weights are random, which changes no time. Both start from the same
-memory of ``--memory`` frames and see the same frames in turns; times are those of the processor (all threads), the
-smallest of the repetitions of each frame. The last column is the largest difference of the probabilities.
+memory of ``--memory`` frames and see the same frames in turns; times are those of the processor (all threads), so
+that other programs count little, and medians of the repetitions of each frame. A ratio is one of two steps that follow
+each other directly, in alternating order, so that a machine that becomes slower slows both; the last line has the
+median of all of them and the middle half. The last column is the largest difference of the probabilities.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+import statistics
 import time
 from collections.abc import Iterable
 
@@ -138,7 +143,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--frames", type=int, default=5, help="a multiple of 5: every fifth one is memorised")
     parser.add_argument("--memory", type=int, default=9, help="frames in memory at the beginning, 9 at most")
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     height, width = args.size
@@ -155,31 +160,47 @@ def main() -> None:
     fill.step(frames[0], given)
     for t in range(1, args.memory):
         fill.step(frames[t])
-    totals, differences = {"plain": 0.0, "tracker": 0.0}, []
     state = fill.state_dict()
+    cores = {"plain": plain, "tracker": fast}
+
+    def timed(name: str, t: int) -> tuple[float, Tensor]:
+        """Seconds of the processor for frame ``t`` from the state before it, and the probabilities."""
+        cores[name].load_state_dict(copy.copy(state), torch.device("cpu"))
+        started = time.process_time()
+        answer = cores[name].step(frames[t])
+        return time.process_time() - started, answer
+
     print(
         f"{args.model}, {height}x{width}, {args.objects} objects, {args.memory} frames in memory, float32,"
         f" {args.threads} threads\nframe  plain s  tracker s  ratio  difference"
     )
+    for name in cores:
+        timed(name, args.memory)  # what is made once is made here
+    totals, ratios, differences = dict.fromkeys(cores, 0.0), list[float](), list[float]()
     for t in range(args.memory, args.memory + args.frames):
-        best = dict.fromkeys(totals, float("inf"))
+        times: dict[str, list[float]] = {name: [] for name in cores}
         answers = {}
-        for _ in range(args.repeat):
-            for name, core in (("plain", plain), ("tracker", fast)):
-                core.load_state_dict(copy.copy(state), torch.device("cpu"))
-                started = time.process_time()
-                answers[name] = core.step(frames[t])
-                best[name] = min(best[name], time.process_time() - started)
+        for turn in range(args.repeat):
+            for name in ("plain", "tracker") if turn % 2 == 0 else ("tracker", "plain"):
+                seconds, answers[name] = timed(name, t)
+                times[name].append(seconds)
         state = fast.state_dict()
+        pairs = [a / b for a, b in zip(times["plain"], times["tracker"], strict=True)]
+        ratios += pairs
         differences.append(float((answers["plain"] - answers["tracker"]).abs().max()))
-        totals = {name: total + best[name] for name, total in totals.items()}
+        medians = {name: statistics.median(some) for name, some in times.items()}
+        totals = {name: total + medians[name] for name, total in totals.items()}
         print(
-            f"{t:5}  {best['plain']:7.2f}  {best['tracker']:9.2f}  {best['plain'] / best['tracker']:5.2f}"
+            f"{t:5}  {medians['plain']:7.2f}  {medians['tracker']:9.2f}  {statistics.median(pairs):5.2f}"
             f"  {differences[-1]:.1e}",
             flush=True,
         )
-    plain_s, fast_s = (totals[name] / args.frames for name in ("plain", "tracker"))
-    print(f"mean   {plain_s:7.2f}  {fast_s:9.2f}  {plain_s / fast_s:5.2f}  {max(differences):.1e}")
+    plain_s, fast_s = (total / args.frames for total in totals.values())
+    low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    print(f"all    {plain_s:7.2f}  {fast_s:9.2f}  {ratio:5.2f}  {max(differences):.1e}")
+    print(
+        f"ratio {ratio:.2f}, middle half of {len(ratios)} pairs {low:.2f} to {high:.2f}; load {os.getloadavg()[0]:.1f}"
+    )
 
 
 if __name__ == "__main__":

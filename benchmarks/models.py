@@ -5,13 +5,15 @@
 Image models encode the frame and draw three boxes; trackers follow three masks, from the second frame on; detectors
 look for three phrases. Weights are random where none are embedded, which changes no time. Operations are those that
 torch counts (a multiplication and an addition are two), with convolutions counted as they are written. Times are those
-of the processor, the smallest of the frames. Every model runs in a process of its own; memory is its largest resident
+of the processor (all threads), which other programs hardly change, and of the clock, the smallest of the frames each;
+the load of the machine stands beside them. Every model runs in a process of its own; memory is its largest resident
 size, of which the program itself, with torch, takes the share that the first line says.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -146,16 +148,19 @@ def measure(name: str, threads: int, frames: int) -> None:
         network, step = MODELS[name](name)
         count = sum(p.numel() for p in network.parameters()) / 1e6
         step(0)
-        times = []
+        times, walls = [], []
         for t in range(1, 1 + frames):
-            started = time.process_time()
+            started, wall = time.process_time(), time.perf_counter()
             step(t)
             times.append(time.process_time() - started)
+            walls.append(time.perf_counter() - wall)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         with FlopCounterMode(display=False) as counter, mock.patch.object(winograd, "_LEAST_TILES", float("inf")):
             step(1 + frames)
     print(
-        f"{name:24} {count:12.1f}  {counter.get_total_flops() / 1e9:15.0f}  {min(times):11.2f}  {peak:7.0f}", flush=True
+        f"{name:24} {count:12.1f}  {counter.get_total_flops() / 1e9:15.0f}  {min(times):11.2f}  {min(walls):10.2f}"
+        f"  {peak:7.0f}  {os.getloadavg()[0]:5.1f}",
+        flush=True,
     )
 
 
@@ -170,7 +175,7 @@ def main() -> None:
     if args.child:
         measure(args.names[0], args.threads, args.frames)
         return
-    print(f"{'model':24} parameters M  GFLOP per frame  s per frame  peak MB", flush=True)
+    print(f"{'model':24} parameters M  GFLOP per frame  CPU s/frame  s by clock  peak MB  load", flush=True)
     options = ["--threads", str(args.threads), "--frames", str(args.frames), "--child"]
     for name in args.names or MODELS:
         subprocess.run([sys.executable, __file__, name, *options], check=True)

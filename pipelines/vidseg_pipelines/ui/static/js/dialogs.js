@@ -24,6 +24,7 @@ export function toast(text, kind = "") {
 }
 
 export function showWelcome() {
+  by("welcome-title").textContent = "Open a video";
   send({ do: "list" });
   by("welcome").hidden = false;
 }
@@ -32,7 +33,10 @@ export function hideWelcome() {
   if (state.clip) by("welcome").hidden = true;
 }
 
-on("got:error", ({ text }) => toast(text, "error"));
+on("got:error", ({ text }) => {
+  by("welcome-title").textContent = "Open a video";
+  toast(text, "error");
+});
 
 on("got:clips", ({ clips }) => {
   by("clips").replaceChildren(...clips.map((key) => {
@@ -46,6 +50,7 @@ on("got:clips", ({ clips }) => {
 
 export function openClip(key) {
   if (state.clip?.key === key) return hideWelcome();
+  by("welcome-title").textContent = `Opening ${key}…`;
   send({ do: "open", key });
 }
 

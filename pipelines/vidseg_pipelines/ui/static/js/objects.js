@@ -30,6 +30,13 @@ export function removeObject(id) {
   if (state.selected === id) select(null);
 }
 
+// Shown at once, whatever the server is computing.
+function change(id, what, field, value) {
+  if (state.clip.mine && objectOf(id)) objectOf(id)[field] = value;
+  send({ do: what, id, [field]: value });
+  emit("objects");
+}
+
 function build(item) {
   const row = document.createElement("li");
   row.dataset.id = item.id;
@@ -40,8 +47,8 @@ function build(item) {
   name.addEventListener("mousedown", (event) => name.readOnly && event.preventDefault()); // a click selects the row
   name.addEventListener("blur", () => (name.readOnly = true));
   swatch.addEventListener("click", (event) => event.stopPropagation());
-  swatch.addEventListener("change", () => send({ do: "recolor", id: item.id, color: swatch.value }));
-  name.addEventListener("change", () => send({ do: "rename", id: item.id, name: name.value }));
+  swatch.addEventListener("change", () => change(item.id, "recolor", "color", swatch.value));
+  name.addEventListener("change", () => change(item.id, "rename", "name", name.value));
   name.addEventListener("keydown", (event) => {
     if (event.key === "Escape") name.value = objectOf(item.id)?.name ?? "";
     if (event.key === "Enter" || event.key === "Escape") name.blur();
