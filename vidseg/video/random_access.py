@@ -1,31 +1,40 @@
 """Any frame of a video file or of images, by its index, with the pixels that reading from the start gives.
 
 The packets of a video are listed once, without decoding: their timestamps in order are the frames. To read a frame, the
-decoder is set to the last key frame before it. Where the list cannot be trusted (no timestamps, damage), the video is
+decoder is set to the last key frame before it. To read frames backward, those between two key frames are decoded once
+and wait in a file on the disk. Where the list cannot be trusted (no timestamps, damage), the video is
 decoded once from its start to count its frames, and where seeking fails, it is read from the start.
 """
 
 from __future__ import annotations
 
 import copy
+import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
+from vidseg.scratch import ScratchStack
 from vidseg.types import Frame, Source
 from vidseg.video.folders import video_of
 from vidseg.video.pictures import PictureSource
 from vidseg.video.source import open_source
+from vidseg.video.watchdog import TimeLimitError
 
 if TYPE_CHECKING:
     from vidseg.video.seeking import SeekingDecoder
 
 CACHE_BYTES = 1 << 28
 """Frames that are kept: at least the last one."""
+SCRATCH_BYTES = 1 << 34
+"""Frames that wait on the disk while others are read backward: at least one."""
+_HEAD = struct.Struct("<qqd")  # index, pts, time of a frame on the disk
 
 
 class RandomAccess:
@@ -90,6 +99,48 @@ class RandomAccess:
         """
         if self.times and self.times[index : index + 1] != [pts]:
             self._listed_wrongly()
+
+    def readable(self, indices: Iterable[int]) -> Iterator[Frame]:
+        """Frames in any order, but for those that cannot be read.
+
+        Raises:
+            InputError: one takes too long, or the list was found wrong, so that all have other numbers.
+        """
+        listed = self.times
+        for index in indices:
+            try:
+                frame = self.read(index)
+            except InputError as error:
+                if isinstance(error, TimeLimitError) or self.times is not listed:
+                    raise
+                continue
+            yield frame
+
+    def backward(
+        self, last: int, first: int = 0, *, scratch: Path | None = None, scratch_bytes: int = SCRATCH_BYTES
+    ) -> Iterator[Frame]:
+        """The frames from ``last`` to ``first`` that can be read, one at a time in memory, each decoded once.
+
+        Those between two key frames wait in a file without a name in the folder ``scratch`` (None: TMPDIR); where these
+        have more than ``scratch_bytes``, the video is decoded from the key frame once for each so many of them.
+
+        Raises:
+            InputError: as :meth:`readable`. OutputError: the disk is full or the like.
+        """
+        most = max(1, scratch_bytes // (self.info.width * self.info.height * 3))
+        with ScratchStack(scratch) as waiting:
+            while last >= first:
+                start = max(first, self._group_of(last), last - most + 1)
+                for frame in self._stretch(start, last):
+                    waiting.push(np.ascontiguousarray(frame.rgb), _HEAD.pack(frame.index, frame.pts, frame.time_s))
+                held = self._held(waiting)
+                for index in range(last, start - 1, -1):
+                    if held is not None and held.index == index:
+                        yield held
+                        held = self._held(waiting)
+                    else:
+                        yield from self.readable([index])
+                last = start - 1
 
     def another(self) -> Self:
         """A second reader of the same frames, for another thread, which need not list them.
@@ -170,6 +221,26 @@ class RandomAccess:
         if index >= self.count:
             raise InputError(f"{self.info.name}: frame {index} cannot be decoded; it has {self.count} frames")
         return self._read_forward(index)
+
+    def _group_of(self, index: int) -> int:
+        """The first of the frames that are decoded to get one."""
+        if isinstance(self._source, PictureSource):
+            return index
+        return 0 if self._decoder is None else self._decoder.key_before(index)
+
+    def _stretch(self, first: int, last: int) -> Iterator[Frame]:
+        """Frames of a video in order, none of which is kept; fewer where decoding does not give them at once."""
+        if self._decoder is not None:
+            yield from self._decoder.stretch(first, last)
+        elif not isinstance(self._source, PictureSource):
+            yield from open_source(self._path, frames=slice(first, last + 1), pixel_limit=self._pixel_limit)
+
+    def _held(self, waiting: ScratchStack) -> Frame | None:
+        data = waiting.pop()
+        if data is None:
+            return None
+        pixels = data[: -_HEAD.size].reshape(self.info.height, self.info.width, 3)
+        return Frame(*_HEAD.unpack(data[-_HEAD.size :]), pixels)
 
     def _read_forward(self, index: int) -> Frame:
         for attempt in range(2):

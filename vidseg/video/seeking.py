@@ -88,6 +88,20 @@ class SeekingDecoder:
         self._leave()
         return first == self.times[:_PROBED] and end == self.times[last:]
 
+    def key_before(self, index: int) -> int:
+        """The last frame up to ``index`` from which decoding can begin; 0 where no key frame is known."""
+        key = bisect_right(self._keys, index) - 1
+        return self._keys[key] if key >= 0 else 0
+
+    def stretch(self, first: int, last: int) -> Iterator[Frame]:
+        """Frames from ``first`` to ``last``, decoded once; fewer where decoding does not give them at once."""
+        key = self.key_before(first)
+        if key:
+            self._seek(key)
+        else:
+            self._reopen()
+        yield from self._until(last, key, last - first)
+
     def frames_to(self, index: int, window: int) -> Iterator[Frame]:
         """Frames up to ``index``, from ``window`` before it at most; fewer where decoding does not give them."""
         key = bisect_right(self._keys, index) - 1
