@@ -17,10 +17,9 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.object_texts import parse_removals
 from vidseg.outputs.layout import JOURNAL
 from vidseg.prompt_text import check_prompts, fit_prompts, parse_prompts
-from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
-from vidseg.types import Detector, Frame, Prompt, Tracker, VideoInfo
-from vidseg_pipelines.build import check_count, load_models
+from vidseg.types import Frame, Prompt, VideoInfo
+from vidseg_pipelines.build import ModelChoice, ModelSettings, check_count
 from vidseg_pipelines.continuation import settings_with
 from vidseg_pipelines.frame_intake import FrameIntake, FrameLike, as_frame
 from vidseg_pipelines.prompt_forms import (
@@ -150,21 +149,12 @@ def segment_frames(
     point: Points = (),
     mask: MaskFiles = (),
     remove: Removals = (),
-    tracker: str | Tracker = "xmem",
-    model: str | Path | SegmentAnything = "compact",
-    refine: Mode = "auto",
-    zoom: Zoom = "auto",
-    detector: str | Detector | None = None,
     detect_every: int = 0,
     max_objects: int = 5,
     batch: int = 1,
     fps: Fraction | float = 24,
     bgr: bool = False,
-    device: str = "auto",
-    dtype: str = "auto",
-    tracker_options: Mapping[str, object] | None = None,
-    detector_options: Mapping[str, object] | None = None,
-    offline: bool = False,
+    **models: Unpack[ModelSettings],
 ) -> Iterator[FrameMasks]:
     """Masks of a stream of frames, one result per frame, in order, as soon as it is final.
 
@@ -179,18 +169,13 @@ def segment_frames(
             that shows any.
         box, point, mask: the same as texts of the command line or as numbers, see :func:`segment_video`.
         remove: objects to forget, id to the first frame without it.
-        tracker: name of a registered tracker, or an instance.
-        model: name or file of HQ-SAM weights, or an instance.
-        refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
-        detector: what finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks.
         detect_every: look for new objects every so many frames; 0: only at the start.
         max_objects: most objects to find.
         batch: frames per HQ-SAM batch; 1 has the least delay.
         fps: rate that gives arrays and images their times.
         bgr: arrays are BGR, as OpenCV has them.
-        device, dtype: where and how precisely named models run.
-        tracker_options, detector_options: settings of a named tracker or detector.
-        offline: never use the network: missing weights are an error.
+        models: ``tracker``, ``model``, ``refine``, ``zoom``, ``detector``, ``device``, ``dtype``, ``tracker_options``,
+            ``detector_options`` and ``offline``: the fields of :class:`vidseg_pipelines.build.ModelChoice`.
 
     Raises:
         UsageError: at the call: wrong values, or prompts that do not fit ``frames`` where they are a sequence. Later: a
@@ -199,32 +184,21 @@ def segment_frames(
     """
     for name, count, least in (("batch", batch, 1), ("max_objects", max_objects, 1), ("detect_every", detect_every, 0)):
         check_count(f"segment_frames: {name}", count, least)
-    intake = FrameIntake(fps=fps, bgr=bgr)
+    intake, choice = FrameIntake(fps=fps, bgr=bgr), ModelChoice.of("segment_frames", models)
     given = parse_prompts(
         boxes=box_texts(box), points=point_texts(point), masks=mask_texts(mask), prompts=prompts_of(prompts)
     )
     removals = parse_removals(removal_texts(remove))
     _check_frames(frames, given)
-    models = load_models(
-        tracker=tracker,
-        model=model,
-        refine=refine,
-        zoom=zoom,
-        detector=detector,
-        device=device,
-        dtype=dtype,
-        tracker_options=tracker_options,
-        detector_options=detector_options,
-        offline=offline,
-    )
+    loaded = choice.load()
     segmenter = Segmenter(
-        models.tracker,
-        models.sam,
-        models.refiner,
+        loaded.tracker,
+        loaded.sam,
+        loaded.refiner,
         prompts=given,
         removals=removals,
         max_objects=max_objects,
-        detector=models.detector,
+        detector=loaded.detector,
         detect_every=detect_every,
         batch=batch,
     )

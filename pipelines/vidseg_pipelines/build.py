@@ -1,16 +1,16 @@
-"""From names or instances to the models that segment, for the front doors of Python."""
+"""Which models segment, and where they run: one choice for all front doors, and what they load of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypedDict
 
-from vidseg.errors import UsageError
+from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
-from vidseg.registry import build_detector, build_tracker
+from vidseg.registry import build_detector, build_tracker, check_name
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
@@ -25,40 +25,110 @@ class Models:
     tracker: Tracker
     sam: SegmentAnything
     refiner: Refiner
-    detector: Detector | None
+    detector: Detector | None = None
 
 
-def load_models(
-    *,
-    tracker: str | Tracker,
-    model: str | Path | SegmentAnything,
-    refine: Mode,
-    zoom: Zoom,
-    detector: str | Detector | None,
-    device: str,
-    dtype: str,
-    tracker_options: Mapping[str, object] | None,
-    detector_options: Mapping[str, object] | None,
-    offline: bool,
-) -> Models:
-    """Load what is named; instances are taken as they are.
+class ModelSettings(TypedDict, total=False):
+    """The settings of :class:`ModelChoice`, which says what each does, as keywords."""
 
-    Raises:
-        UsageError: unknown names or wrong values; options of an instance. WeightsError: weights are missing or wrong.
-    """
-    for name, given, options in (("tracker", tracker, tracker_options), ("detector", detector, detector_options)):
-        if options is not None and not isinstance(given, str):
-            raise UsageError(f"{name}_options are for a {name} that is named, not for {given!r}")
-    choice = RefineOptions(refine, zoom=zoom)
-    place = resolve_device(device)
-    where: dict[str, Any] = {"device": place, "dtype": resolve_dtype(dtype, place), "offline": offline}
-    sam = load_sam(model, **where) if isinstance(model, (str, Path)) else model
-    return Models(
-        build_tracker(tracker, tracker_options, **where) if isinstance(tracker, str) else tracker,
-        sam,
-        Refiner(sam, choice),
-        build_detector(detector, detector_options, **where) if isinstance(detector, str) else detector,
-    )
+    tracker: str | Tracker
+    model: str | Path | SegmentAnything
+    refine: Mode
+    zoom: Zoom
+    detector: str | Detector | None
+    device: str
+    dtype: str
+    tracker_options: Mapping[str, object] | None
+    detector_options: Mapping[str, object] | None
+    offline: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Models by name, or as instances, which are taken as they are."""
+
+    tracker: str | Tracker = "xmem"
+    """Name of a registered tracker, or an instance that nobody else uses."""
+    model: str | Path | SegmentAnything = "compact"
+    """Name or file of weights of HQ-SAM or SAM 2, or an instance."""
+    refine: Mode = "auto"
+    """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
+    zoom: Zoom = "auto"
+    """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
+    detector: str | Detector | None = None
+    """What finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks."""
+    device: str = "auto"
+    """Where named models run: auto, cpu, cuda, cuda:N or mps."""
+    dtype: str = "auto"
+    """How precisely named models run: auto, float32, bfloat16 or float16."""
+    tracker_options: Mapping[str, object] | None = None
+    """Settings of a named tracker."""
+    detector_options: Mapping[str, object] | None = None
+    """Settings of a named detector."""
+    offline: bool = False
+    """Never use the network: missing weights are an error."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be right before anything is loaded.
+
+        Raises:
+            UsageError: a mode that does not exist; options of an instance.
+        """
+        RefineOptions(self.refine, zoom=self.zoom)
+        for name in ("tracker", "detector"):
+            given = getattr(self, name)
+            if getattr(self, f"{name}_options") is not None and not isinstance(given, str):
+                raise UsageError(f"{name}_options are for a {name} that is named, not for {given!r}")
+
+    @classmethod
+    def of(cls, where: str, settings: ModelSettings) -> Self:
+        """From keywords that were given to ``where``.
+
+        Raises:
+            UsageError: a setting that does not exist, or a wrong one.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in settings.keys() - set(names):
+            raise UsageError(f"{where}: unknown setting '{name}'{did_you_mean(name, names)}")
+        return cls(**settings)
+
+    def check(self) -> None:
+        """Refuse a tracker or device that is not there, without loading anything (UsageError)."""
+        if isinstance(self.tracker, str):
+            check_name("tracker", self.tracker)
+        resolve_device(self.device)
+
+    def load(self) -> Models:
+        """Load what is named.
+
+        Raises:
+            UsageError: unknown names or wrong options. WeightsError: weights are missing or wrong.
+        """
+        sam = self.load_sam()
+        refiner = Refiner(sam, RefineOptions(self.refine, zoom=self.zoom))
+        return Models(self.load_tracker(), sam, refiner, self.load_detector())
+
+    def load_sam(self, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
+        """What draws masks; ``progress`` is called while it is downloaded."""
+        if not isinstance(self.model, (str, Path)):
+            return self.model
+        return load_sam(self.model, progress=progress, **self._place())
+
+    def load_tracker(self) -> Tracker:
+        """What follows objects."""
+        if not isinstance(self.tracker, str):
+            return self.tracker
+        return build_tracker(self.tracker, self.tracker_options, **self._place())
+
+    def load_detector(self) -> Detector | None:
+        """What finds objects; None: what draws masks does."""
+        if not isinstance(self.detector, str):
+            return self.detector
+        return build_detector(self.detector, self.detector_options, **self._place())
+
+    def _place(self) -> dict[str, Any]:
+        device = resolve_device(self.device)
+        return {"device": device, "dtype": resolve_dtype(self.dtype, device), "offline": self.offline}
 
 
 def check_count(name: str, count: object, least: int) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +15,14 @@ from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, encode, from_coco
 from vidseg.outputs.journal import parse_line
-from vidseg.types import State
+from vidseg.types import Prompt, State
 from vidseg_pipelines.frame_intake import FrameLike, as_frame, exact_rate
-from vidseg_pipelines.prompt_forms import BoxLike, MaskLike, PointsLike, make_prompt
 from vidseg_pipelines.serve.frames import encode_frame
 from vidseg_pipelines.serve.store import pack_state, unpack_state
+from vidseg_pipelines.session_calls import SessionCalls
 
 
-class Client:
+class Client(SessionCalls):
     """A session of `vidseg serve`. A context manager; the session ends with it.
 
     ::
@@ -110,47 +109,9 @@ class Client:
         """As :attr:`vidseg.Session.next_index`."""
         return int(self._call("GET", "").json()["frame"]) + 1
 
-    def add(
-        self,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-        label: str | None = None,
-    ) -> int:
-        """As :meth:`vidseg.Session.add`."""
-        body = _prompt(box, points, labels, mask) | ({} if label is None else {"label": label})
-        return int(self._call("POST", "/objects", json=body).json()["id"])
-
-    def correct(
-        self,
-        object_id: int,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-    ) -> None:
-        """As :meth:`vidseg.Session.correct`."""
-        self._call("PATCH", f"/objects/{int(object_id)}", json=_prompt(box, points, labels, mask))
-
     def remove(self, object_id: int) -> None:
         """As :meth:`vidseg.Session.remove`."""
         self._call("DELETE", f"/objects/{int(object_id)}")
-
-    def preview(
-        self,
-        object_id: int | None = None,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-    ) -> npt.NDArray[np.bool_]:
-        """As :meth:`vidseg.Session.preview`."""
-        body = _prompt(box, points, labels, mask) | ({} if object_id is None else {"id": object_id})
-        return decode(from_coco(self._call("POST", "/preview", json=body).json()["rle"], PIXEL_LIMIT))
 
     def suggest(self, count: int = 5) -> list[dict[str, Any]]:
         """As :meth:`vidseg.Session.suggest`, as plain values."""
@@ -181,15 +142,16 @@ class Client:
             finally:
                 self._http.close()
 
-    def __enter__(self) -> Self:
-        """The session itself."""
-        return self
+    def _add(self, prompt: Prompt) -> int:
+        body = _body(prompt) | ({} if prompt.label is None else {"label": prompt.label})
+        return int(self._call("POST", "/objects", json=body).json()["id"])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
+    def _correct(self, object_id: int, prompt: Prompt) -> None:
+        self._call("PATCH", f"/objects/{int(object_id)}", json=_body(prompt))
+
+    def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]:
+        body = _body(prompt) | ({} if object_id is None else {"id": object_id})
+        return decode(from_coco(self._call("POST", "/preview", json=body).json()["rle"], PIXEL_LIMIT))
 
     def _call(self, method: str, path: str, **how: Any) -> Any:
         if self._http.is_closed:
@@ -219,11 +181,8 @@ def _masks(line: bytes) -> FrameMasks:
     return parse_line(line).with_hw((record["height"], record["width"]))
 
 
-def _prompt(
-    box: BoxLike | None, points: PointsLike, labels: Sequence[int] | int | None, mask: MaskLike | None
-) -> dict[str, Any]:
-    """A prompt as the server takes it; what cannot be right is refused here."""
-    prompt = make_prompt(0, 1, box=box, points=points, labels=labels, mask=mask)
+def _body(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as the server takes it."""
     body: dict[str, Any] = {}
     if prompt.box is not None:
         body["box"] = prompt.box

@@ -7,19 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, did_you_mean
-from vidseg.loading import load_sam
 from vidseg.prompt_text import parse_prompts
-from vidseg.registry import build_detector, build_tracker
-from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.model import SegmentAnything
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines.backward import way_back
+from vidseg_pipelines.build import ModelChoice
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.continuation import labelled_objects, start_of, with_all_exports, with_all_said
 from vidseg_pipelines.made_of import MadeOf
@@ -34,22 +31,33 @@ from vidseg_pipelines.settings import check_direction, check_settings
 from vidseg_pipelines.unused import UnusedPrompts
 
 
+def models_of(config: RunConfig) -> ModelChoice:
+    """The models that a configuration names."""
+    return ModelChoice(
+        tracker=config.tracker,
+        model=config.model,
+        refine=config.refine,
+        zoom=config.zoom,
+        detector=config.detector or None,
+        device=config.device,
+        dtype=config.dtype,
+        tracker_options=config.all_tracker_options(),
+        detector_options=config.all_detector_options() if config.detector else None,
+        offline=config.offline,
+    )
+
+
 def load_run_sam(config: RunConfig, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
     """The HQ-SAM of a run; ``progress`` is called while it is downloaded."""
-    return load_sam(config.model, progress=progress, **_place(config))
+    return models_of(config).load_sam(progress)
 
 
 def _load_tracker(config: RunConfig) -> Tracker:
-    return build_tracker(config.tracker, config.all_tracker_options(), **_place(config))
+    return models_of(config).load_tracker()
 
 
 def _load_detector(config: RunConfig) -> Detector | None:
-    return build_detector(config.detector, config.all_detector_options(), **_place(config)) if config.detector else None
-
-
-def _place(config: RunConfig) -> dict[str, Any]:
-    device = resolve_device(config.device)
-    return {"device": device, "dtype": resolve_dtype(config.dtype, device), "offline": config.offline}
+    return models_of(config).load_detector()
 
 
 @dataclass(frozen=True)

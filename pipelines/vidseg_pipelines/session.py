@@ -1,15 +1,11 @@
-"""A session: frames come one by one, and objects are added, corrected and removed while they do.
-
-One class with one method for everything that can be asked; most of its lines say what they take and raise.
-"""
+"""A session: frames come one by one, and objects are added, corrected and removed while they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +14,16 @@ from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.prompt_text import fit_prompts
-from vidseg.sam.model import SegmentAnything
-from vidseg.sam.zoom import Zoom
-from vidseg.types import Detector, Prompt, State, Tracker, VideoInfo
-from vidseg_pipelines.build import check_count, load_models
+from vidseg.types import Prompt, State, VideoInfo
+from vidseg_pipelines.build import ModelChoice, ModelSettings, check_count
 from vidseg_pipelines.frame_intake import FrameIntake, FrameLike
 from vidseg_pipelines.interactive import InteractiveSegmenter, Shown
-from vidseg_pipelines.prompt_forms import BoxLike, MaskLike, PointsLike, make_prompt
-from vidseg_pipelines.refiner import Mode
 from vidseg_pipelines.segmenter import Segmenter
+from vidseg_pipelines.session_calls import SessionCalls
 from vidseg_pipelines.session_state import join_state, split_state
 
 
-class Session:
+class Session(SessionCalls):
     """Segments frames one by one, without files and threads; objects come and go in between.
 
     What is added, corrected or removed acts on the frame just seen, as if it had been known when that frame came: the
@@ -49,60 +42,37 @@ class Session:
     def __init__(
         self,
         *,
-        tracker: str | Tracker = "xmem",
-        model: str | Path | SegmentAnything = "compact",
-        refine: Mode = "auto",
-        zoom: Zoom = "auto",
         max_objects: int | None = None,
-        detector: str | Detector | None = None,
         detect_every: int = 0,
         fps: Fraction | float = 24,
         bgr: bool = False,
-        device: str = "auto",
-        dtype: str = "auto",
-        tracker_options: Mapping[str, object] | None = None,
-        detector_options: Mapping[str, object] | None = None,
-        offline: bool = False,
+        **models: Unpack[ModelSettings],
     ) -> None:
         """Load the models.
 
         Args:
-            tracker: name of a registered tracker, or an instance that nobody else uses.
-            model: name or file of HQ-SAM weights, or an instance.
-            refine, zoom: see :class:`vidseg_pipelines.refiner.RefineOptions`.
             max_objects: search for objects, and follow at most so many; None: only what is added is followed.
-            detector: what finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks.
             detect_every: search again every so many frames; 0: only until something is found.
             fps: rate that gives arrays and images their times.
             bgr: arrays are BGR, as OpenCV's cameras give them.
-            device, dtype: where and how precisely named models run.
-            tracker_options, detector_options: settings of a named tracker or detector.
-            offline: never use the network: missing weights are an error.
+            models: ``tracker``, ``model``, ``refine``, ``zoom``, ``detector``, ``device``, ``dtype``,
+                ``tracker_options``, ``detector_options`` and ``offline``: the fields of
+                :class:`vidseg_pipelines.build.ModelChoice`.
 
         Raises:
             UsageError: wrong values; a tracker that holds frames back. WeightsError: weights are missing or wrong.
         """
+        choice = ModelChoice.of("Session", models)
         check_count("detect_every", detect_every, 0)
         if max_objects is not None:
             check_count("max_objects", max_objects, 1)
-        elif detector is not None or detect_every:
-            what = "detector" if detector is not None else "detect_every"
+        elif choice.detector is not None or detect_every:
+            what = "detector" if choice.detector is not None else "detect_every"
             raise UsageError(f"{what} is for a session that searches: give max_objects too")
         self._fps, self._bgr = fps, bgr
         self._intake = FrameIntake(fps=fps, bgr=bgr)  # refuses a wrong rate before anything is loaded
-        self._models = load_models(
-            tracker=tracker,
-            model=model,
-            refine=refine,
-            zoom=zoom,
-            detector=detector,
-            device=device,
-            dtype=dtype,
-            tracker_options=tracker_options,
-            detector_options=detector_options,
-            offline=offline,
-        )
-        self.tracker = tracker if isinstance(tracker, str) else type(tracker).__name__
+        self._models = choice.load()
+        self.tracker = choice.tracker if isinstance(choice.tracker, str) else type(choice.tracker).__name__
         """Name of the tracker."""
         if self._models.tracker.lookahead:
             raise UsageError(
@@ -180,85 +150,14 @@ class Session:
             return () if self._engine.shown is None else self._engine.shown.masks.ids
         return tuple(sorted(self._engine.followed))
 
-    def add(
-        self,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-        label: str | None = None,
-    ) -> int:
-        """A new object, from a box, clicks or both, or a mask, on the frame just seen.
-
-        Args:
-            box: x1, y1, x2, y2 in pixels, right and bottom exclusive.
-            points: one click (x, y) or several.
-            labels: 1 for every click on the object, 0 on background; default: all 1.
-            mask: an array (H, W) of bool, or of 0 and one other value.
-            label: name of the object, which the results carry.
-
-        Returns:
-            Its id, which no other object gets.
-
-        Raises:
-            UsageError: no frame yet; a tracker that takes no prompts; a prompt that is none, lies outside of the frame,
-                shows nothing, or is the mask of another object.
-        """
-        seen = self._promptable()
-        prompt = self._prompt(seen, self._engine.next_id, box, points, labels, mask, label)
-        self._engine.prompt(seen, prompt)
-        return prompt.object_id
-
-    def correct(
-        self,
-        object_id: int,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-    ) -> None:
-        """Correct an object on the frame just seen, and from there on. Arguments as in :meth:`add`.
-
-        Clicks change the mask that is shown; a box, or a mask, replaces it.
-
-        Raises:
-            UsageError: as :meth:`add`; no such object.
-        """
-        seen = self._promptable()
-        self._check_id(object_id)
-        self._engine.prompt(seen, self._prompt(seen, object_id, box, points, labels, mask))
-
     def remove(self, object_id: int) -> None:
         """Forget an object, from the frame just seen on. Its id is never used again.
 
         Raises:
             UsageError: no frame yet; no such object; a tracker that cannot let go of objects.
         """
-        seen = self._promptable()
-        self._check_id(object_id)
-        self._engine.remove(seen, object_id)
-
-    def preview(
-        self,
-        object_id: int | None = None,
-        *,
-        box: BoxLike | None = None,
-        points: PointsLike = (),
-        labels: Sequence[int] | int | None = None,
-        mask: MaskLike | None = None,
-    ) -> npt.NDArray[np.bool_]:
-        """The mask (H, W) that :meth:`add`, or with an id :meth:`correct`, would show. Nothing changes.
-
-        Raises:
-            UsageError: what they would refuse.
-        """
-        seen = self._promptable()
-        if object_id is not None:
-            self._check_id(object_id)
-        prompt = self._prompt(seen, object_id or self._engine.next_id, box, points, labels, mask)
-        return self._engine.preview(seen, prompt)
+        self._check_promptable(object_id)
+        self._engine.remove(self._seen(), object_id)
 
     def suggest(self, count: int = 5) -> list[Suggestion]:
         """The frames so far whose correction would help most, at most ``count``, the one that helps most first.
@@ -315,12 +214,6 @@ class Session:
         self._check_open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
-
     def __repr__(self) -> str:
         """One line."""
         if self._closed:
@@ -340,13 +233,12 @@ class Session:
             raise UsageError("there is no frame yet: call step(frame) first")
         return self._engine.shown
 
-    def _promptable(self) -> Shown:
-        seen = self._seen()
+    def _check_promptable(self, object_id: int | None = None) -> None:
+        self._seen()
         if self._models.tracker.finds_objects:
             raise UsageError(f"tracker {self.tracker} finds objects automatically: none can be given or taken away")
-        return seen
-
-    def _check_id(self, object_id: int) -> None:
+        if object_id is None:
+            return
         check_count("object id", object_id, 1)
         if object_id not in self.objects:
             there = ", ".join(map(str, self.objects)) or "none"
@@ -354,20 +246,22 @@ class Session:
             what = "is not followed any more" if gone else "does not exist"
             raise UsageError(f"object {object_id} {what}; there are: {there}")
 
-    def _prompt(
-        self,
-        seen: Shown,
-        object_id: int,
-        box: BoxLike | None,
-        points: PointsLike,
-        labels: Sequence[int] | int | None,
-        mask: MaskLike | None,
-        label: str | None = None,
-    ) -> Prompt:
+    def _add(self, prompt: Prompt) -> int:
+        object_id = self._engine.next_id
+        self._engine.prompt(self._seen(), self._fitted(object_id, prompt))
+        return object_id
+
+    def _correct(self, object_id: int, prompt: Prompt) -> None:
+        self._engine.prompt(self._seen(), self._fitted(object_id, prompt))
+
+    def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]:
+        return self._engine.preview(self._seen(), self._fitted(object_id or self._engine.next_id, prompt))
+
+    def _fitted(self, object_id: int, prompt: Prompt) -> Prompt:
         """A prompt on the frame just seen, which it fits."""
+        seen = self._seen()
         frame = seen.step.frame
-        prompt = make_prompt(frame.index, object_id, box=box, points=points, labels=labels, mask=mask, label=label)
-        (prompt,) = fit_prompts([prompt], frame.hw)
+        (prompt,) = fit_prompts([replace(prompt, frame_index=frame.index, object_id=object_id)], frame.hw)
         if prompt.mask is not None:
             for other, shown in seen.by_id.items():
                 if other != object_id and np.array_equal(shown, prompt.mask):

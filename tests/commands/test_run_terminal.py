@@ -9,15 +9,15 @@ import pytest
 
 from media import write_video
 from toys import KeepMasks, frames, tiny_sam
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build
 from vidseg_pipelines.cli import main
 
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sam = tiny_sam()
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     video = write_video(tmp_path / "clip.mp4", [frame.rgb for frame in frames(6, 48, 64)])
     return ["run", str(video), "--box", "5,5,30,25", "--refine", "none", "--output", str(tmp_path / "out")]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-import vidseg_pipelines.run as run_module
+import vidseg_pipelines.build as build_module
 from media import write_video
 from toys import KeepMasks, frames, tiny_sam
 from vidseg import registry
@@ -248,8 +248,8 @@ def run_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: SeesPhras
         lambda group, **k: EntryPoints([entry]) if group == "vidseg.detectors" else installed(group=group, **k),
     )
     monkeypatch.setattr("vidseg_trackers.open_vocabulary.detect.load_network", lambda *a, **k: network)
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build_module, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build_module, "build_tracker", lambda *a, **k: KeepMasks())
     monkeypatch.setattr(
         "vidseg_pipelines.object_finder.draw_object",
         lambda sam, image, features, prompt, zoom: type("Drawn", (), {"mask": boxed(prompt.box)}),

@@ -15,13 +15,14 @@ from PIL import Image
 import vidseg
 from media import write_video
 from toys import BoxesEverywhere, KeepMasks, frames, tiny_sam
-from vidseg import read_run, segment_frames, segment_video
+from vidseg import Session, read_run, segment_frames, segment_video
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.outputs import JournalSink
 from vidseg.types import Frame, Prompt, Proposal
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build
 from vidseg_pipelines.api import RunSettings
+from vidseg_pipelines.build import ModelChoice, ModelSettings
 
 COUNT, HEIGHT, WIDTH = 6, 48, 64
 BOX = (5.0, 5.0, 30.0, 25.0)
@@ -127,8 +128,8 @@ def test_a_detector_finds_objects_on_the_way() -> None:
 
 
 def test_a_configuration_file_is_read_and_keywords_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     video, config = write_video(tmp_path / "clip.mp4", IMAGES), tmp_path / "run.yaml"
     config.write_text("save: davis,coco\nrefine: none\nbox: ['5,5,30,25']\n")
     summary = segment_video(video, tmp_path / "out", config=config, save="davis")
@@ -156,8 +157,8 @@ def test_prompts_have_the_same_forms_for_frames_and_for_videos(
     form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sam = tiny_sam()
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     reference = [Prompt(0, 1, box=BOX), Prompt(2, 2, points=((40.5, 30.0),), point_labels=(1,))]
     expected = [m.rles for m in masks(model=sam, prompts=reference)]
     assert len(expected[-1]) == 2
@@ -180,8 +181,8 @@ def test_a_mask_file_is_a_prompt_for_frames_too(tmp_path: Path) -> None:
 def test_prompts_that_no_file_holds_decide_whether_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     video, first, other = write_video(tmp_path / "clip.mp4", IMAGES), *(np.eye(HEIGHT, WIDTH, k) == 1 for k in (0, 3))
     settings: dict[str, Any] = {"refine": "none", "save": "none"}
     segment_video(video, tmp_path / "out", prompts=[Prompt(0, 1, mask=first)], **settings)
@@ -227,9 +228,17 @@ def test_frames_and_videos_take_the_same_settings() -> None:
         "deinterlace",
     }
     settings |= {"max_pixels", "detector_option", "tracker_option"}  # of files and of the command line
-    assert inspect.signature(segment_frames).parameters.keys() == (RunSettings.__annotations__.keys() - settings) | {
-        *("frames", "prompts", "fps", "bgr"),
-    }
+    of_frames = (
+        inspect.signature(segment_frames).parameters.keys() - {"models"}
+    ) | ModelSettings.__annotations__.keys()
+    assert of_frames == (RunSettings.__annotations__.keys() - settings) | {"frames", "prompts", "fps", "bgr"}
+
+
+def test_the_choice_of_models_is_one_for_all_front_doors() -> None:
+    assert ModelSettings.__annotations__.keys() == {field.name for field in dataclasses.fields(ModelChoice)}
+    for door in (lambda **how: masks(**how), Session):
+        with pytest.raises(UsageError, match=r"unknown setting 'trackr' \(did you mean 'tracker'\?\)"):
+            door(trackr="xmem")
 
 
 def test_a_run_is_read_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from vidseg.errors import InputError, UsageError, VidsegError
 from vidseg.outputs import read_journal
 from vidseg.types import Frame, Gap
 from vidseg.video import Backoff, open_source
+from vidseg_pipelines import build
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.commands.export import ExportCommand
 from vidseg_pipelines.commands.run import RunCommand
@@ -34,8 +35,8 @@ COUNT = 40
 
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     monkeypatch.setattr(run_module, "Backoff", lambda attempts: Backoff(attempts, 0.01, 0.02))
 
 

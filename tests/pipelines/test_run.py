@@ -21,8 +21,7 @@ from vidseg.outputs import JournalSink, read_journal
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg.video import VideoWriter, open_source
-from vidseg_pipelines import run as run_module
-from vidseg_pipelines import run_inputs
+from vidseg_pipelines import build, run_inputs
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import run_video
 
@@ -51,8 +50,8 @@ def first_mask(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
 
 
 @pytest.fixture
@@ -103,7 +102,7 @@ def test_what_a_tracker_says_of_its_input_is_in_the_manifest_and_on_the_screen(
 ) -> None:
     tracker = KeepMasks()
     tracker.notes, tracker.warnings = ["matched by overlap"], ["3 boxes are outside"]  # type: ignore[attr-defined]
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: tracker)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: tracker)
     arguments = ["run", config.input, "--mask", *config.mask, "--save", "none", "--output", str(tmp_path / "out")]
     assert main(arguments) == 5
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -293,14 +292,14 @@ def test_weights_fetched_by_the_stopped_run_are_no_difference(
         here.append("digest")
         return tiny_sam()
 
-    monkeypatch.setattr(run_module, "load_sam", fetch)
+    monkeypatch.setattr(build, "load_sam", fetch)
     monkeypatch.setattr(run_inputs, "weights_identity", lambda name: {"name": name, "sha256": "".join(here[:1])})
     stop_at(monkeypatch, 9, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         run_video(config)
     monkeypatch.undo()
-    monkeypatch.setattr(run_module, "load_sam", fetch)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", fetch)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     monkeypatch.setattr(run_inputs, "weights_identity", lambda name: {"name": name, "sha256": "digest"})
     assert run_video(_with(config, resume=True)).status == "done"
 

@@ -28,7 +28,7 @@ from vidseg.outputs.layout import LOCK, SNAPSHOT
 from vidseg.registry import build_tracker
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, Tracks
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.run import Loaders, run_video
 from vidseg_pipelines.run_sinks import MAX_WARNINGS, bounded
@@ -59,8 +59,8 @@ class Gate:
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
     sam = tiny_sam()
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
 
 
 @pytest.fixture

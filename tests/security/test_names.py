@@ -22,7 +22,7 @@ from vidseg.names import printable, safe_name
 from vidseg.outputs import export, open_recording
 from vidseg.types import Frame, Prompt, Source, Tracks
 from vidseg.video import LiveSource
-from vidseg_pipelines import progress
+from vidseg_pipelines import build, progress
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.job_records import Job
@@ -165,8 +165,8 @@ def test_a_run_that_ends_well_does_not_steer_the_terminal_either(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Progress, warnings, notices and the results: names of files are in all of them."""
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: BoxesEverywhere(1))
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: BoxesEverywhere(1))
     monkeypatch.setattr(progress, "PLAIN_EVERY_S", 0)
     name = "e\x1b[31mv\x07il\udc9b"
     pictures = [barcode_frame(n) for n in range(4)]

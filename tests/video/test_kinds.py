@@ -22,7 +22,7 @@ from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import OverlaySink
 from vidseg.video import info, open_source, probe
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build
 from vidseg_pipelines.cli import main
 
 MILLISECONDS = Fraction(1, 1000)
@@ -142,8 +142,8 @@ def test_the_largest_default_stream_is_read_and_the_others_are_named(tmp_path: P
 def test_a_run_names_its_stream_filter_and_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     video = two_streams(tmp_path / "two.mkv")
     command = ["run", str(video), "--box", "5,5,40,40", "--save", "none", "--output", str(tmp_path / "out")]
     assert main(command) == 0
