@@ -123,8 +123,8 @@ class RunConfig:
     detector_option: _Repeat = ()
     """KEY=VALUE - a setting of the detector, e.g. model=FOLDER of --detect-with text. May be repeated."""
     direction: Literal["forward", "backward", "both"] = "forward"
-    """Where to follow objects from their prompts: forward, both (also back to the first frame), or backward (back from
-    the last prompt, where the results end). Back only in files and folders (see docs/corrections.md)."""
+    """Where to follow objects: forward, both (also from where they first appear back to the first frame), or backward
+    (only back; results end at the last prompt). Back only in files and folders (see docs/corrections.md)."""
     frames: str = ":"
     """A:B - only frames A (inclusive) to B (exclusive), counted from 0."""
     stream: int | None = None

@@ -93,6 +93,11 @@ class ObjectFinder:
         self._highest_id = max([self._highest_id, *self._named])
 
     @property
+    def room(self) -> int:
+        """How many new objects may be followed; below 0 where the user named more than the limit."""
+        return self.max_objects - len(self.followed) + len(self._replaceable())
+
+    @property
     def next_id(self) -> int:
         """An id that no object has had."""
         return self._highest_id + 1
@@ -111,7 +116,7 @@ class ObjectFinder:
 
     def is_due(self, frame_index: int) -> bool:
         """Whether to look for new objects on a frame."""
-        return frame_index >= self._next_search and bool(self._searching or self.detect_every) and self._room() > 0
+        return frame_index >= self._next_search and bool(self._searching or self.detect_every) and self.room > 0
 
     def find(
         self, frame: Frame, features: Callable[[], FrameFeatures], given: Mapping[int, npt.NDArray[np.bool_]]
@@ -143,7 +148,7 @@ class ObjectFinder:
             frame.index,
             first_id=self._highest_id + 1,
             known=[(mask, self._label_of(i)) for i, mask in {**given, **last}.items()],
-            max_objects=self._room(),
+            max_objects=self.room,
             draw=draw,
         )
         self._follow_found(found, frame.index)
@@ -217,10 +222,6 @@ class ObjectFinder:
 
     def _label_of(self, object_id: int) -> str | None:
         return self.names.get(object_id) or self._labels.get(object_id)
-
-    def _room(self) -> int:
-        """How many new objects may be followed."""
-        return self.max_objects - len(self.followed) + len(self._replaceable())
 
     def _replaceable(self) -> list[int]:
         """Objects that may be forgotten, those first that have been absent longest."""

@@ -17,7 +17,7 @@ from vidseg.outputs import WRITERS, DavisSink, ThumbnailSink, export, frame_sink
 from vidseg.outputs.style import parse_style
 from vidseg.types import Frame, Source, VideoInfo
 from vidseg.video.random_access import RandomAccess
-from vidseg_pipelines.backward import WayBack, follow_backward, masks_to_follow
+from vidseg_pipelines.backward import WayBack, first_masks, follow_backward
 from vidseg_pipelines.continuation import Start
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.manifest import moves_of, take_back
@@ -67,7 +67,7 @@ class Run:
         if self.back is not None and self.back.last is not None:
             last = min(self.back.last + 1, last or self.back.last + 1)
         steps_back = 0 if self.back is None else self.back.steps
-        return None if last is None else max(0, last - self.next_frame) + steps_back
+        return None if last is None or steps_back is None else max(0, last - self.next_frame) + steps_back
 
     @property
     def is_merged(self) -> bool:
@@ -151,16 +151,19 @@ def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -
 
 def _go_back(run: Run, way: WayBack, outputs: _RunOutputs, snapshots: Snapshots, advance: Advance) -> None:
     """Follow objects towards the beginning, then make the outputs of the whole journal."""
-    run.notes.extend(way.notes)
-    with contextlib.closing(RandomAccess(run.config.input, pixel_limit=run.config.max_pixels)) as video:
+    reader = RandomAccess(run.config.input, pixel_limit=run.config.max_pixels, cache_bytes=0)
+    starts, last, notes = first_masks(run.folder, way)
+    run.notes.extend(notes)
+    with contextlib.closing(reader) as video:
+        if last is not None:
+            video.check(last.frame_index, last.pts)  # of a damaged video the packets promise more
         if not run.is_merged:
-            prompts, end, notes = masks_to_follow(run.folder, way)
-            run.notes.extend(notes)
+            end = way.first if last is None else last.frame_index + 1
             if (snapshot := snapshots.take(run.segmenter, end, now=True)) is not None:
                 snapshots.save(snapshot)  # whoever resumes has nothing to compute forward
-            follow_backward(run.folder, video, run.segmenter, run.source.info, way, prompts, advance)
+            follow_backward(run.folder, video, run.segmenter, run.source.info, way, starts, advance)
         with outputs.drawn(run) as sinks, run.segmenter.clock("write"):
-            for masks in run.folder.results():
+            for masks in run.folder.results() if sinks else ():
                 frame = video.read(masks.frame_index)
                 for sink in sinks:
                     sink.write(frame, masks)

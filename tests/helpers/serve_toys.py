@@ -11,9 +11,10 @@ import numpy as np
 
 from toys import KeepMasks, tiny_sam
 from vidseg.types import Frame, Prompt
+from vidseg_pipelines.build import Models
+from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.hub import Hub, Limits
-from vidseg_pipelines.serve.models import Networks, ServedModels
 from vidseg_pipelines.web.serving import address, listen, serve_until_asked
 
 TOKEN = "the-secret-of-the-tests"
@@ -33,15 +34,13 @@ class Moves(KeepMasks):
             self.masks.pop(i, None)
 
 
-class ToyModels(ServedModels):
-    """Networks of toys."""
-
-    def load(self) -> Networks:
-        return Networks(tiny_sam(), Moves())
+def toy_models() -> Models:
+    sam = tiny_sam()
+    return Models(Moves(), sam, Refiner(sam))
 
 
 def toy_hub(root: Path, state: Path, **limits: Any) -> Hub:
-    return Hub(root, state, ToyModels(), Limits(**limits))
+    return Hub(root, state, toy_models, Limits(**limits))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from media import write_video
 from toys import KeepMasks, tiny_sam
 from vidseg.config import RunConfig
 from vidseg.masks.rle import encode_window
-from vidseg.sam.model import SegmentAnything
-from vidseg.types import Frame, Prompt, Tracker, Tracks
+from vidseg.types import Frame, Prompt, Tracks
+from vidseg_pipelines.build import Models
+from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.ui.desk import Desk
 from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.library import Library
@@ -41,9 +42,10 @@ class SlowKeeper(KeepMasks):
 
 
 def toy_engine(seconds: float = 0.0) -> PageEngine:
-    def load() -> tuple[SegmentAnything, Tracker]:
+    def load() -> Models:
         torch.set_num_threads(1)
-        return tiny_sam(), SlowKeeper(seconds)
+        sam = tiny_sam()
+        return Models(SlowKeeper(seconds), sam, Refiner(sam))
 
     return PageEngine(load)
 

@@ -19,8 +19,7 @@ from vidseg.masks.rle import decode
 from vidseg.outputs import read_journal
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg.video import open_source
-from vidseg_pipelines import object_finder
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build, object_finder
 from vidseg_pipelines.cli import main
 
 COUNT, HEIGHT, WIDTH = 14, 48, 64
@@ -43,26 +42,14 @@ class Steps(DriftMasks):
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
     sam = tiny_sam()
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: Steps())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: Steps())
     monkeypatch.setattr(Steps, "seen", [])
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     return write_video(tmp_path / "clip.mp4", [frame.rgb for frame in frames(COUNT, HEIGHT, WIDTH)])
-
-
-@pytest.fixture
-def vidseg(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command line; gives what it says on standard error. ``vidseg("out", ...)`` writes to a folder."""
-
-    def call(name: str, *args: str, code: int = 0, clip: str | None = str(video)) -> str:
-        given = [] if clip is None else [clip]
-        assert main(["run", *given, "--output", str(tmp_path / name), *args]) == code
-        return capsys.readouterr().err
-
-    return call
 
 
 REST = ("--refine", "none", "--batch", "2", "--save", "davis,ytvis,mots,overlay,report")
@@ -324,10 +311,10 @@ def test_masks_of_files_are_prompts_of_a_correction(vidseg: Callable[..., str], 
 
 
 def test_a_tracker_that_cannot_let_go_says_so(vidseg: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     error = vidseg("out", *FIRST, "--remove", "1@5", code=2)
     assert error == "vidseg: --remove: the tracker, with these settings, cannot let go of an object\n"
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: Steps())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: Steps())
     text = vidseg("out", *FIRST, "--remove", "1@50", code=5)
     assert "--remove 1@50 was not used: the input gave no frame 50" in text
     assert "no object 2 before this frame; there are: 1" in vidseg("new", *FIRST, "--remove", "2@5", code=2)

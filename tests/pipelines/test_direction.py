@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import errno
 import json
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from media import write_video
 from toys import BoxesEverywhere, KeepMasks, tiny_sam
@@ -19,13 +20,12 @@ from vidseg import read_run, segment_video
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, encode
+from vidseg.scratch import ScratchStack
 from vidseg.types import Frame, Prompt, State, Tracks
 from vidseg.video import open_source
 from vidseg.video.random_access import RandomAccess
-from vidseg_pipelines import run as run_module
-from vidseg_pipelines import run_output
-from vidseg_pipelines.backward import merged
-from vidseg_pipelines.cli import main
+from vidseg_pipelines import build, object_finder, run_output
+from vidseg_pipelines.following import merged
 
 COUNT, HEIGHT, WIDTH, SIDE = 14, 48, 64, 12
 RED, BLUE = 0, 2
@@ -79,8 +79,8 @@ class Colours(KeepMasks):
 @pytest.fixture(autouse=True)
 def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
     sam = tiny_sam()
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: sam)
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: Colours())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: sam)
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: Colours())
     monkeypatch.setattr(Colours, "seen", [])
     monkeypatch.setattr(Colours, "lives", 0)
 
@@ -94,18 +94,6 @@ def video(tmp_path: Path) -> Path:
             rgb[(*place(channel, index), channel)] = 230
         pictures.append(rgb)
     return write_video(tmp_path / "clip.mp4", pictures)
-
-
-@pytest.fixture
-def vidseg(video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Run the command line; gives what it says on standard error."""
-
-    def call(name: str, *args: str, code: int = 0, clip: str | None = str(video)) -> str:
-        given = [] if clip is None else [clip]
-        assert main(["run", *given, "--output", str(tmp_path / name), *args]) == code
-        return capsys.readouterr().err
-
-    return call
 
 
 REST = ("--refine", "none", "--batch", "2", "--save", "davis,mots,overlay,report")
@@ -231,46 +219,118 @@ def test_a_pixel_of_a_forward_mask_stays_with_it() -> None:
     mine, all_pixels = np.zeros((4, 6), np.bool_), np.ones((4, 6), np.bool_)
     mine[:, :3] = True
     forward = result(2, {2: mine})
-    found = merged(forward, result(2, {1: all_pixels, 2: all_pixels}), {1: 5})
+    found = merged(forward, result(2, {1: all_pixels, 2: all_pixels}), ())
     assert found.ids == (1, 2)
     assert np.array_equal(decode(found.rles[0]), ~mine) and np.array_equal(decode(found.rles[1]), mine)
     assert found.boxes[0].tolist() == [3, 0, 6, 4]
-    assert merged(found, result(2, {1: mine}), {1: 5}).ids == (2,)  # what an earlier pass found is replaced
-    assert merged(forward, None, {1: 5}) is forward
-    assert merged(result(5, {1: mine}), result(5, {1: all_pixels}), {1: 5}).rles == (encode(mine),)
+    assert merged(found, result(2, {1: mine}), {1}).ids == (2,)  # what an earlier pass found is replaced
+    assert merged(found, None, {1}).ids == (2,)
+    assert merged(forward, None, {1}) is forward
+    assert merged(result(5, {1: mine}), result(5, {1: all_pixels}), ()).rles == (encode(mine),)
 
 
-def test_few_frames_are_in_memory_on_the_way_back(
+def test_objects_that_are_found_are_followed_back_too(
     vidseg: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, alive = 0, list[weakref.ref[Any]]()
+    def discover(*args: Any, image: Any, **how: Any) -> list[Mask]:
+        """The red square, when it is on the right: not yet on frame 0, where it is looked for first."""
+        red = image[..., RED].astype(np.int64) - image[..., BLUE] > 60
+        return [red] if red[:, 40:].any() else []
+
+    monkeypatch.setattr(object_finder, "discover_objects", discover)
+    vidseg("out", *REST, "--direction", "both")
+    results = list(read_run(tmp_path / "out"))
+    assert [m.ids for m in results] == [(1,)] * COUNT
+    assert min(overlap(masks, 1) for masks in results) > 0.7
+    assert [bool(m.signals[0] and m.signals[0].backward) for m in results] == [i < 10 for i in range(COUNT)]
+    assert manifest(tmp_path / "out")["notes"] == []
+    before = [m.rles[0] for m in results]
+    vidseg("out", "--continue", "--box", f"12:{box(BLUE, 12)}", clip=None)
+    results = list(read_run(tmp_path / "out"))
+    assert [m.ids for m in results] == [(1, 2)] * COUNT
+    assert [m.rles[0] for m in results] == before  # where it was found is known still, and it is followed back again
+    assert overlap(results[0], 2) > 0.7
+
+
+def test_few_frames_are_in_memory_on_the_way_back_and_none_is_read_twice(
+    vidseg: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, alive = 0, list[tuple[int, weakref.ref[Any]]]()
+
+    def counted(frame: Frame) -> Frame:
+        nonlocal most
+        alive.append((frame.index, weakref.ref(frame.rgb)))
+        most = max(most, len({id(rgb) for _, ref in alive if (rgb := ref()) is not None}))
+        return frame
 
     class Counted(RandomAccess):
-        def read(self, index: int) -> Frame:
-            nonlocal most
-            frame = super().read(index)
-            alive.append(weakref.ref(frame.rgb))
-            most = max(most, len({id(rgb) for ref in alive if (rgb := ref()) is not None}))
-            return frame
+        def backward(self, *args: Any, **how: Any) -> Iterator[Frame]:
+            yield from map(counted, super().backward(*args, **how))
 
-    few = functools.partial(Counted, cache_bytes=3 * HEIGHT * WIDTH * 3)
-    monkeypatch.setattr(run_output, "RandomAccess", few)
+        def read(self, index: int) -> Frame:
+            return counted(super().read(index))
+
+    monkeypatch.setattr(run_output, "RandomAccess", Counted)
     vidseg("out", *given(RED, 12), *REST, "--direction", "both")
     assert [m.ids for m in read_run(tmp_path / "out")] == [(1,)] * COUNT
-    assert len(alive) == 13 + COUNT
-    assert 1 < most <= 3 + 2  # the cache, the frame before, and what the drawing sinks hold
+    assert [index for index, _ in alive] == [*range(12, -1, -1), *range(COUNT)]  # back, and to draw the outputs
+    assert 1 < most <= 4
+    alive.clear()
+    vidseg("bare", *given(RED, 12), *REST, "--save", "none", "--direction", "both")
+    assert [index for index, _ in alive] == [*range(12, -1, -1)]  # nothing is drawn
+
+
+def test_a_disk_that_fills_up_on_the_way_back_loses_nothing(
+    vidseg: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*given(RED, 8), *REST)
+    vidseg("whole", *settings, "--direction", "both")
+    vidseg("forward", *settings)
+    with monkeypatch.context() as patch:
+        push, room = ScratchStack.push, iter(range(5))
+
+        def full(self: ScratchStack, *parts: Any) -> None:
+            if next(room, None) is None:
+                raise self._failure(OSError(errno.ENOSPC, "No space left on device"))
+            push(self, *parts)
+
+        patch.setattr(ScratchStack, "push", full)
+        error = vidseg("out", *settings, "--direction", "both", code=1)
+    told = [line for line in error.splitlines() if line.startswith("vidseg: ")]
+    assert len(told) == 1 and f"{tmp_path / 'out'}: cannot write: the disk is full" in told[0]
+    assert journal(tmp_path / "out") == journal(tmp_path / "forward")
+    assert not list((tmp_path / "out").glob("*.part"))
+    Colours.seen.clear()
+    vidseg("out", "--resume", clip=None)
+    assert Colours.seen == list(range(9))  # only back
+    assert journal(tmp_path / "out") == journal(tmp_path / "whole")
+
+
+def test_an_image_that_cannot_be_read_is_passed_over_both_ways(
+    vidseg: Callable[..., str], tmp_path: Path, video: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for frame in open_source(video):
+        Image.fromarray(frame.rgb).save(tmp_path / "images" / f"{frame.index:02d}.png")
+    broken = tmp_path / "images" / "03.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    vidseg("out", *given(RED, 8), *REST, "--direction", "both", clip=str(tmp_path / "images"), code=5)
+    assert [(m.frame_index, m.ids) for m in read_run(tmp_path / "out")] == [(i, (1,)) for i in range(COUNT) if i != 3]
 
 
 def test_what_cannot_go_back_is_one_line(
     vidseg: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = vidseg("out", *REST, "--direction", "backward", code=2)
-    assert error == "vidseg: --direction backward needs an object to go back from: give --box, --point or --mask\n"
+    assert error == (
+        "vidseg: --direction backward ends at the last prompt, and there is none: give --box, --point or --mask;"
+        " --direction both follows objects back that are found automatically\n"
+    )
     error = vidseg("out", *given(RED, 8), "--direction", "both", "--deinterlace", code=2)
     assert error == "vidseg: --direction both and --deinterlace cannot be combined\n"
     error = vidseg("out", *given(RED, 8), "--direction", "both", clip="rtsp://camera.local/x", code=2)
     assert error.count("\n") == 1 and "cannot be read backward, only files and folders can: record it first" in error
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: BoxesEverywhere(1))
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: BoxesEverywhere(1))
     error = vidseg("out", "--direction", "both", code=2)
     assert error.count("\n") == 1 and "--direction both: --tracker xmem cannot be started from the mask" in error
     assert not (tmp_path / "out").exists()
@@ -280,7 +340,7 @@ def test_where_there_is_nothing_to_go_back_to_a_note_says_so(vidseg: Callable[..
     vidseg("out", *given(RED, 0), *REST, "--direction", "both")
     vidseg("forward", *given(RED, 0), *REST)
     assert journal(tmp_path / "out") == journal(tmp_path / "forward")
-    note = "--direction both: no object is first prompted after frame 0, so there was nothing to go back to"
+    note = "--direction both: no object appears after frame 0, so there was nothing to go back to"
     assert manifest(tmp_path / "out")["notes"] == [note]
 
 

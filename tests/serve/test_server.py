@@ -30,6 +30,7 @@ from ui_toys import toy_video
 from vidseg import Client, Session
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.rle import encode
 from vidseg.outputs.journal import parse_line
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.batching import BatchedEncoder
@@ -150,6 +151,20 @@ def test_the_video_of_a_session_is_followed_both_ways(client: TestClient) -> Non
     exported = client.get(f"{path}/export?to=coco")
     assert len(json.loads(exported.content)["annotations"]) == 8
     assert zipfile.ZipFile(io.BytesIO(client.get(f"{path}/export?to=davis").content)).namelist()
+
+
+def test_going_back_with_one_object_keeps_the_results_of_others(client: TestClient) -> None:
+    path = opened(client, video="square.mp4")
+    for object_id, place in ((1, np.s_[5:20, 40:60]), (2, np.s_[60:80, 40:60])):
+        mask = np.zeros((96, 160), np.bool_)
+        mask[place] = True
+        client.post(f"{path}/step")
+        client.post(f"{path}/step")
+        client.post(f"{path}/objects", json={"mask": encode(mask).to_coco()})
+        client.post(f"{path}/propagate", json={"direction": "backward"})
+        client.delete(f"{path}/objects/{object_id}")
+    found = client.get(f"{path}/masks?frame=0").json()["objects"]
+    assert [one["id"] for one in found] == [1, 2] and all(one["rle"] for one in found)
 
 
 def test_a_restart_loses_nothing_that_was_answered(hub: Hub, tmp_path: Path) -> None:

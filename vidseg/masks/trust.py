@@ -39,6 +39,8 @@ class Signals:
     """Area over that on the frame before, > 0; None where the object was not on it."""
     since: int | None = None
     """Frames since the user last gave or corrected the object; 0 on that frame; None: never."""
+    backward: bool | None = None
+    """Whether the object was followed backward to this frame, from a later one, in a run that goes both ways."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot have been measured.
@@ -50,6 +52,8 @@ class Signals:
             _check(name, getattr(self, name), "a number from 0 to 1", lambda v: 0 <= v <= 1)
         for name in ("area_change", "area_jump"):
             _check(name, getattr(self, name), "a positive number", lambda v: 0 < v < math.inf)
+        if self.backward not in (None, True, False):
+            raise ValueError(f"signal backward {str(self.backward)[:40]!r}: true or false expected")
         _check("since", self.since, "a whole number from 0 on", lambda v: isinstance(v, int) and v >= 0)
 
     @property

@@ -63,16 +63,18 @@ class ServeCommand:
         for name, value in (("sessions", self.sessions), ("in-memory", self.in_memory), ("idle", self.idle)):
             if value <= 0:
                 raise UsageError(f"--{name} {value}: a number over 0 expected")
+        from vidseg_pipelines.build import ModelChoice
         from vidseg_pipelines.serve.app import build_app
         from vidseg_pipelines.serve.hub import Hub, Limits
-        from vidseg_pipelines.serve.models import ServedModels
         from vidseg_pipelines.web.serving import address, listen, serve_until_asked, warn_of
 
         token = self._token()
         warn_of(self.host)
-        models = ServedModels(self.tracker, self.model, self.device, self.dtype, self.offline)
+        models = ModelChoice(
+            tracker=self.tracker, model=self.model, device=self.device, dtype=self.dtype, offline=self.offline
+        )
         limits = Limits(sessions=self.sessions, in_memory=self.in_memory, idle_s=self.idle)
-        hub = Hub(self.root, self.state, models, limits)
+        hub = Hub(self.root, self.state, models.load, limits)
         hub.networks()  # what is missing is said now, not at the first request
         listening = listen(self.host, self.port)
         shown = "" if self.token_file is not None else f" token {token}"

@@ -54,11 +54,12 @@ class UiCommand:
             raise UsageError(f"vidseg ui needs {', '.join(missing)}: pip install 'vidseg[ui]'")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}: expected 0 to 65535")
-        from vidseg_pipelines.ui.engine import ModelChoice, PageEngine
+        from vidseg_pipelines.build import ModelChoice
+        from vidseg_pipelines.ui.engine import PageEngine
         from vidseg_pipelines.ui.serve import serve
         from vidseg_pipelines.web.serving import warn_of
 
-        models = ModelChoice(self.tracker, self.model, self.device, self.offline)
+        models = ModelChoice(tracker=self.tracker, model=self.model, device=self.device, offline=self.offline)
         models.check()
         warn_of(self.host)
         config = RunConfig(

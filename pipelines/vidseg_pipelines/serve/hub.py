@@ -13,7 +13,8 @@ from pathlib import Path
 from vidseg.atomic_files import make_folder
 from vidseg.errors import InputError, UsageError
 from vidseg.files import is_pattern
-from vidseg_pipelines.serve.models import Networks, ServedModels
+from vidseg_pipelines.build import Models
+from vidseg_pipelines.serve.models import Networks
 from vidseg_pipelines.serve.served_session import Missing, ServedSession, TooMuch
 from vidseg_pipelines.serve.store import SessionStore
 
@@ -47,15 +48,15 @@ class Outside(UsageError):
 class Hub:
     """The sessions below a state folder, and the videos below a root."""
 
-    def __init__(self, root: Path, state: Path, models: ServedModels, limits: Limits) -> None:
-        """Find the sessions that an earlier server has left.
+    def __init__(self, root: Path, state: Path, load: Callable[[], Models], limits: Limits) -> None:
+        """Find the sessions that an earlier server has left; ``load`` gives the models that all share.
 
         Raises:
             InputError: there is no folder ``root``. OutputError: ``state`` cannot be written.
         """
         if not root.is_dir():
             raise InputError(f"--root {root}: no such folder")
-        self.root, self.models, self.limits = root.resolve(), models, limits
+        self.root, self.limits, self._load = root.resolve(), limits, load
         self.folder = make_folder(state / _SESSIONS)
         self.uploads = state / "uploads"
         self._networks: Networks | None = None
@@ -70,7 +71,7 @@ class Hub:
         """The networks, loaded when they are first needed."""
         with self._loading:
             if self._networks is None:
-                self._networks = self.models.load()
+                self._networks = Networks(self._load())
             return self._networks
 
     @property

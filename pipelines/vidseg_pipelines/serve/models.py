@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import ModuleType
 
 import torch
 
 from vidseg.errors import UsageError
-from vidseg.loading import load_sam
-from vidseg.registry import build_tracker
-from vidseg.runtime import resolve_device, resolve_dtype
-from vidseg.sam.model import SegmentAnything
-from vidseg.types import Tracker
+from vidseg_pipelines.build import Models
+from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.serve.batching import BatchedEncoder
 from vidseg_pipelines.serve.cores import Cores
 from vidseg_pipelines.session import Session
 
 
-@dataclass(frozen=True)
-class ServedModels:
-    """Which networks the server has; the fields are those of :class:`vidseg.config.RunConfig`."""
-
-    tracker: str = "xmem"
-    model: str = "compact"
-    device: str = "auto"
-    dtype: str = "auto"
-    offline: bool = False
-
-    def load(self) -> Networks:
-        """The networks.
-
-        Raises:
-            UsageError: unknown names, or a tracker that cannot work frame by frame. WeightsError: missing weights.
-        """
-        device = resolve_device(self.device)
-        dtype = resolve_dtype(self.dtype, device)
-        sam = load_sam(self.model, device=device, dtype=dtype, offline=self.offline)
-        tracker = build_tracker(self.tracker, {}, device=device, dtype=dtype, offline=self.offline)
-        return Networks(sam, tracker)
-
-
 class Networks:
     """HQ-SAM and a tracker that has not started, of which every session gets a copy with the same weights."""
 
-    def __init__(self, sam: SegmentAnything, tracker: Tracker) -> None:
-        """Take both over.
+    def __init__(self, models: Models) -> None:
+        """Take them over.
 
         Raises:
             UsageError: the tracker holds frames back, or finds its objects itself.
         """
+        tracker = models.tracker
         if tracker.lookahead or tracker.finds_objects:
             kind = type(tracker).__name__
             raise UsageError(f"{kind}: a tracker that follows masks frame by frame expected, such as xmem")
-        self.cores = Cores(sam.device)
-        self.encoder = BatchedEncoder(sam, self.cores)
+        self.cores = Cores(models.sam.device)
+        self.encoder = BatchedEncoder(models.sam, self.cores)
         self._tracker = tracker
 
     def session(self, *, max_objects: int | None = None, detect_every: int = 0) -> Session:
@@ -65,8 +39,13 @@ class Networks:
         Raises:
             UsageError: wrong values.
         """
+        models = self.models()
+        return Session(tracker=models.tracker, model=models.sam, max_objects=max_objects, detect_every=detect_every)
+
+    def models(self) -> Models:
+        """A tracker of one's own, with the shared weights."""
         tracker = copy.deepcopy(self._tracker, {id(network): network for network in _networks_in(self._tracker)})
-        return Session(tracker=tracker, model=self.encoder, max_objects=max_objects, detect_every=detect_every)
+        return Models(tracker, self.encoder, Refiner(self.encoder))
 
 
 def _networks_in(thing: object, depth: int = 4) -> Iterator[torch.nn.Module]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, from_coco
 from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.outputs.journal import journal_line, parse_line
-from vidseg.types import Frame, State, VideoInfo
+from vidseg.types import Frame, Prompt, State, VideoInfo
 from vidseg.video.random_access import RandomAccess
+from vidseg_pipelines.following import follow, merged
+from vidseg_pipelines.segmenter import FrameStep
 from vidseg_pipelines.serve.frames import decode_frame
 from vidseg_pipelines.serve.models import Networks
 from vidseg_pipelines.serve.store import SessionStore
 from vidseg_pipelines.session import Session
-from vidseg_pipelines.ui.lines import line_of
 from vidseg_pipelines.web.manifest import keep_manifest
 from vidseg_pipelines.web.results import Results
 
@@ -185,7 +186,7 @@ class ServedSession:
 
     def backward(self, frames: int | None = None) -> Iterator[FrameMasks]:
         """The objects of the frame just seen, followed towards the beginning of the video; where the session stands
-        does not change.
+        does not change. Results of other objects stay.
 
         Raises:
             UsageError: the frames were pushed, and are gone; nothing to follow.
@@ -196,28 +197,29 @@ class ServedSession:
             raise UsageError("frames that were pushed are not kept: give the session a video to go back in it")
         if not shown.ids:
             raise UsageError("no object on this frame to follow")
-        video, other = RandomAccess(self.video), self._networks().session()
-        try:
-            other.step(video.read(shown.frame_index).rgb)
-            objects = zip(shown.ids, shown.masks, shown.labels, strict=True)
-            ids = {other.add(mask=mask, label=label): i for i, mask, label in objects}
-            last = 0 if frames is None else max(0, shown.frame_index - frames)
-            for index in range(shown.frame_index - 1, last - 1, -1):
-                frame = video.read(index)
-                found = other.step(frame.rgb)
-                masks = dict(zip((ids[i] for i in found.ids), found.masks, strict=True))
-                scores = dict(zip((ids[i] for i in found.ids), map(float, found.scores), strict=True))
-                names = {ids[i]: label for i, label in zip(found.ids, found.labels, strict=True) if label}
-                signals = {ids[i]: one for i, one in zip(found.ids, found.signals, strict=True) if one is not None}
-                line = line_of(frame, masks, scores, names, signals)
-                with self.lock:
-                    self._loaded()
-                    assert self._results is not None
-                    self._results.put(index, line)
-                yield parse_line(line).with_hw(frame.hw)
-        finally:
-            other.close()
-            video.close()
+        prompts = [
+            Prompt(shown.frame_index, i, mask=mask, label=label)
+            for i, mask, label in zip(shown.ids, shown.masks, shown.labels, strict=True)
+        ]
+        last = 0 if frames is None else max(0, shown.frame_index - frames)
+        with closing(RandomAccess(self.video, cache_bytes=0)) as video:
+            steps = (
+                FrameStep(frame, prompts if frame.index == shown.frame_index else ())
+                for frame in video.backward(shown.frame_index, last, scratch=self.store.folder)
+            )
+            for frame, found in follow(self._networks().models(), video.info, steps, backward=True):
+                if frame.index < shown.frame_index:
+                    yield self._put_back(found, shown.ids).with_hw(frame.hw)
+
+    def _put_back(self, found: FrameMasks, ids: Sequence[int]) -> FrameMasks:
+        """Replace what the results of a frame say of some objects."""
+        with self.lock:
+            self._loaded()
+            assert self._results is not None
+            line = self._results.line(found.frame_index)
+            masks = found if line is None else merged(parse_line(line), found, ids)
+            self._put(masks)
+        return masks
 
     def settle(self) -> Path:
         """Bring the folder into the form of a run, for exports; returns it."""

@@ -253,7 +253,7 @@ class Desk:
         opened.task = opened.run = None
         if not self._watched(opened.project.clip.key):
             opened.closing = loop.call_later(_CLOSE_S, lambda: self.later(self._close(opened)))
-        event |= {"done": run.done, "total": run.total, "skipped": len(run.skipped), "frame": run.frame}
+        event |= {"done": run.done, "total": run.total, "skipped": run.skipped, "frame": run.frame}
         await self.tell(opened, event)
         await self.tell_changes(opened)
         if renumbered is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Literal
 
-from vidseg.errors import InputError, UsageError
+from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.outputs.journal import journal_line, parse_line
 from vidseg.types import Frame, Prompt
-from vidseg_pipelines.ui.lines import line_of, masks_in, signals_in
-from vidseg_pipelines.ui.page_video import FramesRenumbered
+from vidseg_pipelines.following import follow, merged
+from vidseg_pipelines.segmenter import FrameStep
+from vidseg_pipelines.ui.lines import masks_in
 from vidseg_pipelines.ui.project import Project
 
 Direction = Literal["forward", "backward", "both"]
@@ -46,7 +49,8 @@ class Propagation:
         self.done = 0
         self.frame = frame
         """The frame computed last."""
-        self.skipped: list[int] = []
+        self.skipped = 0
+        """Frames that could not be read."""
         self._step = project.history.begin("run", project.document.text())
         project.seal()
         self._video = project.video.another()
@@ -76,8 +80,10 @@ class Propagation:
         for way, _ in self._plans:
             backward = way == "backward"
             prompts, first = self._prompts(backward)
-            frames = self._frames(first, backward)
-            for frame, masks in self.project.engine.follow(self.project.info, frames, prompts, backward=backward):
+            steps = (
+                FrameStep(f, [p for p in prompts if p.frame_index == f.index]) for f in self._frames(first, backward)
+            )
+            for frame, masks in follow(self.project.engine.models, self.project.info, steps, backward=backward):
                 if (frame.index < self.start) if backward else (frame.index > self.start):
                     self._write(frame, masks)
                     self.done += 1
@@ -98,26 +104,22 @@ class Propagation:
         return prompts, [*behind, self.start]
 
     def _frames(self, first: list[int], backward: bool) -> Iterator[Frame]:
-        rest = range(self.start - 1, -1, -1) if backward else range(self.start + 1, self.project.video.count)
-        for index in [*first, *rest]:
-            try:
-                yield self._video.read(index)
-            except InputError as error:
-                if index in first or isinstance(error, FramesRenumbered):
-                    raise
-                self.skipped.append(index)
+        video, before = self._video, self.start
+        for index in first:
+            yield video.read(index)
+        rest = (
+            video.backward(self.start - 1, scratch=self.project.folder)
+            if backward
+            else video.readable(range(self.start + 1, video.count))
+        )
+        for frame in rest:
+            self.skipped += abs(frame.index - before) - 1
+            before = frame.index
+            yield frame
+        self.skipped += before if backward else video.count - 1 - before
 
     def _write(self, frame: Frame, found: FrameMasks) -> None:
-        project = self.project
-        computed = masks_in([{"id": i, "rle": r.to_coco()} for i, r in zip(found.ids, found.rles, strict=True)])
-        before = project.results.objects(frame.index)
-        others = {i: m for i, m in masks_in(before).items() if i not in self.ids}
-        for i, mask in computed.items():
-            for other in others.values():
-                mask = mask & ~other
-            computed[i] = mask
-        scores = {i: fact.score for i, fact in project.results.facts.get(frame.index, {}).items()}
-        scores |= dict(zip(found.ids, map(float, found.scores), strict=True))
-        signals = signals_in(before) | {i: s for i, s in zip(found.ids, found.signals, strict=True) if s is not None}
-        line = line_of(frame, {**others, **computed}, scores, project.document.names, signals)
-        project.put(self._step, frame.index, line)
+        line, names = self.project.results.line(frame.index), self.project.document.names
+        masks = found if line is None else merged(parse_line(line), found, self.ids)
+        labels = tuple(names.get(i) or None for i in masks.ids)
+        self.project.put(self._step, frame.index, journal_line(replace(masks, labels=labels)))
