@@ -2,9 +2,9 @@
 
     python benchmarks/session.py VIDEO [--frames N] [--tracker xmem] [--box x1,y1,x2,y2] [--threads 1]
 
-Both follow the same objects. They take turns frame by frame, the first one alternating, and each call is measured by the
-processor time of this process: what else the machine does hardly counts, with one thread least of all. Prints medians:
-of the time per step of each, of their differences, and of the ratios of neighbours with the quartiles around it.
+Both follow the same objects. They take turns frame by frame, the first one alternating, and each call is measured by
+the processor time of this process: what else the machine does hardly counts, with one thread least of all. Prints
+medians: of the time per step of each, of their differences, and of the ratios of neighbours with their quartiles.
 """
 
 from __future__ import annotations
