@@ -151,9 +151,9 @@ def _frames_to_do(run: Run, frames: Iterable[Frame], replayed: Sequence[Sink]) -
 
 def _go_back(run: Run, way: WayBack, outputs: _RunOutputs, snapshots: Snapshots, advance: Advance) -> None:
     """Follow objects towards the beginning, then make the outputs of the whole journal."""
-    reader = RandomAccess(run.config.input, pixel_limit=run.config.max_pixels, cache_bytes=0)
     starts, last, notes = first_masks(run.folder, way)
     run.notes.extend(notes)
+    reader = RandomAccess(run.config.input, pixel_limit=run.config.max_pixels, cache_bytes=0)
     with contextlib.closing(reader) as video:
         if last is not None:
             video.check(last.frame_index, last.pts)  # of a damaged video the packets promise more

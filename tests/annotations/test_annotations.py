@@ -20,7 +20,7 @@ from vidseg import read_run, segment_video
 from vidseg.annotations import READERS, read_annotations
 from vidseg.errors import InputError, UsageError
 from vidseg.types import Prompt, VideoInfo
-from vidseg_pipelines import run as run_module
+from vidseg_pipelines import build
 from vidseg_pipelines.cli import main
 
 VIDEO = {"name": "zoo", "width": SIZE[1], "height": SIZE[0], "codec": "h264", "fps": "25"}
@@ -305,8 +305,8 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: Any
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(run_module, "load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr(run_module, "build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
     folder = tmp_path / "pictures"
     folder.mkdir()
     for frame, name in zip(frames(COUNT, *SIZE), NAMES, strict=True):
