@@ -14,7 +14,7 @@ import numpy as np
 from vidseg.config import RunConfig, from_mapping, load_yaml
 from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
-from vidseg.object_texts import parse_removals
+from vidseg.object_texts import names_by_id, parse_removals
 from vidseg.outputs.layout import JOURNAL
 from vidseg.prompt_text import check_prompts, fit_prompts, parse_prompts
 from vidseg.sam.zoom import Zoom
@@ -25,10 +25,12 @@ from vidseg_pipelines.frame_intake import FrameIntake, FrameLike, as_frame
 from vidseg_pipelines.prompt_forms import (
     Boxes,
     MaskFiles,
+    Names,
     Points,
     Removals,
     box_texts,
     mask_texts,
+    name_texts,
     point_texts,
     prompts_of,
     removal_texts,
@@ -45,6 +47,7 @@ _TEXTS: Mapping[str, Callable[[Any], tuple[str, ...]]] = {
     "point": point_texts,
     "mask": mask_texts,
     "remove": removal_texts,
+    "label": name_texts,
 }
 
 
@@ -58,7 +61,7 @@ class RunSettings(TypedDict, total=False):
     mask: MaskFiles
     from_: tuple[str, str | Path] | None
     remove: Removals
-    label: str | Sequence[str] | Mapping[int, str]
+    label: Names
     classes: str | Path | None
     boxes: str | Path | None
     save: str | Sequence[str]
@@ -125,8 +128,6 @@ def segment_video(
     for name, texts in _TEXTS.items():
         if name in values:
             values[name] = texts(values[name])
-    if isinstance(names := values.get("label"), Mapping):
-        values["label"] = tuple(f"{object_id}={name}" for object_id, name in names.items())
     if not isinstance(saves := values.get("save", ""), str):
         values["save"] = ",".join(saves) or "none"
     if "detector" in values:
@@ -149,6 +150,7 @@ def segment_frames(
     point: Points = (),
     mask: MaskFiles = (),
     remove: Removals = (),
+    label: Names = (),
     detect_every: int = 0,
     max_objects: int = 5,
     batch: int = 1,
@@ -169,6 +171,7 @@ def segment_frames(
             that shows any.
         box, point, mask: the same as texts of the command line or as numbers, see :func:`segment_video`.
         remove: objects to forget, id to the first frame without it.
+        label: names of objects by id, which the results carry.
         detect_every: look for new objects every so many frames; 0: only at the start.
         max_objects: most objects to find.
         batch: frames per HQ-SAM batch; 1 has the least delay.
@@ -188,7 +191,7 @@ def segment_frames(
     given = parse_prompts(
         boxes=box_texts(box), points=point_texts(point), masks=mask_texts(mask), prompts=prompts_of(prompts)
     )
-    removals = parse_removals(removal_texts(remove))
+    removals, names = parse_removals(removal_texts(remove)), names_by_id(name_texts(label))
     _check_frames(frames, given)
     loaded = choice.load()
     segmenter = Segmenter(
@@ -197,6 +200,7 @@ def segment_frames(
         loaded.refiner,
         prompts=given,
         removals=removals,
+        names=names,
         max_objects=max_objects,
         detector=loaded.detector,
         detect_every=detect_every,

@@ -93,10 +93,11 @@ class ModelChoice:
         return cls(**settings)
 
     def check(self) -> None:
-        """Refuse a tracker or device that is not there, without loading anything (UsageError)."""
-        if isinstance(self.tracker, str):
-            check_name("tracker", self.tracker)
-        resolve_device(self.device)
+        """Refuse names that are not there and places that cannot be, without loading anything (UsageError)."""
+        for kind in ("tracker", "detector"):
+            if isinstance(name := getattr(self, kind), str):
+                check_name(kind, name)
+        self._place()
 
     def load(self) -> Models:
         """Load what is named.
@@ -104,6 +105,7 @@ class ModelChoice:
         Raises:
             UsageError: unknown names or wrong options. WeightsError: weights are missing or wrong.
         """
+        self.check()
         sam = self.load_sam()
         refiner = Refiner(sam, RefineOptions(self.refine, zoom=self.zoom))
         return Models(self.load_tracker(), sam, refiner, self.load_detector())

@@ -25,6 +25,8 @@ Points: TypeAlias = str | Sequence[float] | Sequence[str | Sequence[float]]
 MaskFiles: TypeAlias = str | Path | Sequence[str | Path]
 """One mask file or several; a text is [FRAME:]FILE."""
 
+Names: TypeAlias = str | Sequence[str] | Mapping[int, str]
+"""Names of objects by id; a text is ID=NAME."""
 Removals: TypeAlias = str | Sequence[str] | Mapping[int, int]
 """Objects to forget: id to the first frame without it; a text is ID@FRAME."""
 
@@ -101,12 +103,16 @@ def removal_texts(removals: Removals) -> tuple[str, ...]:
     Raises:
         UsageError: something else than texts and a mapping.
     """
-    if isinstance(removals, Mapping):
-        return tuple(f"{object_id}@{frame}" for object_id, frame in removals.items())
-    texts = (removals,) if isinstance(removals, str) or not isinstance(removals, Iterable) else tuple(removals)
-    if not all(isinstance(text, str) for text in texts):
-        raise UsageError(f"remove {removals!r}: {{id: frame}} or texts ID@FRAME expected")
-    return texts
+    return _by_id("remove", removals, "@", "{id: frame} or texts ID@FRAME")
+
+
+def name_texts(names: Names) -> tuple[str, ...]:
+    """Names of objects as the command line takes them.
+
+    Raises:
+        UsageError: something else than texts and a mapping.
+    """
+    return _by_id("label", names, "=", "{id: name} or texts ID=NAME")
 
 
 def prompts_of(given: object) -> tuple[Prompt, ...]:
@@ -121,6 +127,15 @@ def prompts_of(given: object) -> tuple[Prompt, ...]:
             what = "texts and numbers go into box, point and mask"
             raise UsageError(f"prompts: Prompt objects expected, got {prompt!r}; {what}")
     return prompts
+
+
+def _by_id(option: str, given: Any, sign: str, form: str) -> tuple[str, ...]:
+    if isinstance(given, Mapping):
+        return tuple(f"{object_id}{sign}{value}" for object_id, value in given.items())
+    texts = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{option} {given!r}: {form} expected")
+    return texts
 
 
 def _texts(name: str, given: Any, count: int) -> tuple[str, ...]:

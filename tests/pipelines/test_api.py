@@ -58,6 +58,9 @@ def masks(**settings: Any) -> Any:
         ({"box": [BOX, "x"]}, "--box x"),
         ({"point": (5, "a")}, "point"),
         ({"point": [(70, 5)]}, "point 70,5 lies outside the frame, which is 64x48"),
+        ({"label": {1: "a\nb"}}, "the name 'a b' has control characters"),
+        ({"label": 5}, r"label 5: {id: name} or texts ID=NAME expected"),
+        ({"label": "bear"}, "--label bear: ID=NAME expected"),
         ({"mask": np.ones((4, 4), np.bool_)}, r"names of files expected, got ndarray"),
         ({"frames": "video.mp4"}, "an iterable of images expected, got str"),
         ({"frames": 5}, "an iterable of images expected, got int"),
@@ -89,12 +92,15 @@ def test_missing_weights_are_said_at_the_call_too(tmp_path: Path, monkeypatch: p
             masks(offline=True, **settings)
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch": 4}, {"fps": Fraction(30000, 1001)}, {"batch": np.int64(2)}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"batch": 4}, {"fps": Fraction(30000, 1001)}, {"batch": np.int64(2)}, {"label": {3: "bear"}}]
+)
 def test_right_settings_give_a_result_per_frame(settings: dict[str, Any]) -> None:
     for given in (IMAGES, iter(IMAGES), np.stack(IMAGES)):
         found = list(masks(frames=given, prompts=[Prompt(0, 3, box=BOX)], **settings))
         assert [m.frame_index for m in found] == list(range(COUNT))
         assert all(m.ids == (3,) for m in found)
+        assert {m.labels for m in found} == {("bear",) if "label" in settings else (None,)}
 
 
 def test_a_prompt_whose_frame_never_came_is_a_warning_at_the_end() -> None:
@@ -206,7 +212,6 @@ def test_frames_and_videos_take_the_same_settings() -> None:
         "config",
         "frames",
         "json_log",
-        "label",
         "boxes",
         "text",
         "detect_with",
