@@ -31,9 +31,9 @@ import uvicorn
 
 from browser import CHROMIUM, DRIVER, browser
 from vidseg.video import VideoWriter
+from vidseg_pipelines.build import ModelChoice
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.hub import Hub, Limits
-from vidseg_pipelines.serve.models import ServedModels
 
 IMAGES = """<View><Image name="img" value="$image"/>
 <BrushLabels name="tag" toName="img"><Label value="Ball" background="#ff0000"/></BrushLabels>
@@ -108,7 +108,7 @@ def backend(root: Path, state: Path, token: str, record: list[dict[str, Any]]) -
     """The server with the embedded models, in a thread; what it is sent is added to ``record``."""
     import threading
 
-    app, port = build_app(Hub(root, state, ServedModels(device="cpu"), Limits()), token), free_port()
+    app, port = build_app(Hub(root, state, ModelChoice(device="cpu").load, Limits()), token), free_port()
 
     async def recording(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
