@@ -37,11 +37,13 @@ class ScratchStack:
 
     def push(self, *parts: bytes | npt.NDArray[Any]) -> None:
         """Add one string, of bytes and contiguous arrays (OutputError: the disk is full or the like)."""
-        length = sum(memoryview(part).nbytes for part in parts)
+        views = [memoryview(part) if isinstance(part, bytes) else part.data for part in parts]
+        length = sum(view.nbytes for view in views)
         try:
             self._file.seek(self._end)
-            for part in (*parts, _LENGTH.pack(length)):
-                self._file.write(part)
+            for view in views:
+                self._file.write(view)
+            self._file.write(_LENGTH.pack(length))
             self._file.flush()
         except OSError as error:
             raise self._failure(error) from error

@@ -240,7 +240,8 @@ class RandomAccess:
         if data is None:
             return None
         pixels = data[: -_HEAD.size].reshape(self.info.height, self.info.width, 3)
-        return Frame(*_HEAD.unpack(data[-_HEAD.size :]), pixels)
+        index, pts, time_s = _HEAD.unpack(data[-_HEAD.size :].tobytes())
+        return Frame(index, pts, time_s, pixels)
 
     def _read_forward(self, index: int) -> Frame:
         for attempt in range(2):
