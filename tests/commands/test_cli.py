@@ -95,3 +95,14 @@ def test_threads_sleep_while_they_wait_whatever_is_imported_first(own: dict[str,
     lines = result.stdout.splitlines()
     assert len(lines) == 5
     assert all(line.endswith(str(seen)) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["weights"], ["--version"], ["run", "--help"], ["completion", "bash"]], ids=" ".join
+)
+def test_a_reader_that_leaves_early_is_no_error(argv: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as of `head` that has seen enough
+    told = subprocess.run([sys.executable, "-m", "vidseg", *argv], stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (told.returncode, told.stderr) == (0, b"")
