@@ -63,7 +63,9 @@ class Client(SessionCalls):
         except ImportError as error:
             raise UsageError("vidseg.Client needs another package: pip install 'vidseg[serve]'") from error
         self._httpx, self._form, self._bgr = httpx, form, bgr
-        self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=timeout)
+        secure = not url.lower().startswith("http://")  # reading certificates takes longer than a session on the server
+        headers = {"authorization": f"Bearer {token}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, verify=secure)
         self._path = "/v1/sessions"
         opened = self._call(
             "POST", "", json={"video": video, "max_objects": max_objects, "detect_every": detect_every}

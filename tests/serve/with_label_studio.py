@@ -36,9 +36,9 @@ from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.hub import Hub, Limits
 
 IMAGES = """<View><Image name="img" value="$image"/>
-<BrushLabels name="tag" toName="img"><Label value="Ball" background="#ff0000"/></BrushLabels>
-<KeyPointLabels name="kp" toName="img" smart="true"><Label value="Ball" background="#00ff00"/></KeyPointLabels>
-<RectangleLabels name="rect" toName="img" smart="true"><Label value="Ball" background="#0000ff"/></RectangleLabels>
+<BrushLabels name="tag" toName="img" smart="false"><Label value="Ball" background="#ff0000"/></BrushLabels>
+<KeyPointLabels name="kp" toName="img" smart="true" smartOnly="true">
+<Label value="Ball" background="#00ff00"/></KeyPointLabels>
 </View>"""
 VIDEOS = """<View><Labels name="labels" toName="video"><Label value="Ball"/></Labels>
 <Video name="video" value="$video" framerate="10.0"/><VideoRectangle name="box" toName="video" smart="true"/></View>"""
@@ -274,11 +274,12 @@ def click_in_browser(url: str, project: int, task: int) -> str:
         picture = f"[...document.querySelectorAll('img')].find(i => {wide})"
         wait(lambda: page.js(f"window.Htx && Htx.annotationStore.selected && !!({picture})"))
         time.sleep(2)  # the canvas over it
-        ActionChains(driver).send_keys("2").perform()  # the label of the clicks
+        ActionChains(driver).send_keys("2").pause(1).send_keys("m").pause(1).perform()  # label of clicks, Auto-Detect
         image = page.js(picture)
         scale = image.size["width"] / SIZE[1]
         away = [(place - size / 2) * scale for place, size in zip(CENTRE, SIZE[::-1], strict=True)]
         ActionChains(driver).move_to_element_with_offset(image, *map(round, away)).click().perform()
+        driver.save_screenshot("/tmp/tools/shot.png")
         wait(lambda: page.js("Htx.annotationStore.selected.suggestions.size"))
         return str(page.js("[...Htx.annotationStore.selected.suggestions.values()].map(r => r.type).join()"))
 
