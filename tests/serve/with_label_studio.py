@@ -279,7 +279,6 @@ def click_in_browser(url: str, project: int, task: int) -> str:
         scale = image.size["width"] / SIZE[1]
         away = [(place - size / 2) * scale for place, size in zip(CENTRE, SIZE[::-1], strict=True)]
         ActionChains(driver).move_to_element_with_offset(image, *map(round, away)).click().perform()
-        driver.save_screenshot("/tmp/tools/shot.png")
         wait(lambda: page.js("Htx.annotationStore.selected.suggestions.size"))
         return str(page.js("[...Htx.annotationStore.selected.suggestions.values()].map(r => r.type).join()"))
 
