@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Any
 
 import pytest
 
+import paths
 from vidseg_pipelines import api
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands import doctor_checks
@@ -73,3 +75,8 @@ def test_missing_embedded_weights_are_exit_4(
     code, checks = examined(capsys, "--no-run")
     assert code == 4
     assert "compact" in checks["weights here"]["value"]
+
+
+def test_every_extra_for_users_is_named() -> None:
+    extras = tomllib.loads((paths.ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert doctor_checks._EXTRAS.keys() == extras.keys() - {"dev", "docs", "oracle"}

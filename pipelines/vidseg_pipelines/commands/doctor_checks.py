@@ -19,11 +19,16 @@ from vidseg.weights.catalog import CATALOG, Entry, find_local, weights_folder
 _PACKAGES = ("torch", "numpy", "av", "opencv-python-headless", "pycocotools", "safetensors", "pillow")
 _EXTRAS = {  # extra: a module of it
     "ui": "starlette",
+    "serve": "fastapi",
     "hf": "transformers",
     "train": "tensorboard",
+    "parquet": "pyarrow",
     "onnx": "onnxruntime",
     "ray": "ray",
     "slurm": "submitit",
+    "metrics": "prometheus_client",
+    "cvat": "cvat_sdk",
+    "cascadepsp": "segmentation_refinement",
     "decord": "decord",
     "torchcodec": "torchcodec",
 }
