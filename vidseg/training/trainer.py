@@ -27,6 +27,7 @@ from vidseg.sam2.adapter import Sam2AsSam
 from vidseg.sam2.config import Sam2Config
 from vidseg.sam2.loading import save_sam2
 from vidseg.sam2.model import Sam2
+from vidseg.training.ahead import Ahead
 from vidseg.training.batches import Batch, make_batch
 from vidseg.training.check import check_items, check_readable, describe_items
 from vidseg.training.folders import epoch_indices, find_sets, folder_batch
@@ -212,9 +213,15 @@ def train(
             chosen = epoch_indices(seed, draw.batch, recipe.images_per_batch, len(training))
             return folder_batch(draw.rng, [training[i] for i in chosen], size, data.scale, read)
 
+    def make(draw: BatchRandomness) -> tuple[bool, Batch, dict[Item, str]]:
+        return bool(draw.rng.random() < recipe.second_round_share), batches(draw), read.damaged
+
+    ahead = Ahead(make, loop_config, recipe.workers, rank, world)
+
     def loss(draw: BatchRandomness) -> Mapping[str, Tensor]:
-        again = bool(draw.rng.random() < recipe.second_round_share)
-        batch = batches(draw).to(device)
+        again, batch, damaged = ahead(draw)
+        read.damaged.update(damaged)  # by the process that read them
+        batch = batch.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.autocast == "bfloat16"):
             if isinstance(sam, Sam2) or (hq and not recipe.whole):
                 return mask_loss(sam, batch, recipe.points, draw.torch, recipe.boundary_only)
@@ -260,7 +267,7 @@ def train(
 
 _FREE = {
     *("loop.steps", "loop.stop", "loop.save_every", "loop.validate_every", "loop.log_every", "loop.tensorboard"),
-    *("threads", "start", "network", "scenes.root", "folders.root", "folders.validation"),
+    *("threads", "workers", "start", "network", "scenes.root", "folders.root", "folders.validation"),
 }
 """Settings that a resumed training may have changed: its end, and what decides no weights."""
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from vidseg.errors import WeightsError
 from vidseg.names import printable
+from vidseg.training.ahead import Ahead
 from vidseg.training.loop import Loop
 from vidseg.training.resume import flatten
 from vidseg.training.schedule import BatchRandomness
@@ -70,8 +72,10 @@ def training_loop(config: TrainConfig, bank: Bank, folder: Path, device: torch.d
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
+    ahead = Ahead(partial(_batch, config, bank), config.loop, config.workers)
+
     def loss(draw: BatchRandomness) -> Mapping[str, Tensor]:
-        frames, labels, memorise, given = _batch(config, bank, draw)
+        frames, labels, memorise, given = ahead(draw)
         frames, labels = normalise(frames.to(device)), labels.to(device)
         masks = torch.stack([(labels == n).float() for n in range(1, int(labels[:, 0].max()) + 1)], 2)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
@@ -102,7 +106,7 @@ def _batch(config: TrainConfig, bank: Bank, draw: BatchRandomness) -> tuple[Tens
     return frames, torch.from_numpy(np.stack([m.labels for m in made])), memorise, given
 
 
-_FREE = ("threads", "log_every", "checkpoint_every")
+_FREE = ("threads", "workers", "log_every", "checkpoint_every")
 """Settings that decide no weights."""
 
 
