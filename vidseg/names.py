@@ -41,6 +41,8 @@ def check_label(where: str, label: str) -> str:
     Raises:
         UsageError: it is empty or has control characters; ``where`` says whose name it is.
     """
+    if not isinstance(label, str):
+        raise UsageError(f"{where}: a name expected, got {label!r}")
     if not label.strip():
         raise UsageError(f"{where}: an empty name")
     if not label.isprintable():

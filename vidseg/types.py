@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -156,10 +157,13 @@ class Prompt(ShapeRepr):
         """Check that the prompt says something and is well-formed."""
         if self.label is not None:
             check_label(f"object {self.object_id}", self.label)
-        if self.frame_index < 0 or self.object_id < 1:
-            raise UsageError(
-                f"prompt frame {self.frame_index}, object {self.object_id}: expected frame >= 0 and object >= 1"
-            )
+        for name, least in (("frame_index", 0), ("object_id", 1)):
+            number = getattr(self, name)
+            if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+                raise UsageError(
+                    f"prompt frame {self.frame_index}, object {self.object_id}: expected frame >= 0 and object >= 1"
+                )
+            object.__setattr__(self, name, int(number))  # of any library
         if len(self.points) != len(self.point_labels):
             raise UsageError(f"prompt has {len(self.points)} points but {len(self.point_labels)} labels")
         if any(label not in (0, 1) for label in self.point_labels):
@@ -315,6 +319,7 @@ class RemovesObjects(Protocol):
         ...
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds objects on single frames, for trackers that only follow what they are given.
 

@@ -19,7 +19,7 @@ from vidseg.outputs.layout import JOURNAL
 from vidseg.prompt_text import check_prompts, fit_prompts, parse_prompts
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Frame, Prompt, VideoInfo
-from vidseg_pipelines.build import ModelChoice, ModelSettings, check_count
+from vidseg_pipelines.build import ModelChoice, ModelSettings
 from vidseg_pipelines.continuation import settings_with
 from vidseg_pipelines.frame_intake import FrameIntake, FrameLike, as_frame
 from vidseg_pipelines.prompt_forms import (
@@ -29,6 +29,7 @@ from vidseg_pipelines.prompt_forms import (
     Points,
     Removals,
     box_texts,
+    check_count,
     mask_texts,
     name_texts,
     point_texts,

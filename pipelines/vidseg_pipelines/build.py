@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
@@ -16,6 +15,12 @@ from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import Zoom
 from vidseg.types import Detector, Tracker
 from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "tracker": (Tracker, str),
+    "detector": (Detector, str, type(None)),
+    "model": (SegmentAnything, str, Path),
+}
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,17 @@ class ModelChoice:
         """Refuse what cannot be right before anything is loaded.
 
         Raises:
-            UsageError: a mode that does not exist; options of an instance.
+            UsageError: a mode that does not exist; no name and no instance; options of an instance.
         """
         RefineOptions(self.refine, zoom=self.zoom)
-        for name in ("tracker", "detector"):
-            given = getattr(self, name)
-            if getattr(self, f"{name}_options") is not None and not isinstance(given, str):
+        for name, kinds in _KINDS.items():
+            given, options = getattr(self, name), getattr(self, f"{name}_options", None)
+            if options is not None and not isinstance(given, str):
                 raise UsageError(f"{name}_options are for a {name} that is named, not for {given!r}")
+            if options is not None and not isinstance(options, Mapping):
+                raise UsageError(f"{name}_options {options!r}: a mapping of settings expected")
+            if not isinstance(given, kinds):
+                raise UsageError(f"{name} {given!r}: a name or a {kinds[0].__name__} expected")
 
     @classmethod
     def of(cls, where: str, settings: ModelSettings) -> Self:
@@ -131,9 +140,3 @@ class ModelChoice:
     def _place(self) -> dict[str, Any]:
         device = resolve_device(self.device)
         return {"device": device, "dtype": resolve_dtype(self.dtype, device), "offline": self.offline}
-
-
-def check_count(name: str, count: object, least: int) -> None:
-    """Refuse what is no whole number of at least ``least`` (UsageError)."""
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
-        raise UsageError(f"{name} {count}: a whole number of at least {least} expected")

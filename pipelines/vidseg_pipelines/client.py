@@ -17,6 +17,7 @@ from vidseg.masks.rle import decode, encode, from_coco
 from vidseg.outputs.journal import parse_line
 from vidseg.types import Prompt, State
 from vidseg_pipelines.frame_intake import FrameLike, as_frame, exact_rate
+from vidseg_pipelines.prompt_forms import check_count
 from vidseg_pipelines.serve.frames import encode_frame
 from vidseg_pipelines.serve.store import pack_state, unpack_state
 from vidseg_pipelines.session_calls import SessionCalls
@@ -113,7 +114,7 @@ class Client(SessionCalls):
 
     def remove(self, object_id: int) -> None:
         """As :meth:`vidseg.Session.remove`."""
-        self._call("DELETE", f"/objects/{int(object_id)}")
+        self._call("DELETE", f"/objects/{check_count('object id', object_id, 1)}")
 
     def suggest(self, count: int = 5) -> list[dict[str, Any]]:
         """As :meth:`vidseg.Session.suggest`, as plain values."""
@@ -149,7 +150,7 @@ class Client(SessionCalls):
         return int(self._call("POST", "/objects", json=body).json()["id"])
 
     def _correct(self, object_id: int, prompt: Prompt) -> None:
-        self._call("PATCH", f"/objects/{int(object_id)}", json=_body(prompt))
+        self._call("PATCH", f"/objects/{object_id}", json=_body(prompt))
 
     def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]:
         body = _body(prompt) | ({} if object_id is None else {"id": object_id})

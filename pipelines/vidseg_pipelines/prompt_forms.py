@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -47,10 +48,7 @@ def make_prompt(
         UsageError: what cannot be right.
     """
     places = _rows("points", points, 2)
-    if labels is None:
-        marks: tuple[int, ...] = (1,) * len(places)
-    else:
-        marks = tuple(int(mark) for mark in np.atleast_1d(np.asarray(labels)))
+    marks = (1,) * len(places) if labels is None else _marks(labels)
     corners = None if box is None else _rows("box", box, 4)
     if corners is not None and len(corners) != 1:
         raise UsageError(f"box {box!r}: one box x1, y1, x2, y2 expected")
@@ -127,6 +125,23 @@ def prompts_of(given: object) -> tuple[Prompt, ...]:
             what = "texts and numbers go into box, point and mask"
             raise UsageError(f"prompts: Prompt objects expected, got {prompt!r}; {what}")
     return prompts
+
+
+def check_count(name: str, count: object, least: int) -> int:
+    """``count``, a whole number of at least ``least`` (UsageError: it is something else)."""
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
+        raise UsageError(f"{name} {count}: a whole number of at least {least} expected")
+    return int(count)
+
+
+def _marks(labels: Any) -> tuple[int, ...]:
+    try:
+        marks = np.atleast_1d(np.asarray(labels, np.float64))
+        if marks.ndim != 1 or (marks % 1 != 0).any():
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"labels {labels!r}: 1 (on the object) or 0 (background) for every click expected") from error
+    return tuple(map(int, marks))
 
 
 def _by_id(option: str, given: Any, sign: str, form: str) -> tuple[str, ...]:

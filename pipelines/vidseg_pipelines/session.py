@@ -15,9 +15,10 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.prompt_text import fit_prompts
 from vidseg.types import Prompt, State, VideoInfo
-from vidseg_pipelines.build import ModelChoice, ModelSettings, check_count
+from vidseg_pipelines.build import ModelChoice, ModelSettings
 from vidseg_pipelines.frame_intake import FrameIntake, FrameLike
 from vidseg_pipelines.interactive import InteractiveSegmenter, Shown
+from vidseg_pipelines.prompt_forms import check_count
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.session_calls import SessionCalls
 from vidseg_pipelines.session_state import join_state, split_state
@@ -156,6 +157,7 @@ class Session(SessionCalls):
         Raises:
             UsageError: no frame yet; no such object; a tracker that cannot let go of objects.
         """
+        object_id = check_count("object id", object_id, 1)
         self._check_promptable(object_id)
         self._engine.remove(self._seen(), object_id)
 
@@ -239,7 +241,6 @@ class Session(SessionCalls):
             raise UsageError(f"tracker {self.tracker} finds objects automatically: none can be given or taken away")
         if object_id is None:
             return
-        check_count("object id", object_id, 1)
         if object_id not in self.objects:
             there = ", ".join(map(str, self.objects)) or "none"
             gone = object_id < self._engine.next_id

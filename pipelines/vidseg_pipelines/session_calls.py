@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vidseg.names import check_label
 from vidseg.types import Prompt
-from vidseg_pipelines.prompt_forms import BoxLike, MaskLike, PointsLike, make_prompt
+from vidseg_pipelines.prompt_forms import BoxLike, MaskLike, PointsLike, check_count, make_prompt
 
 
 class SessionCalls(ABC):
@@ -64,6 +64,7 @@ class SessionCalls(ABC):
         Raises:
             UsageError: as :meth:`add`; no such object.
         """
+        object_id = check_count("object id", object_id, 1)
         self._check_promptable(object_id)
         self._correct(object_id, make_prompt(0, 1, box=box, points=points, labels=labels, mask=mask))
 
@@ -81,6 +82,7 @@ class SessionCalls(ABC):
         Raises:
             UsageError: what they would refuse.
         """
+        object_id = None if object_id is None else check_count("object id", object_id, 1)
         self._check_promptable(object_id)
         return self._preview(object_id, make_prompt(0, 1, box=box, points=points, labels=labels, mask=mask))
 

@@ -206,6 +206,9 @@ WRONG: list[tuple[Callable[[Session], object], str]] = [
     (lambda s: s.add(points=[(70, 5)]), "point 70,5 lies outside the frame"),
     (lambda s: s.add(points=[(7, 5)], labels=[1, 0]), "1 points but 2 labels"),
     (lambda s: s.add(points=[(7, 5)], labels=[2]), "allowed are 1"),
+    (lambda s: s.add(points=[(7, 5)], labels=["a"]), r"labels \['a'\]: 1 \(on the object\) or 0 \(background\)"),
+    (lambda s: s.add(points=[(7, 5)], labels=[None]), "1 .on the object. or 0"),
+    (lambda s: s.add(points=[(7, 5)], labels=0.5), "labels 0.5: 1"),
     (lambda s: s.add(points=[(7, 5)], labels=[0]), "at least one click must be on the object"),
     (lambda s: s.add(mask=np.zeros((HEIGHT, WIDTH), np.bool_)), "the mask is empty"),
     (lambda s: s.add(mask=np.ones((4, 4), np.bool_)), "the mask has 4x4 pixels, the frame 64x48"),
@@ -215,6 +218,9 @@ WRONG: list[tuple[Callable[[Session], object], str]] = [
     (lambda s: s.add(box=BOX, label="a\nb"), "label|name|line|control"),
     (lambda s: s.correct(9, box=BOX), "object 9 does not exist; there are: 1, 2"),
     (lambda s: s.correct(3, box=BOX), "object 3 is not followed any more; there are: 1, 2"),
+    (lambda s: s.add(box=BOX, label=3), "label: a name expected, got 3"),
+    (lambda s: s.correct(None, box=BOX), "object id None: a whole number"),  # type: ignore[arg-type]
+    (lambda s: s.correct("1", box=BOX), "object id 1: a whole number"),  # type: ignore[arg-type]
     (lambda s: s.correct(1), "empty prompt"),
     (lambda s: s.correct(1, mask=square(30, 40)), "object 2 has this very mask"),
     (lambda s: s.remove(3), "object 3 is not followed any more"),
@@ -261,6 +267,20 @@ def test_a_wrong_call_is_one_error_and_changes_nothing(call: Callable[[Session],
     untouched.correct(1, mask=square(1, 1))
     assert session.add(mask=square(20, 20)) == untouched.add(mask=square(20, 20)) == 4
     assert same(session.step(FRAMES[2]), untouched.step(FRAMES[2]))
+
+
+def test_numbers_of_any_library_are_numbers() -> None:
+    prompt = Prompt(np.int64(0), np.int64(3), mask=square(5, 5))  # type: ignore[arg-type]
+    assert (type(prompt.frame_index), type(prompt.object_id)) == (int, int)
+    for wrong in (1.5, "1", None, True):
+        with pytest.raises(UsageError, match="expected frame >= 0 and object >= 1"):
+            Prompt(0, wrong, mask=square(5, 5))  # type: ignore[arg-type]
+    session = seen()
+    session.add(mask=square(5, 5))
+    session.correct(np.int64(1), points=np.array([[7, 7]]), labels=np.array([1.0]))  # type: ignore[arg-type]
+    assert session.state_dict()
+    session.remove(np.int64(1))  # type: ignore[arg-type]
+    assert session.state_dict() and session.objects == ()
 
 
 def test_two_ids_for_one_mask_on_a_frame_are_an_error() -> None:

@@ -63,6 +63,7 @@ class Masks(ShapeRepr):
         return flat.unflatten(0, self.logits.shape[:2])
 
 
+@runtime_checkable
 class SegmentAnything(Protocol):
     """What draws masks for prompts: :class:`Sam`, or a SAM 2 (:class:`vidseg.sam2.adapter.Sam2AsSam`)."""
 
