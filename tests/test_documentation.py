@@ -39,6 +39,7 @@ NOT_RUN = {
     "--tracker mask2former": "official weights are given by the user",
     "--model sam2.1": "official weights are downloaded",
     "rtsp://": "a camera",
+    "s3://": "object storage",
     "weights fetch": "the network",
     "reproduce": "data sets and official weights",
     "train ": "data sets, and hours",

@@ -1,4 +1,4 @@
-"""What the name of an input stands for - a file, standard input, a camera, a stream - and what of it may be shown."""
+"""What the name of an input stands for - a file, an object, a camera, a stream - and what of it may be shown."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from vidseg.errors import InputError
+from vidseg.storage import OBJECTS, object_url
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps")
 """Schemes of remote inputs. An input is remote only when it begins with one of them."""
@@ -24,7 +25,8 @@ _HIDDEN = "***"
 class Address:
     """An input, understood. ``shown`` is fit for messages and files; ``url`` may hold a password."""
 
-    kind: Literal["file", "stdin", "camera", "stream"]
+    kind: Literal["file", "stdin", "camera", "stream", "object"]
+    """``object``: a file in object storage, which is read as a whole copy."""
     url: str = field(repr=False)
     """The path, ``-``, the device, or the URL."""
     shown: str
@@ -54,8 +56,12 @@ def parse_address(text: str) -> Address:
     if url is None or os.path.exists(text):  # noqa: PTH110  (False for names that no file can have)
         return Address("file", text, text, _file_name(text))
     shown, scheme = redact(text), url[1].lower()
+    if stored := object_url(text):
+        return Address("object", stored, shown, _stream_name(shown, "object"))
     if scheme not in SCHEMES:
-        raise InputError(f"{shown}: no such file, and '{scheme}://' is not a stream: allowed are {', '.join(SCHEMES)}")
+        raise InputError(
+            f"{shown}: no such file, and '{scheme}://' is not a stream: allowed are {', '.join(SCHEMES + OBJECTS)}"
+        )
     try:
         host = urlsplit(text).hostname
     except ValueError:

@@ -19,6 +19,7 @@ from vidseg.object_texts import names_by_id, parse_removals
 from vidseg.options import from_mapping as from_mapping
 from vidseg.options import key_values as key_values
 from vidseg.options import load_yaml as load_yaml
+from vidseg.storage import object_url, url_of
 
 SAVES = (
     *("davis", "ytvis", "coco", "coco-results", "mots", "mots-png", "cvat", "labelme", "label-studio", "yolo"),
@@ -62,10 +63,10 @@ class RunConfig:
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="VIDEO")] = ""
-    """Video file, folder or 'pattern' of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), or - for
-    standard input."""
+    """Video file, folder or 'pattern' of images, camera:N, a stream (rtsp, rtmp, http and their secure forms), an
+    object (s3://, gs://, az://; extra `cloud`), or - for standard input."""
     output: Path | None = field(default=None, metadata=NOT_RESULT)
-    """Output folder (default: runs/NAME)."""
+    """Output folder (default: runs/NAME), or its URL in object storage (s3://, gs://, az://; extra `cloud`)."""
     tracker: str = "xmem"
     """Tracker: xmem, cutie, sam2, mask2former, boxes, or another installed one (see `vidseg doctor`)."""
     model: str = "compact"
@@ -187,6 +188,8 @@ class RunConfig:
         if self.max_pixels > HIGHEST_LIMIT:
             raise UsageError(f"--max-pixels {self.max_pixels}: must be at most {HIGHEST_LIMIT} (16384x16384)")
         check_seconds("--read-timeout", self.read_timeout)
+        if self.output is not None and url_of(self.output) and not object_url(self.output):
+            raise UsageError(f"--output {url_of(self.output)}: a web server; give a folder, or a URL of s3, gs or az")
         ways = [f"--{name.strip('_')}" for name in ("continue_", "resume", "overwrite") if getattr(self, name)]
         if len(ways) > 1:
             raise UsageError(f"{ways[0]} and {ways[1]} cannot be combined")
@@ -268,7 +271,7 @@ def load_config(cls: type[C], path: Path) -> C:
 def result_settings(config: Any) -> dict[str, Any]:
     """The settings of a dataclass that affect the result, as JSON types: all but those marked :data:`NOT_RESULT`."""
     values = {name: getattr(config, name) for name in _result_fields(config.__class__)}
-    data: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    data: dict[str, Any] = json.loads(json.dumps(values, default=lambda value: url_of(value) or str(value)))
     return data
 
 

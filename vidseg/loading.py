@@ -15,7 +15,7 @@ from vidseg.sam.model import SegmentAnything
 from vidseg.sam2 import loading as sam2
 from vidseg.sam2.adapter import Sam2AsSam
 from vidseg.weights.catalog import CATALOG, split_added
-from vidseg.weights.fetch import Progress, locate_model
+from vidseg.weights.fetch import Progress, file_here, locate_model
 from vidseg.weights.read import read_weights
 from vidseg.weights.unwrap import ExpectedNetwork
 
@@ -46,6 +46,7 @@ def load_sam(
     """
     base, added = split_added(str(model))
     name, path = locate_sam(base, offline=offline, progress=progress)
+    added = None if added is None else file_here(added, offline=offline)
     file = read_weights(path, ANY_SAM)
     if added is not None and sam2.is_sam2(file.tensors):
         raise WeightsError(f"{added}: LoRA and adapters are added to a SAM; {base} is a SAM 2")

@@ -6,15 +6,16 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from vidseg.errors import InputError
+from vidseg.storage_cache import here
 
 _WHOLE = re.compile(r"([+-]?\d{1,19})(\.0*)?", re.ASCII)
 
 
-def read_text(path: Path, *, errors: str = "strict") -> str:
+def read_text(path: str | PurePath, *, errors: str = "strict") -> str:
     r"""The text of a file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; its line ends become ``\n``.
 
     Args:
@@ -27,14 +28,14 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
     return decode_text(read_bytes(path), str(path), errors=errors)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+def read_bytes(path: str | PurePath) -> bytes:
+    """The content of a file, or of what a URL names.
 
     Raises:
         InputError: no such file, or not readable.
     """
     try:
-        return path.read_bytes()
+        return here(path).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: file not found") from None
     except OSError as error:
@@ -53,7 +54,7 @@ def decode_text(data: bytes, where: str, *, errors: str = "strict") -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: str | PurePath) -> Iterator[str]:
     r"""The lines of a file as :func:`read_text` reads it, each with its ``\n``; no more than one is in memory.
 
     Raises:
@@ -61,9 +62,10 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     number = 0
     try:
-        with path.open("rb") as file:
+        file_here = here(path)
+        with file_here.open("rb") as file:
             encoding = json.detect_encoding(file.read(4))
-        with path.open(encoding=encoding) as lines:
+        with file_here.open(encoding=encoding) as lines:
             for number, line in enumerate(lines, 1):
                 yield line.removeprefix("\ufeff") if number == 1 else line
     except FileNotFoundError:
@@ -77,7 +79,7 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | PurePath) -> Any:
     """The content of a json file, in any encoding of :func:`read_text`.
 
     Raises:

@@ -37,8 +37,8 @@ from vidseg_pipelines.prompt_forms import (
     removal_texts,
 )
 from vidseg_pipelines.refiner import Mode
+from vidseg_pipelines.remote_folder import folder_at
 from vidseg_pipelines.run import folder_of, run_video
-from vidseg_pipelines.run_folder import RunFolder
 from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.unused import UnusedPrompts
@@ -213,11 +213,13 @@ def segment_frames(
 def read_run(folder: str | Path) -> Iterator[FrameMasks]:
     """The results of a run, frame by frame; of one that is still going on, those that are there.
 
+    ``folder`` may be a URL of object storage; a run that goes on there shows what it has uploaded.
+
     Raises:
         InputError: at the call: there is no run. Later: a line of its journal that is no result.
     """
-    run = RunFolder(Path(folder))
-    if not run.journal.is_file():
+    run = folder_at(folder)
+    if not run.has_journal:
         raise InputError(f"{folder}: contains no {JOURNAL}; give the output folder of a run")
     return run.results()
 

@@ -22,6 +22,7 @@ from vidseg.prompt_text import not_there, number_prompts, parse_prompts, read_ma
 from vidseg.types import Prompt, VideoInfo
 from vidseg_pipelines.made_of import SAID, MadeOf
 from vidseg_pipelines.manifest import HANDLED, check_same_run, differing
+from vidseg_pipelines.remote_folder import folder_at
 from vidseg_pipelines.run_folder import FINISHED, RunFolder, frame_of, no_run
 from vidseg_pipelines.snapshot import OtherRunError, Snapshot, UnusableSnapshotError, load_snapshot
 
@@ -53,7 +54,7 @@ def settings_with(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: there is none, the page changed it, or its video is not there.
     """
     flag = "--continue" if given.get("continue_") else "--resume"
-    manifest = RunFolder(folder).read_manifest()
+    manifest = folder_at(folder).read_manifest()
     if manifest is None:
         raise no_run(flag, folder)
     if manifest.get("edited"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidseg.classes import ClassSet, read_classes
@@ -13,6 +13,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.prompt_text import parse_prompts
 from vidseg.sam.model import SegmentAnything
+from vidseg.storage import object_url
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
 from vidseg.video import Backoff, open_source
 from vidseg_pipelines.backward import way_back
@@ -22,6 +23,7 @@ from vidseg_pipelines.continuation import labelled_objects, start_of, with_all_e
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.manifest import new_manifest, record_earlier, record_models
 from vidseg_pipelines.refiner import RefineOptions, Refiner
+from vidseg_pipelines.remote_folder import RemoteFolder
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
 from vidseg_pipelines.run_inputs import input_files
 from vidseg_pipelines.run_output import Run, Started, write_run
@@ -83,7 +85,8 @@ def run_video(
     frame and returns the function that is called with the progress: ``advance(results)``. ``loaders`` give the
     models (default: load what ``config`` names); they are asked only when there is something to do. ``on_open(source)``
     is called when the input is open; ``source.stop()`` then ends the run early and in order: what was read is segmented
-    and written.
+    and written. An output that is a URL of object storage is worked on in a folder here, and uploaded:
+    :mod:`vidseg_pipelines.remote_folder`.
 
     Raises:
         UsageError: wrong settings or prompts; the output folder exists and neither resume nor overwrite is set, or
@@ -93,6 +96,25 @@ def run_video(
         OutputError: a result cannot be written. What was written before stays valid.
     """
     check_settings(config)
+    url = object_url(config.output)
+    if url is None:
+        return _run_here(config, prompts, on_start, loaders, on_open)
+    remote = RemoteFolder(url)
+    with remote.claimed() as lease:
+        remote.fetch(config)
+        with remote.mirrored(lease):
+            summary = _run_here(replace(config, output=remote.work), prompts, on_start, loaders, on_open)
+        return replace(summary, folder=remote.path, outputs=tuple(remote.written()))
+
+
+def _run_here(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    on_start: Started | None,
+    loaders: Loaders | None,
+    on_open: Callable[[Source], None],
+) -> RunSummary:
+    """:func:`run_video` into a folder of this machine."""
     with contextlib.closing(_open(config)) as source:
         on_open(source)
         check_direction(config, live=source.live)

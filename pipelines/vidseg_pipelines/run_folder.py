@@ -62,6 +62,11 @@ class RunFolder:
         """The folder of label maps."""
         return self.path / DAVIS
 
+    @property
+    def has_journal(self) -> bool:
+        """Whether there are results."""
+        return self.journal.is_file()
+
     def outputs(self, saves: Iterable[str] = ()) -> list[Path]:
         """All that a run that saves these formats may write."""
         return [self.path / name for name in dict.fromkeys([*OUTPUTS, *(EXPORTED[name] for name in saves)])]

@@ -17,6 +17,8 @@ from vidseg.names import is_part
 from vidseg.outputs.layout import LOCK, OUTPUTS
 from vidseg.prompt_text import mask_file
 from vidseg.registry import weights_used
+from vidseg.storage import object_url, url_of
+from vidseg.storage_cache import here
 from vidseg.types import Prompt
 from vidseg.video.folders import video_of
 from vidseg.weights import weights_identity
@@ -28,14 +30,18 @@ _BLOCKS_OF_AN_IMAGE = 2  # there may be many
 
 def files_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """What tells the files that a run reads from others: the parts "input" and "prompts" of its manifest."""
-    prompts = _prompt_files(config)
-    folders = [path for path in prompts if path.is_dir()]
-    given = Path(config.input)
+    prompts = {url_of(path) or str(path): here(path) for path in _prompt_files(config)}
+    given = input_here(config)
     return {
         "input": {"path": redact(config.input), **fingerprint((_video_in(given) or [given])[0])},
-        "prompts": {str(path): fingerprint(path)["sha256_of_samples"] for path in folders}
-        | {str(path): _digest(path) for path in prompts if path.is_file()},
+        "prompts": {name: fingerprint(path)["sha256_of_samples"] for name, path in prompts.items() if path.is_dir()}
+        | {name: _digest(path) for name, path in prompts.items() if path.is_file()},
     }
+
+
+def input_here(config: RunConfig) -> Path:
+    """The file that is read: the input, or the copy of an object."""
+    return here(config.input) if object_url(config.input) else Path(config.input)
 
 
 def weights_of(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from vidseg.config import RunConfig
@@ -22,6 +21,7 @@ from vidseg_pipelines.continuation import Start
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.manifest import moves_of, take_back
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
+from vidseg_pipelines.run_inputs import input_here
 from vidseg_pipelines.run_sinks import CountingSink, NewResults, bounded
 from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
@@ -153,7 +153,7 @@ def _go_back(run: Run, way: WayBack, outputs: _RunOutputs, snapshots: Snapshots,
     """Follow objects towards the beginning, then make the outputs of the whole journal."""
     starts, last, notes = first_masks(run.folder, way)
     run.notes.extend(notes)
-    reader = RandomAccess(run.config.input, pixel_limit=run.config.max_pixels, cache_bytes=0)
+    reader = RandomAccess(input_here(run.config), pixel_limit=run.config.max_pixels, cache_bytes=0)
     with contextlib.closing(reader) as video:
         if last is not None:
             video.check(last.frame_index, last.pts)  # of a damaged video the packets promise more
@@ -212,7 +212,7 @@ class _RunOutputs:
 
     def _drawing(self, run: Run) -> tuple[list[Sink], list[Sink], DavisSink | None]:
         """Sinks of the whole video and those of single frames, among them that of label maps."""
-        saves, given = run.config.saves, Path(run.config.input)
+        saves, given = run.config.saves, input_here(run.config)
         style = parse_style(run.config.overlay_style)
         whole: list[Sink] = [*video_sinks(run.folder.path, saves, run.source.info, style, given)]
         whole += [self.pictures] if "report" in saves else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from vidseg.types import Gap
@@ -19,13 +19,14 @@ class RunSummary:
     fault.
     """
 
-    folder: Path
+    folder: PurePath
+    """A :class:`~pathlib.Path`, or the URL of object storage as :class:`~vidseg.storage.ObjectPath`."""
     status: str
     frames: int
     objects: tuple[int, ...]
     fps: float
     warnings: tuple[str, ...]
-    outputs: tuple[Path, ...]
+    outputs: tuple[PurePath, ...]
     gap: Gap
     """All that a live source lost, added up."""
     notes: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from vidseg.config import RunConfig
 from vidseg.errors import UsageError
 from vidseg.outputs.style import parse_style
 from vidseg.registry import check_name
+from vidseg.storage import object_url
 
 
 def check_settings(config: RunConfig) -> None:
@@ -14,6 +15,8 @@ def check_settings(config: RunConfig) -> None:
     if not config.input:
         raise UsageError("no video given: vidseg run VIDEO (a file, a folder of images, a camera, a stream, or -)")
     config.check()
+    if config.offline and (url := object_url(config.output)):
+        raise UsageError(f"--output {url}: object storage, which --offline forbids")
     check_direction(config)
     parse_style(config.overlay_style)
     if config.from_ is not None:
@@ -34,7 +37,7 @@ def check_direction(config: RunConfig, *, live: bool = False) -> None:
     if config.direction == "forward":
         return
     flag = f"--direction {config.direction}"
-    if live or parse_address(config.input).kind != "file":
+    if live or parse_address(config.input).kind not in ("file", "object"):
         raise UsageError(
             f"{flag}: {redact(config.input)} cannot be read backward, only files and folders can: record it first"
         )

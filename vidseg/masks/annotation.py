@@ -17,6 +17,7 @@ from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks.files import FORMATS, MaskFile, read_mask_values
 from vidseg.masks.palette import davis_palette
+from vidseg.storage_cache import here
 from vidseg.types import VideoInfo
 
 _MAX_ID_ALONE = 32  # a larger value alone in a grey file of 8 bits is a brightness, not an id
@@ -40,7 +41,7 @@ def read_annotation(path: str | Path, video: VideoInfo | None = None) -> dict[in
     Raises:
         InputError: unreadable, another size than the frames, a soft edge or a photograph, or only background.
     """
-    path = Path(path)
+    path = here(path)
     mode = _check_size(path, video)
     file = read_mask_values(path, pixel_limit=PIXEL_LIMIT if video is None else video.width * video.height)
     if file.kind == "empty":

@@ -15,7 +15,7 @@ from vidseg.sam2.config import OFFICIAL, Sam2Config
 from vidseg.sam2.hugging_face import official_names
 from vidseg.sam2.model import Sam2
 from vidseg.weights.catalog import CATALOG, split_model
-from vidseg.weights.fetch import Progress, locate_model
+from vidseg.weights.fetch import Progress, file_here, locate_model
 from vidseg.weights.fit import check_state, config_from_metadata
 from vidseg.weights.read import WeightFile, read_weights, tensor_names
 from vidseg.weights.unwrap import ExpectedNetwork
@@ -45,7 +45,7 @@ def names_a_sam2(model: str) -> bool:
     name, path = split_model(model)
     if name or path is None:
         return name in CATALOG and CATALOG[name].family == "sam2"
-    return is_sam2(tensor_names(path))
+    return is_sam2(tensor_names(file_here(path)))
 
 
 def published_config(name: str) -> Sam2Config:

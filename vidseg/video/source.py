@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from vidseg.address import Address, parse_address
 from vidseg.errors import InputError, UsageError
 from vidseg.files import is_pattern, matches
 from vidseg.limits import PIXEL_LIMIT
+from vidseg.storage_cache import here
 from vidseg.types import Source, VideoInfo
 from vidseg.video.folders import video_of
 from vidseg.video.image_source import ImageSource
@@ -46,7 +48,8 @@ def open_source(
     A folder may also hold one video.
 
     Args:
-        path: the input; ``frames/*.jpg``, ``camera:0``, and URLs that begin with one of :data:`vidseg.address.SCHEMES`.
+        path: the input; ``frames/*.jpg``, ``camera:0``, and URLs of :data:`vidseg.address.SCHEMES` and of
+            :data:`vidseg.storage.OBJECTS`.
         frames: only frames ``A <= index < B`` of the input; they keep their indices.
         stream: number of the video stream in its file, as ffprobe shows it; default: the main one.
         deinterlace: make one image of the two fields of each frame.
@@ -58,7 +61,7 @@ def open_source(
         drop: ``oldest`` leaves out frames of a live source that wait longest when they come too fast, ``none`` lets the
             source wait; ``auto`` is ``oldest`` for cameras and streams and ``none`` for standard input.
         backoff: how a lost camera or stream is connected to again.
-        offline: refuse streams.
+        offline: refuse streams and objects.
 
     Raises:
         InputError: one line that says why the input cannot be read.
@@ -66,12 +69,14 @@ def open_source(
     """
     address, notes = parse_address(str(path)), list[str]()
     files: list[Path] | None = None
+    if offline and address.kind in ("stream", "object"):
+        raise InputError(f"{address.shown}: a remote input, which --offline forbids")
+    if address.kind == "object":
+        address = replace(address, kind="file", url=str(here(address.url)))
     if address.kind == "file":
         address, files, notes = _named(address)
     file = Path(address.url) if address.kind == "file" else None
     stills = file is not None and (files is not None or _is_still(file))
-    if offline and address.kind == "stream":
-        raise InputError(f"{address.shown}: a remote input, which --offline forbids")
     if reader != "pyav" and (file is None or stills):
         raise UsageError(f"--reader {reader} reads video files only; leave it out for {address.shown}")
     if drop == "oldest" and file is not None:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from vidseg.weights.catalog import CATALOG, find_local, split_added, split_model
-from vidseg.weights.fetch import file_digest
+from vidseg.weights.fetch import file_digest, file_here
 
 
 def weights_identity(model: str) -> dict[str, str]:
@@ -30,6 +30,7 @@ def weights_identity(model: str) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     """sha256 of a file; of a folder, that of the names and digests of its files; empty for neither."""
+    path = file_here(path)
     if path.is_file():
         return file_digest(path, "sha256")
     if not path.is_dir():

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
-from vidseg.errors import AbsentWeightsError, UsageError, WeightsError, did_you_mean
+from vidseg.errors import AbsentWeightsError, InputError, UsageError, WeightsError, did_you_mean
 from vidseg.locks import file_lock
+from vidseg.storage import url_of
+from vidseg.storage_cache import here
 from vidseg.weights.catalog import CATALOG, Entry, find_entry, find_local, split_model, weights_folder
 
 Progress = Callable[[int, int | None], None]
@@ -69,7 +71,21 @@ def locate_model(
     names = [n for n, entry in CATALOG.items() if entry.family in families]
     if name and name not in names:
         raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, names)}: a file, or {', '.join(names)}")
-    return name, path or locate(name, offline=offline, progress=progress)
+    return name, file_here(path, offline=offline) if path else locate(name, offline=offline, progress=progress)
+
+
+def file_here(path: Path, *, offline: bool = False) -> Path:
+    """A file of weights, or a whole copy of it where it is a URL.
+
+    Raises:
+        WeightsError: it cannot be read, or is a URL and ``offline``.
+    """
+    if offline and (url := url_of(path)):
+        raise WeightsError(f"{url}: remote weights, which --offline forbids")
+    try:
+        return here(path)
+    except InputError as error:
+        raise WeightsError(str(error)) from error
 
 
 def fetch(

@@ -19,6 +19,7 @@ from vidseg.errors import InputError, UsageError, VidsegError, did_you_mean
 from vidseg.files import is_pattern, matches, natural_key
 from vidseg.options import checked_values
 from vidseg.outputs.layout import MANIFEST
+from vidseg.storage import Storage, object_url, url_of
 from vidseg.text import read_lines, whole
 from vidseg.video.folders import FolderContent, is_video, listed, look_into, video_of
 from vidseg.weights.catalog import CATALOG, split_added, split_model
@@ -67,7 +68,11 @@ def expand(inputs: Sequence[str], base: RunConfig, notice: Notice = lambda text:
 
 def _named(text: str, notice: Notice) -> list[str]:
     """The videos and manifests that an argument stands for."""
-    if "://" not in text and is_pattern(text):
+    if url := object_url(text):
+        if not any(mark in text for mark in "*?["):
+            return [text]
+        names, empty = Storage(url).matching(), f"{text}: no object of that name"
+    elif "://" not in text and is_pattern(text):
         found = matches(text)
         names = [name for path in found for name in (_in_folder(Path(path), notice) if Path(path).is_dir() else [path])]
         empty = f"{text}: no {'videos or images in folders' if found else 'file'} of that name"
@@ -227,4 +232,9 @@ def _is_here(key: str, value: object) -> bool:
 
 def _absolute(text: str, folder: Path) -> str:
     """Workers may have another current folder."""
-    return text if "://" in text or text.startswith("camera:") else os.path.abspath(os.path.join(folder, text))  # noqa: PTH100, PTH118  (links keep their names)
+    if url_of(text) or "://" in text or text.startswith("camera:"):
+        return url_of(text) or text
+    place = url_of(folder)
+    if place is not None and not os.path.isabs(text):  # noqa: PTH117
+        return f"{place}/{text}"
+    return os.path.abspath(os.path.join(folder, text))  # noqa: PTH100, PTH118  (links keep their names)

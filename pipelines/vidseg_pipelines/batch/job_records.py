@@ -5,6 +5,7 @@ jobs that it is to do; calls may share jobs.
 
     .batch/batch.sqlite         see _SCHEMA
     .batch/errors/KEY.txt       the traceback of an unexpected error
+    .batch/outputs              the URL of the outputs, where they are in object storage
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,14 @@ from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError
 from vidseg.options import checked_values, from_mapping
+from vidseg.storage import ObjectPath
 from vidseg_pipelines.batch.database import Database
 from vidseg_pipelines.batch.leases import Owner
 
 RECORDS = ".batch"
 FILE = "batch.sqlite"
+PLACE = "outputs"
+"""File with the URL of the outputs, where they are not beside the records."""
 WAITING, RUNNING = "waiting", "running"
 
 PAGE = 1000
@@ -100,6 +105,14 @@ class JobRecords:
         self.root = folder / RECORDS
         self.database = Database(self.root / FILE)
         self._settings: dict[int, RunConfig] = {}
+
+    @cached_property
+    def outputs(self) -> Path | ObjectPath:
+        """Where the folders of the videos are."""
+        try:
+            return ObjectPath((self.root / PLACE).read_text())
+        except FileNotFoundError:
+            return self.folder
 
     @property
     def exists(self) -> bool:
@@ -225,7 +238,7 @@ class JobRecords:
         name = row["name"]
         if Path(name).parts != (name,) or name in ("..", RECORDS):
             raise InputError(f"{where}: {name!r} is not a folder inside the batch's; use another --output")
-        return Job(name, dataclasses.replace(config, output=self.folder / name, video_id=row["video"]))
+        return Job(name, dataclasses.replace(config, output=Path(self.outputs / name), video_id=row["video"]))
 
     def _common(self, number: int) -> RunConfig:
         if number not in self._settings:

@@ -21,6 +21,7 @@ from vidseg_pipelines.batch.job_records import Job, differing, key_of, merged, r
 from vidseg_pipelines.batch.leases import PLANNING, Owner
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.manifest import differences
+from vidseg_pipelines.remote_folder import RemoteFolder, folder_at
 from vidseg_pipelines.run_folder import RunFolder
 from vidseg_pipelines.run_inputs import files_of, input_files
 
@@ -199,8 +200,8 @@ class _Plan:
                 folder.clear()
             self.store.forget(job.key)
 
-    def _folder(self, name: str) -> RunFolder:
-        return RunFolder(self.store.folder / name)
+    def _folder(self, name: str) -> RunFolder | RemoteFolder:
+        return folder_at(self.store.outputs / name)
 
     def _config(self, row: sqlite3.Row) -> RunConfig:
         return merged(self.common, json.loads(row["config"]), "batch")

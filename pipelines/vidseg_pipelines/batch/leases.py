@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 
-import psutil
+from vidseg.processes import host_name, process_born
 
 PLANNING = "planning"
 """The call of an owner that is no worker: a job is being planned anew."""
@@ -132,30 +130,3 @@ class Heart:
                     return
                 for lease in self._leases:
                     lease.tick(self.beat_s)
-
-
-def host_name() -> str:
-    """This machine since its last start, and inside containers this space of process ids."""
-    parts = [platform.node()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return "/".join(parts)
-
-
-def process_born(pid: int) -> str:
-    """When a process of this machine began, empty when there is none.
-
-    The number of Linux itself does not move with the clock; the times of other systems do not either.
-    """
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in "ZX" else fields[19]  # a zombie is dead
-    try:
-        process = psutil.Process(pid)
-        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    except psutil.Error:
-        return ""

@@ -6,10 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from vidseg.atomic_files import make_folder
-from vidseg.outputs import read_journal
-from vidseg.outputs.layout import JOURNAL
 from vidseg.outputs.parquet import MaskTable, open_table
 from vidseg_pipelines.batch.job_records import JobRecords
+from vidseg_pipelines.remote_folder import folder_at
 
 FOLDER = "parquet"
 
@@ -28,13 +27,13 @@ def write_shards(store: JobRecords, rows_per_file: int) -> list[Path]:
     with ExitStack() as stack:
         table: MaskTable | None = None
         for row in store.rows():
-            journal = store.folder / row["name"] / JOURNAL
-            if row["status"] not in ("done", "partial") or not journal.exists():
+            run = folder_at(store.outputs / row["name"])
+            if row["status"] not in ("done", "partial") or not run.has_journal:
                 continue
             if table is None:
                 paths.append(folder / f"part-{len(paths):05d}.parquet")
                 table = stack.enter_context(open_table(paths[-1]))
-            for masks in read_journal(journal):
+            for masks in run.results():
                 table.add(row["name"], masks)
             if table.rows >= rows_per_file:
                 stack.close()  # each has its name now

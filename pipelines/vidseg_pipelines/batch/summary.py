@@ -129,12 +129,12 @@ def write_summary(folder: Path, store: BatchRecords) -> tuple[Path, Path]:
         text.flush()
         text.detach()
     with atomic_file(folder / "summary.html") as file:
-        for part in _html(folder, rows_of(store), totals):
+        for part in _html(folder, rows_of(store), totals, linked=store.outputs == folder):
             file.write(part.encode(errors="backslashreplace"))
     return folder / "summary.csv", folder / "summary.html"
 
 
-def _html(folder: Path, rows: Iterable[Row], totals: Totals) -> Iterator[str]:
+def _html(folder: Path, rows: Iterable[Row], totals: Totals, *, linked: bool) -> Iterator[str]:
     total = f"{html.escape(totals.headline)}; {totals.frames} frames in {totals.seconds:.1f} s of work."
     yield (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title>'
@@ -142,12 +142,11 @@ def _html(folder: Path, rows: Iterable[Row], totals: Totals) -> Iterator[str]:
         + "".join(f"<th>{column}" for column in (*COLUMNS, "results"))
     )
     for row in rows:
-        yield f'<tr class="{row.status}">' + "".join(f"<td>{cell}" for cell in _cells(folder, row))
+        yield f'<tr class="{row.status}">' + "".join(f"<td>{cell}" for cell in _cells(folder if linked else None, row))
     yield "</table></html>\n"
 
 
-def _cells(folder: Path, row: Row) -> list[str]:
-    links = " ".join(
-        f'<a href="{quote(row.name)}/{name}">{name}</a>' for name in _LINKS if (folder / row.name / name).exists()
-    )
+def _cells(folder: Path | None, row: Row) -> list[str]:
+    there = [] if folder is None else [name for name in _LINKS if (folder / row.name / name).exists()]
+    links = " ".join(f'<a href="{quote(row.name)}/{name}">{name}</a>' for name in there)
     return [*(html.escape(str(getattr(row, column))) for column in COLUMNS), links]

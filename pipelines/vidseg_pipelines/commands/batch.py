@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -22,8 +23,10 @@ from vidseg.errors import InputError, UsageError
 from vidseg.locks import file_lock
 from vidseg.names import printable
 from vidseg.registry import check_name
+from vidseg.storage import object_url
 from vidseg_pipelines.batch.job_records import Result
 from vidseg_pipelines.batch.metrics import serving
+from vidseg_pipelines.batch.remote import RemoteBatch
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.batch.summary import Row, Totals, rows_of, write_summary
 
@@ -55,7 +58,10 @@ class BatchCommand(RunConfig):
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT")] = ()
     """Videos, folders of videos or of image folders, globs, and manifests (.csv, .jsonl) with settings per video."""
     output: Path | None = None
-    """Folder for everything: one folder per video, summary.csv and summary.html."""
+    """Folder for everything: one folder per video, summary.csv and summary.html; or its URL in object storage."""
+    records: Path | None = None
+    """With --output URL: folder for the records, which all machines that work on this batch share (default: one of this
+    machine, with copies in the storage)."""
     engine: Literal["local", "ray", "slurm"] = "local"
     """Where the workers run: processes here, Ray tasks (extra `ray`), or SLURM jobs (extra `slurm`)."""
     workers: int = 0
@@ -89,6 +95,10 @@ class BatchCommand(RunConfig):
         super().check()
         if self.output is None:
             raise UsageError("--output DIR is required")
+        if self.records is not None and not object_url(self.output):
+            raise UsageError("--records is for an --output in object storage; in a folder they are in it")
+        if self.engine != "local" and object_url(self.output) and self.records is None:
+            raise UsageError(f"--engine {self.engine} with --output URL needs --records DIR, which all machines share")
         if self.output.exists() and not self.output.is_dir():
             raise UsageError(f"--output {self.output} is a file; give a folder")
         if self.input or self.resume or self.continue_:
@@ -115,7 +125,7 @@ class StatusCommand:
     """Show the progress of a batch; exit code 5 when some videos failed or were only partly done."""
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
-    """Output folder of the batch."""
+    """Output folder of the batch, its URL, or the folder of --records."""
     lease_timeout: float = LEASE_TIMEOUT_S
     """As for `vidseg batch`."""
     json: bool = False
@@ -124,7 +134,13 @@ class StatusCommand:
     def run(self) -> int:
         """Print every job that is not simply done or waiting, and the counts."""
         check_seconds("--lease-timeout", self.lease_timeout)
-        store = BatchRecords(self.folder, self.lease_timeout)
+        if (url := object_url(self.folder)) is not None:
+            with tempfile.TemporaryDirectory() as name:
+                RemoteBatch(url).fetch_copy(Path(name))
+                return self._show(BatchRecords(Path(name), self.lease_timeout))
+        return self._show(BatchRecords(self.folder, self.lease_timeout))
+
+    def _show(self, store: BatchRecords) -> int:
         if not store.exists:
             raise InputError(f"{self.folder}: no batch was started there")
         store.check_version()
@@ -166,6 +182,22 @@ def run_batch(
     """
     command.check()
     assert command.output is not None
+    if (url := object_url(command.output)) is None:
+        return _run_batch(command, Path(os.path.abspath(command.output)), loaders, segment)  # noqa: PTH100  (links stay)
+    remote = RemoteBatch(url, command.records)
+    with remote.claimed():
+        return _run_batch(command, remote.folder, loaders, segment, planned=remote.send_records, shown=url)
+
+
+def _run_batch(
+    command: BatchCommand,
+    folder: Path,
+    loaders: Loaders | None,
+    segment: Callable[..., RunSummary] | None,
+    planned: Callable[[], None] = lambda: None,
+    shown: str = "",
+) -> int:
+    """:func:`run_batch` with the records in ``folder``; ``planned()`` is called when all jobs are recorded."""
     check_name("tracker", command.tracker)
     if command.detector:
         check_name("detector", command.detector)
@@ -174,7 +206,6 @@ def run_batch(
     from vidseg_pipelines.batch.inputs import expand
 
     log = _Log(json_log=command.json_log)
-    folder = Path(os.path.abspath(command.output))  # noqa: PTH100  (links stay as the user named them)
     store = BatchRecords(folder, command.lease_timeout)
     base = RunConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(RunConfig)})
     requests = expand(command.inputs, dataclasses.replace(base, overwrite=False), log.notice)
@@ -194,6 +225,7 @@ def run_batch(
         resolve_device(command.device)
     engine = make_engine(command.engine, store.root / command.engine, options)
     call = plan_jobs(store, requests, overwrite=command.overwrite, retry_failed=command.retry_failed)
+    planned()
     local = command.engine == "local"
     workers = command.workers or max(1, torch.cuda.device_count() if local else 1)
     log.planned(*store.counts(call))
@@ -223,7 +255,8 @@ def run_batch(
         store.end_call(call)
     if command.parquet_rows is not None:
         write_shards(store, command.parquet_rows)
-    sys.stdout.write(f"{totals.headline}\n" + printable(f"summary: {page}, {table}") + "\n")
+    where = ", ".join(f"{shown}/{path.name}" if shown else str(path) for path in (page, table))
+    sys.stdout.write(f"{totals.headline}\n" + printable(f"summary: {where}") + "\n")
     return exit_code(totals)
 
 

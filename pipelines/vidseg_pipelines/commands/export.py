@@ -24,6 +24,8 @@ from vidseg.names import part_of, printable
 from vidseg.object_texts import names_by_id
 from vidseg.outputs.layout import EXPORTED, JOURNAL, MANIFEST
 from vidseg.outputs.style import OverlayStyle, parse_style
+from vidseg.storage import object_url
+from vidseg.storage_cache import here
 
 if TYPE_CHECKING:
     from vidseg.outputs.recording import Recording
@@ -39,7 +41,7 @@ class ExportCommand:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
-    """Output folder of a run (with masks.jsonl)."""
+    """Output folder of a run (with masks.jsonl), or its URL in object storage."""
     to: str
     """Comma-separated: davis, ytvis, coco, coco-results, mots, mots-png, cvat, labelme, label-studio, yolo,
     datumaro, parquet, frames, cutout, cutout-webm, overlay, report (see docs/formats.md)."""
@@ -53,7 +55,7 @@ class ExportCommand:
     """Number of the video in coco and ytvis files: give each video its own to merge the files (default: that of the
     run; vidseg batch gives each video one)."""
     output: Path | None = None
-    """Folder to write to (default: RUN_DIR)."""
+    """Folder to write to, or its URL in object storage (default: RUN_DIR)."""
     overlay_style: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """KEY=VALUE[,KEY=VALUE] - style of the overlay, see `vidseg run --help`. May be repeated."""
     input: str | None = None
@@ -71,6 +73,11 @@ class ExportCommand:
             InputError: no run in the folder, or the video is missing.
             OutputError: a file cannot be written.
         """
+        if object_url(self.run_dir) or object_url(self.output):
+            from vidseg_pipelines.remote_export import exported
+
+            with exported(self.run_dir, self.output) as (run_dir, output):
+                return replace(self, run_dir=run_dir, output=output).run()
         names = [name.strip() for name in self.to.split(",") if name.strip()]
         if not names:
             raise UsageError(f"--to: name one or more of {', '.join(SAVES)}")
@@ -163,7 +170,7 @@ def export_frames(
         info = replace(source.info, name=recording.video)
         sinks = [
             *frame_sinks(folder, names, info, recording.stills),
-            *video_sinks(folder, names, info, style, Path(video)),
+            *video_sinks(folder, names, info, style, here(video) if object_url(video) else Path(video)),
         ]
         for sink in sinks:
             stack.callback(sink.close)
@@ -186,6 +193,8 @@ def _video_of(run_dir: Path) -> str:
     video = _input_of(run_dir)
     if video is None:
         raise InputError(f"{run_dir / MANIFEST}: does not name the video; give it with --input")
+    if parse_address(video).kind == "object":
+        return video
     if parse_address(video).kind != "file":
         raise InputError(f"{video} was not a file: give a recording of it with --input")
     if not is_pattern(video) and not Path(video).exists():

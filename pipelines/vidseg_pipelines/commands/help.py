@@ -20,6 +20,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "live sources and slow files": ("drop", "reconnect", "read_timeout"),
     "many videos": (
         "workers",
+        "records",
         "engine",
         "engine_option",
         "retry_failed",

@@ -15,6 +15,7 @@ from vidseg.config import NOT_RESULT, RunConfig, from_mapping
 from vidseg.errors import UsageError, VidsegError
 from vidseg.names import printable
 from vidseg.outputs.layout import MANIFEST, OVERLAY
+from vidseg.text import read_json
 from vidseg.weights.catalog import CATALOG
 from vidseg_pipelines.settings import check_settings
 
@@ -182,7 +183,7 @@ def _lines(command: RunCommand, summary: RunSummary) -> list[str]:
     objects = f"{count} object{'s' * (count != 1)} ({ids or 'none found'})"
     lines = [f"{summary.frames} frame{'s' * (summary.frames != 1)}, {objects}, {summary.fps:.2f} fps"]
     if command.verbose:
-        manifest = json.loads((summary.folder / MANIFEST).read_bytes())
+        manifest = read_json(summary.folder / MANIFEST)
         used, seconds = manifest["used"], manifest["seconds"]
         lines.append(f"computed on {used['device']} in {used['dtype']} with {used['threads']} threads")
         lines += [f"weights of the {part}: {file['name']}" for part, file in manifest["weights"].items()]
