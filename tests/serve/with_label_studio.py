@@ -3,8 +3,9 @@
     python tests/serve/with_label_studio.py LABEL_STUDIO [--record FILE] [--data DIR]
 
 Label Studio runs with SQLite on a port of this machine. A project of images and one of videos get the server as their
-ML backend; an interactive click gives a brush mask, and a box on a video is followed. ``--data``
-keeps its database, with which it starts faster; ``--record`` keeps what it sent, which test_label_studio.py repeats.
+ML backend; an interactive click gives a brush mask, also one in headless Chromium where that is installed, and a box on
+a video is followed. ``--data`` keeps the database, with which it starts faster; ``--record`` keeps what it sent, which
+test_label_studio.py repeats.
 """
 
 from __future__ import annotations
