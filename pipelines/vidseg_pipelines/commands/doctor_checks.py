@@ -23,6 +23,7 @@ _EXTRAS = {  # extra: a module of it
     "hf": "transformers",
     "train": "tensorboard",
     "parquet": "pyarrow",
+    "cloud": "s3fs",
     "onnx": "onnxruntime",
     "ray": "ray",
     "slurm": "submitit",
