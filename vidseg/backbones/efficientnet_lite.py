@@ -71,9 +71,10 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H / stride, W / stride)."""
-        y = F.relu6(self.expand(x)) if self.expands else x
-        y = self.project(F.relu6(self.depthwise(y)))
-        return x + y if self.shortcut else y
+        # in place: on a CPU, a large tensor of its own costs several times what the operation does
+        y = F.relu6(self.expand(x), inplace=True) if self.expands else x
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return y.add_(x) if self.shortcut else y
 
 
 class EfficientNetLite0(nn.Module):
@@ -105,7 +106,7 @@ class EfficientNetLite0(nn.Module):
 
     def stride2(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> the feature at stride 2, (B, 16, H/2, W/2)."""
-        return self.stages[0][0](F.relu6(self.stem(x)))  # type: ignore[index]
+        return self.stages[0][0](F.relu6(self.stem(x), inplace=True))  # type: ignore[index]
 
     def from_stride2(self, x: Tensor) -> list[Tensor]:
         """From :meth:`stride2` to the features of :meth:`forward`."""

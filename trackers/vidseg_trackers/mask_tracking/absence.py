@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.types import State
+from vidseg_trackers.mask_tracking.label_map import wins
 
 BLANK_RANGE = 0.04
 """Largest difference (0..1) between the cells of a 64x64 thumbnail of a blank frame; sensor noise stays below it."""
@@ -60,7 +61,7 @@ class Presence:
         thumbnail = F.adaptive_avg_pool2d(image, (16, 16))
         changed, cut = (False, False) if self.thumbnail is None else _compare(self.thumbnail, thumbnail)
         least = MIN_SCORE_AFTER_CUT if cut else MIN_SCORE
-        masks = probabilities.argmax(0) == torch.arange(1, len(ids) + 1, device=image.device)[:, None, None]
+        masks = torch.stack([wins(probabilities, row) for row in range(1, len(ids) + 1)])
         share = F.adaptive_avg_pool2d(probabilities[1:], (nearest.shape[1], nearest.shape[2]))
         distance = -(nearest * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=1e-6)
         score = (probabilities[1:] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)

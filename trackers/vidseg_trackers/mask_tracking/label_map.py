@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vidseg.masks.paste import bilinear_taps
@@ -46,7 +46,7 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
         rivals = torch.nonzero(crop.amax((1, 2)) >= least)[:, 0]
         window = _resize(_resize(crop[rivals], 2, right), 1, down)
         own = int((rivals == row + 1).nonzero())
-        mask = _wins(window, own)
+        mask = wins(window, own).view(torch.uint8)
         ys, xs = (mask.amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
         if ys:
             x, y = right.start, down.start
@@ -55,14 +55,14 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
     return found
 
 
-def _wins(window: Tensor, own: int) -> Tensor:
-    """``window.argmax(0) == own`` as bytes, by comparisons, which are ten times as fast; the first of equals wins."""
-    mine = window[own]
-    wins = torch.ones_like(mine, dtype=torch.bool)
-    for channel, other in enumerate(window):
+def wins(values: Float[Tensor, "n h w"], own: int) -> Bool[Tensor, "h w"]:
+    """``values.argmax(0) == own`` by comparisons, which are ten times as fast; the first of equals wins."""
+    mine = values[own]
+    result = torch.ones_like(mine, dtype=torch.bool)
+    for channel, other in enumerate(values):
         if channel != own:
-            wins &= (mine > other) if channel < own else (mine >= other)
-    return wins.view(torch.uint8)
+            result &= (mine > other) if channel < own else (mine >= other)
+    return result
 
 
 class _Span(NamedTuple):

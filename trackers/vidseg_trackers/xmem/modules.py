@@ -60,7 +60,7 @@ class GroupResBlock(nn.Module):
     def forward(self, g: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, out, h, w)."""
         skip = g if self.downsample is None else self.downsample(g)
-        return add_to(self.conv2(self.conv1(g, relu=True), relu=True), skip)
+        return add_to(self.conv2(F.relu_(self.conv1(g, relu=True))), skip)
 
     def forward_shared(self, shared: Tensor, own: Tensor) -> Tensor:
         """The block on ``cat([shared, own])``: (B, Cs, h, w) and (B*N, Co, h, w) -> (B*N, out, h, w)."""
@@ -68,7 +68,7 @@ class GroupResBlock(nn.Module):
             repeated = shared.repeat_interleave(own.shape[0] // shared.shape[0], 0)
             return self(torch.cat([repeated, own], 1))
         skip = conv_with_shared(self.downsample, shared, own)
-        return add_to(self.conv2(conv_with_shared(self.conv1, shared, own, relu=True), relu=True), skip)
+        return add_to(self.conv2(F.relu_(conv_with_shared(self.conv1, shared, own, relu=True))), skip)
 
 
 class ChannelGate(nn.Module):
