@@ -1,20 +1,24 @@
 """mIoU and mBIoU of the compact model on a folder of images and masks, boxes from the ground truth.
 
     python benchmarks/compact_quality.py DATA [--weights FILE] [--noise 0 0.4] [--grabcut 60] [--prompts] [--sheet PNG]
+        [--dtype bfloat16]
 
 DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ mask, sum both added, zoom what users get:
 the default mask with a second look at a crop around every object. Fill is the share of its box that an object fills.
+bfloat16 is rounded as CPUs with instructions for it do (benchmarks/bfloat16.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from bfloat16 import Bfloat16Products
 
 from vidseg.datasets.pairs import Item, find_pairs, load
 from vidseg.evaluation.region import mask_scores
@@ -110,6 +114,13 @@ def report(label: str, scores: dict[str, list[Score]]) -> None:
 
 def main() -> None:
     """Measure and print."""
+    args = arguments()
+    with Bfloat16Products() if args.dtype == "bfloat16" else contextlib.nullcontext():
+        everything(args)
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--weights", type=Path, default=DEFAULT)
@@ -117,10 +128,15 @@ def main() -> None:
     parser.add_argument("--grabcut", type=int, default=0, help="GrabCut too, everything on this many images")
     parser.add_argument("--every", type=int, default=1, help="only every n-th image")
     parser.add_argument("--prompts", action="store_true", help="also clicks, masks, and box with mask")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--sheet", type=Path, help="a picture of 12 images, masks side by side")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def everything(args: argparse.Namespace) -> None:
+    """All that is asked for."""
     items = find_pairs(args.data / "images", args.data / "masks")[:: args.every]
-    sam = load_sam(args.weights)
+    sam = load_sam(args.weights, dtype=getattr(torch, args.dtype))
     outputs: tuple[Output, ...] = ("sam", "hq", "sum") if sam.config.hq else ("sam",)
     predict = sam_predictor(sam, outputs)
     for noise in args.noise:

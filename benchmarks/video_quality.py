@@ -1,18 +1,23 @@
 """J&F of whole runs on clips with ground truth: the first mask is given, the rest is followed.
 
     python benchmarks/video_quality.py DATA [--clips dev|all|NAME...] [--refine none auto box] [--tracker xmem]
+        [--dtype float32 bfloat16]
 
 DATA holds one folder per clip with frames/ and masks/ (DAVIS palette). Every run goes through `run_video` with
-`--mask`, as a user would start it, and its DAVIS PNGs through the DAVIS 2017 semi-supervised evaluator.
+`--mask`, as a user would start it, and its DAVIS PNGs through the DAVIS 2017 semi-supervised evaluator. bfloat16 is
+rounded as CPUs with instructions for it do (benchmarks/bfloat16.py), so that it can be measured on any CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+from bfloat16 import Bfloat16Products
 
 from vidseg.config import RunConfig
 from vidseg.evaluation.davis import evaluate_sequence, statistics
@@ -20,7 +25,7 @@ from vidseg.training.splits import dev_clips
 from vidseg_pipelines.run import run_video
 
 
-def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float, float, float]:
+def j_and_f(clip: Path, options: argparse.Namespace, refine: str, dtype: str) -> tuple[float, float, float]:
     """(J&F in 0..100, what of it is lost from the first to the last quarter, frames per second) of one clip."""
     first = sorted((clip / "masks").glob("*.png"))[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -33,9 +38,11 @@ def j_and_f(clip: Path, options: argparse.Namespace, refine: str) -> tuple[float
             zoom=options.zoom,
             tracker=options.tracker,
             model=options.model,
+            dtype=dtype,  # type: ignore[arg-type]
             tracker_option=tuple(options.tracker_option),
         )
-        summary = run_video(config)
+        with Bfloat16Products() if dtype == "bfloat16" else contextlib.nullcontext():
+            summary = run_video(config)
         scores = evaluate_sequence(clip / "masks", Path(folder) / "run" / "davis")
     drift = np.mean([statistics(values).decay for values in (*scores.j, *scores.f)])
     return 100 * float(np.mean([np.mean(scores.j), np.mean(scores.f)])), 100 * float(drift), summary.fps
@@ -51,26 +58,29 @@ def main() -> None:
     parser.add_argument("--tracker", default="xmem")
     parser.add_argument("--tracker-option", action="append", default=[])
     parser.add_argument("--model", default="compact")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16"))
     options = parser.parse_args()
+    modes = list(product(options.refine, options.dtype))
+    titles = [refine if len(options.dtype) == 1 else f"{refine} {dtype}" for refine, dtype in modes]
     names = {
         "dev": lambda: dev_clips(options.data),
         "all": lambda: tuple(sorted(p.name for p in options.data.iterdir() if p.is_dir())),
     }.get(options.clips[0], lambda: tuple(options.clips))()
-    print(f"{'clip':<32}" + "".join(f"{mode:>10}" for mode in options.refine) + "   drift      fps")
+    print(f"{'clip':<32}" + "".join(f"{title:>16}" for title in titles) + "   drift      fps")
     rows, drifts = [], []
     for name in names:
-        results = [j_and_f(options.data / name, options, mode) for mode in options.refine]
+        results = [j_and_f(options.data / name, options, *mode) for mode in modes]
         rows.append([score for score, _, _ in results])
         drifts.append([drift for _, drift, _ in results])
         extra = " ".join(f"{drift:5.1f}" for drift in drifts[-1]) + "   " + " ".join(f"{r[2]:5.2f}" for r in results)
-        print(f"{name:<32}" + "".join(f"{score:10.1f}" for score in rows[-1]) + f"   {extra}", flush=True)
+        print(f"{name:<32}" + "".join(f"{score:16.2f}" for score in rows[-1]) + f"   {extra}", flush=True)
     table = np.array(rows)
-    print(f"{'mean of ' + str(len(names)):<32}" + "".join(f"{v:10.1f}" for v in table.mean(0)))
-    print(f"{'lost from first to last quarter':<32}" + "".join(f"{v:10.1f}" for v in np.mean(drifts, axis=0)))
-    for column, mode in enumerate(options.refine[1:], start=1):
+    print(f"{'mean of ' + str(len(names)):<32}" + "".join(f"{v:16.2f}" for v in table.mean(0)))
+    print(f"{'lost from first to last quarter':<32}" + "".join(f"{v:16.2f}" for v in np.mean(drifts, axis=0)))
+    for column, title in enumerate(titles[1:], start=1):
         worst = int((table[:, column] - table[:, 0]).argmin())
         change = table[worst, column] - table[worst, 0]
-        print(f"{mode} against {options.refine[0]}: worst clip {names[worst]} {change:+.1f}")
+        print(f"{title} against {titles[0]}: worst clip {names[worst]} {change:+.1f}")
 
 
 if __name__ == "__main__":
