@@ -1,12 +1,13 @@
 """Mask logits in pixels of the original image: in two bilinear steps, whole or in a window; and whose a pixel is.
 
 The official code upsamples the low-resolution logits to the padded network input, crops the padding away and upsamples
-the rest to the original image. One step would not give the same masks, so both are kept. Both steps are linear and
-separable, so that a window of the result is a product of two small matrices with the logits it depends on.
+the rest to the original image. One step would not give the same masks, so both are kept. Both steps are separable, so
+that a window of the result is interpolated along its rows and then along its columns from the logits it depends on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -76,39 +77,40 @@ def upsample_window(
     x1, y1, x2, y2 = window
     if not (0 <= x1 < x2 <= original[1] and 0 <= y1 < y2 <= original[0]):
         raise UsageError(f"window {window} does not lie in the image of {original[1]}x{original[0]} pixels")
-    if 3 * (x2 - x1) * (y2 - y1) > original[0] * original[1]:
+    if 3 * (x2 - x1) * (y2 - y1) > 2 * original[0] * original[1]:
         return to_original_size(logits, padded, resized, original)[:, y1:y2, x1:x2]
-    top, rows = _two_steps(logits.shape[1], padded[0], resized[0], original[0], y1, y2, logits.device)
-    left, columns = _two_steps(logits.shape[2], padded[1], resized[1], original[1], x1, x2, logits.device)
-    part = logits[:, top : top + rows.shape[1], left : left + columns.shape[1]].float()
-    return torch.matmul(torch.matmul(rows, part), columns.T)
+    low = logits.shape[1:]
+    middle = [
+        span_of_inputs(first, end, r, o) for first, end, r, o in zip((y1, x1), (y2, x2), resized, original, strict=True)
+    ]
+    source = [span_of_inputs(*part, size, p) for part, size, p in zip(middle, low, padded, strict=True)]
+    x = logits[:, slice(*source[0]), slice(*source[1])].float()
+    for axis, (start, stop) in ((1, (x1, x2)), (0, (y1, y2))):  # first along the rows, of which there are fewer now
+        x = resize_part(x, axis + 1, *middle[axis], source[axis][0], low[axis], padded[axis])
+        x = resize_part(x, axis + 1, start, stop, middle[axis][0], resized[axis], original[axis])
+    return x
 
 
-def _two_steps(
-    low: int, padded: int, resized: int, original: int, start: int, stop: int, device: torch.device
-) -> tuple[int, Float[Tensor, "o i"]]:
-    """Matrix of both steps along one axis for outputs ``start`` to ``stop``, and the first input it applies to."""
-    middle, second = _interpolation(resized, original, start, stop, device)
-    first_input, first = _interpolation(low, padded, middle, middle + second.shape[1], device)
-    return first_input, torch.matmul(second, first)
+def span_of_inputs(start: int, stop: int, size_in: int, size_out: int) -> tuple[int, int]:
+    """First and end of the inputs that the outputs ``start`` to ``stop`` of a bilinear resize depend on, or more."""
+    if size_in == size_out:
+        return start, stop
+    scale = size_in / size_out
+    first, last = ((at + 0.5) * scale - 0.5 for at in (start, stop - 1))
+    return max(0, math.floor(first) - 1), min(size_in, math.floor(last) + 3)
 
 
-def _interpolation(
-    size_in: int, size_out: int, start: int, stop: int, device: torch.device
-) -> tuple[int, Float[Tensor, "o i"]]:
-    """Rows ``start`` to ``stop`` of the bilinear interpolation matrix ``size_in`` -> ``size_out``, corners not aligned.
+def resize_part(x: Tensor, dim: int, start: int, stop: int, first: int, size_in: int, size_out: int) -> Tensor:
+    """Outputs ``start`` to ``stop`` of a bilinear resize of one dimension, corners not aligned.
 
-    Only the columns that are needed are kept; the index of the first one is returned too. Does not wait for the device:
-    the ends are computed here as well.
+    ``x`` holds at least the inputs that they depend on (:func:`span_of_inputs`), from number ``first`` on.
     """
-    ends, after, _ = bilinear_taps(torch.tensor([start, stop - 1]), size_in, size_out)
-    first, last = int(ends[0]), int(after[1])
-    low, high, weight = bilinear_taps(torch.arange(start, stop, device=device), size_in, size_out)
-    matrix = torch.zeros(stop - start, last - first + 1, device=device)
-    row = torch.arange(stop - start, device=device)
-    matrix[row, low - first] = 1 - weight
-    matrix[row, high - first] += weight
-    return first, matrix
+    if size_in == size_out:
+        return x.narrow(dim, start - first, stop - start)
+    low, high, weight = bilinear_taps(torch.arange(start, stop, device=x.device), size_in, size_out)
+    low, high = (taps.sub_(first).clamp_(0, x.shape[dim] - 1) for taps in (low, high))
+    shape = [-1 if d == dim else 1 for d in range(x.ndim)]
+    return torch.lerp(x.index_select(dim, low), x.index_select(dim, high), weight.view(shape))
 
 
 def bilinear_taps(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vidseg.masks.paste import bilinear_taps
+from vidseg.masks.paste import resize_part
 
 
 class Seen(NamedTuple):
@@ -44,7 +44,7 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
         down, right = _span(rows[row], size[0]), _span(columns[row], size[1])
         crop = probabilities[:, down.source, right.source]
         rivals = torch.nonzero(crop.amax((1, 2)) >= least)[:, 0]
-        window = _resize(_resize(crop[rivals], 2, right), 1, down)
+        window = down.resize(right.resize(crop[rivals], 2), 1)
         own = int((rivals == row + 1).nonzero())
         mask = wins(window, own).view(torch.uint8)
         ys, xs = (mask.amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
@@ -74,6 +74,10 @@ class _Span(NamedTuple):
     size: int
     source: slice
 
+    def resize(self, x: Tensor, dim: int) -> Tensor:
+        """The outputs along one dimension; ``x`` holds the source."""
+        return resize_part(x, dim, self.start, self.stop, self.source.start, self.length, self.size)
+
 
 def _span(possible: Tensor, size: int) -> _Span:
     """Every output pixel that depends on a possible input pixel."""
@@ -84,13 +88,3 @@ def _span(possible: Tensor, size: int) -> _Span:
     scale = size / length
     start, stop = max(0, int((first - 1) * scale)), min(size, int((last + 2) * scale) + 1)
     return _Span(start, stop, length, size, slice(max(0, first - 2), min(length, last + 4)))
-
-
-def _resize(x: Tensor, dim: int, span: _Span) -> Tensor:
-    """The span's outputs of a bilinear resize of one dimension; ``x`` holds the span's source."""
-    if span.length == span.size:
-        return x
-    low, high, weight = bilinear_taps(torch.arange(span.start, span.stop, device=x.device), span.length, span.size)
-    low, high = (taps.sub_(span.source.start).clamp_(0, x.shape[dim] - 1) for taps in (low, high))
-    shape = [-1 if d == dim else 1 for d in range(x.ndim)]
-    return torch.lerp(x.index_select(dim, low), x.index_select(dim, high), weight.view(shape))
