@@ -45,6 +45,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev $(CLIP)
+	$(BIN)/python benchmarks/models.py compact sam-hq-vit-tiny sam-hq-vit-b compact-xmem xmem --plain
 	$(BIN)/python benchmarks/pipeline.py $(CLIP)
 
 # From a clone to the first overlay, timed after downloads.
