@@ -96,7 +96,7 @@ def test_a_broken_package_is_named_in_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, reason = BROKEN[name]
-    monkeypatch.setattr("vidseg_pipelines.run.load_sam", lambda *words, **more: None)
+    monkeypatch.setattr("vidseg_pipelines.build.load_sam", lambda *words, **more: None)
     install(tmp_path, monkeypatch, name, code)
     module = name.replace("-", "_")
     out = tmp_path / "out"

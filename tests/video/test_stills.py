@@ -312,8 +312,8 @@ def test_equal_reasons_are_one_line(tmp_path: Path) -> None:
 def test_a_folder_of_which_nothing_can_be_read_is_an_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vidseg_pipelines.run.load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr("vidseg_pipelines.run.build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr("vidseg_pipelines.build.load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr("vidseg_pipelines.build.build_tracker", lambda *a, **k: KeepMasks())
     folder = save(tmp_path / "cut", RGB)
     for file in folder.iterdir():
         file.write_bytes(file.read_bytes()[:-100])
@@ -335,8 +335,8 @@ def test_a_limit_that_is_raised_holds_for_one_call(tmp_path: Path, monkeypatch: 
 
 
 def test_a_run_writes_its_range_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidseg_pipelines.run.load_sam", lambda *a, **k: tiny_sam())
-    monkeypatch.setattr("vidseg_pipelines.run.build_tracker", lambda *a, **k: KeepMasks())
+    monkeypatch.setattr("vidseg_pipelines.build.load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr("vidseg_pipelines.build.build_tracker", lambda *a, **k: KeepMasks())
     folder = save(tmp_path / "deep", [grey.astype(np.uint16) * 4 for grey in GREY[:2]])
     command = ["run", str(folder), "--box", "5,5,40,40", "--save", "none", "--output", str(tmp_path / "out")]
     assert main(command) == 0
