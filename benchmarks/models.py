@@ -135,7 +135,7 @@ def detector(name: str, dtype: torch.dtype) -> tuple[nn.Module, Step]:
         words = {"input_ids": torch.tensor([[101, 2711, 1012, 2417, 2482, 1012, 3899, 1012, 102]])}
         shape = (1, 3, 749, 1333)
     else:
-        network = Owlv2ForObjectDetection(Owlv2Config()).eval()
+        network = Owlv2ForObjectDetection(Owlv2Config(vision_config={"image_size": 960})).eval()
         words = {"input_ids": torch.arange(1, 49).view(3, 16)}
         shape = (1, 3, 960, 960)
 

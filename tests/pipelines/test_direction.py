@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from media import write_video
+from media import break_middle, write_video
 from toys import BoxesEverywhere, KeepMasks, tiny_sam
 from vidseg import read_run, segment_video
 from vidseg.errors import UsageError
@@ -316,6 +316,24 @@ def test_an_image_that_cannot_be_read_is_passed_over_both_ways(
     broken.write_bytes(broken.read_bytes()[:60])
     vidseg("out", *given(RED, 8), *REST, "--direction", "both", clip=str(tmp_path / "images"), code=5)
     assert [(m.frame_index, m.ids) for m in read_run(tmp_path / "out")] == [(i, (1,)) for i in range(COUNT) if i != 3]
+
+
+def test_the_way_back_through_a_damaged_video_sees_the_frames_of_the_way_there(
+    vidseg: Callable[..., str], tmp_path: Path
+) -> None:
+    pictures = np.full((40, HEIGHT, WIDTH, 3), 40, np.uint8)
+    for index, rgb in enumerate(pictures):
+        rgb[4 : 4 + SIDE, 4 + index : 4 + index + SIDE, RED] = 230
+    broken = break_middle(write_video(tmp_path / "broken.mp4", list(pictures), options={"g": "5", "bf": "0"}))
+    frames = [frame.rgb.astype(np.int64) for frame in open_source(broken)]
+    last = len(frames) - 1
+    assert last < 37
+    vidseg("out", "--box", f"1@{last}:43,4,55,16", *REST, "--direction", "both", code=5, clip=str(broken))
+    results = list(read_run(tmp_path / "out"))
+    assert len(results) == len(frames)
+    for masks, rgb in zip(results[:last], frames[:last], strict=True):
+        assert masks.ids == (1,)
+        assert np.array_equal(decode(masks.rles[0]), rgb[..., RED] - rgb[..., BLUE] > 60), masks.frame_index
 
 
 def test_what_cannot_go_back_is_one_line(
