@@ -77,11 +77,19 @@ def nothing(name: str, dtype: torch.dtype) -> tuple[nn.Module, Step]:
     return nn.Identity(), lambda t: None
 
 
+def sam2(name: str, dtype: torch.dtype) -> Sam2:
+    """The network of a name such as ``sam2.1-hiera-tiny``."""
+    generation, _, size = name.partition("-hiera-")
+    letters = {"tiny": "t", "small": "s", "base-plus": "b+", "large": "l"}
+    config = Sam2Config.official(f"{generation}_hiera_{letters[size]}")
+    return place_sam2(Sam2(config).eval().requires_grad_(False), CPU, dtype)
+
+
 def image_model(name: str, dtype: torch.dtype) -> tuple[nn.Module, Step]:
     """Encode, and draw three boxes."""
     network: nn.Module
     if name.startswith("sam2"):
-        network = place_sam2(Sam2(Sam2Config.official(name)).eval().requires_grad_(False), CPU, dtype)
+        network = sam2(name, dtype)
         sam = Sam2AsSam(network)
     elif name == "compact":
         network = sam = load_sam("compact", dtype=dtype)
@@ -105,7 +113,7 @@ def tracker(name: str, dtype: torch.dtype) -> tuple[nn.Module, Step]:
         network = Mask2Former(Mask2FormerConfig(ResNetConfig())).eval().requires_grad_(False)
         made = Mask2FormerTracker(network, Mask2FormerOptions())
     elif name.startswith("track-"):
-        network = Sam2(Sam2Config.official(name.removeprefix("track-"))).eval().requires_grad_(False)
+        network = sam2(name.removeprefix("track-"), dtype)
         made = Sam2Tracker(network)
     else:
         if name == "compact-xmem":

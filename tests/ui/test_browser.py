@@ -135,6 +135,8 @@ def test_a_kill_in_the_middle_of_a_backward_run_loses_nothing(tmp_path: Path) ->
         )
         server.end(signal.SIGKILL)
         page.until("document.getElementById('saved').textContent.includes('no connection')")
+        page.keys("m", "r")
+        page.until("document.getElementById('toasts').innerText.includes('this was not done. Try again.')")
         with served(video, tmp_path / "runs") as again:
             page.driver.get(again.url)
             page.shows(0, "")

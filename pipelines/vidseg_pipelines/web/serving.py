@@ -69,6 +69,7 @@ def serve_until_asked(app: Any, listening: socket.socket, ready: Callable[[], No
         timeout_graceful_shutdown=_GRACE_S,
         ws="websockets-sansio",
         ws_max_size=1 << 24,
+        ws_ping_timeout=120.0,  # a busy machine answers late
         server_header=False,
     )
     Server(settings).run(sockets=[listening])

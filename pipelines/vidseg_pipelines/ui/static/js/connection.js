@@ -25,8 +25,10 @@ export function connect(onOpen) {
   };
 }
 
+// What is asked for while there is no connection is not done later, when nobody expects it, but said to be undone.
 export function send(message) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  else if (message.do !== "look") emit("got:error", { text: "No connection to vidseg ui at the moment: this was not done. Try again." });
 }
 
 export function clipUrl(key, rest) {
