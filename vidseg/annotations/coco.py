@@ -111,7 +111,8 @@ def _shape(row: Any, where: str, frame: int, names: Mapping[Any, str], hw: tuple
     attributes = row.get("attributes")
     more = attributes if isinstance(attributes, Mapping) else {}
     key = whole_or_none(row.get("track_id", more.get("track_id")), where)
-    label = names.get(row.get("category_id"))
+    category = row.get("category_id")
+    label = names.get(category) if isinstance(category, int | str) else None
     if row.get("segmentation"):
         return Shape(where, frame, key, label, mask=mask_of(row["segmentation"], where, hw))
     x, y, width, height = corners_of(row.get("bbox"), where, 2).ravel().tolist()[:4]

@@ -57,7 +57,7 @@ def _record(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         data = json.loads(text)
         labels = data.get("categories", {}).get("label", {}).get("labels", ())
         items = data["items"]
-        if not all(isinstance(item, dict) for item in items):
+        if not all(isinstance(item, dict) and isinstance(item.get("annotations") or [], list) for item in items):
             raise TypeError
         return [str(label["name"]) for label in labels], items
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -71,7 +71,7 @@ def _picture(item: Mapping[str, Any]) -> Picture:
     return Picture(
         str(image.get("path") or item.get("id") or ""),
         number if isinstance(number, int) else None,
-        (int(size[0]), int(size[1])) if isinstance(size, list) and len(size) == 2 else None,
+        (size[0], size[1]) if isinstance(size, list) and [type(side) for side in size] == [int, int] else None,
     )
 
 

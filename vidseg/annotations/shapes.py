@@ -111,7 +111,7 @@ def corners_of(value: Any, where: str, least: int = 3) -> Corners:
     """
     try:
         corners = np.asarray(value, np.float64).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: points expected as pairs x, y of numbers") from error
     if len(corners) < least or not np.isfinite(corners).all():
         raise InputError(f"{where}: {least} or more points of finite numbers expected, got {len(corners)}")
