@@ -32,7 +32,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vidseg.backbones import winograd
 from vidseg.backbones.resnet import ResNetConfig
@@ -70,6 +70,16 @@ CPU = torch.device("cpu")
 def picture(t: int) -> np.ndarray:
     """Frame ``t`` of a video of noise."""
     return np.random.default_rng(t).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def flops() -> FlopCounterMode:
+    """A counter that knows the attention of CPUs too."""
+
+    def attention(query: torch.Size, key: torch.Size, value: torch.Size, *args: object, **options: object) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={fused: attention})
 
 
 def nothing(name: str, dtype: torch.dtype) -> tuple[nn.Module, Step]:
@@ -243,7 +253,7 @@ def measure(name: str, threads: int, frames: int, dtype: torch.dtype, plain: boo
                     plain_times.append(time.process_time() - started)
                 ious.append(least_iou(masks_of(answer), masks_of(other)))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        with FlopCounterMode(display=False) as counter, mock.patch.object(winograd, "_LEAST_TILES", float("inf")):
+        with flops() as counter, mock.patch.object(winograd, "_LEAST_TILES", float("inf")):
             step(1 + frames)
     operations, took = counter.get_total_flops(), min(times[1:])
     line = f"{name:24} {str(dtype)[6:]:9} {count:12.1f}  {operations / 1e9:15.0f}  {took:11.2f}"
