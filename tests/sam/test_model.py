@@ -18,7 +18,7 @@ from vidseg.sam.build import build_sam, from_state, save_sam
 from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.geometry import Geometry, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, stability_score
-from vidseg.sam.model import Masks, Sam
+from vidseg.sam.model import CPU_PROMPTS, Masks, Sam
 from vidseg.sam.prompt_batch import PromptBatch
 
 FULL = named_config("sam-hq-vit-b")
@@ -103,6 +103,20 @@ def test_frames_with_different_numbers_of_boxes(sam: Sam, candidates: Candidates
         (alone,) = sam.decode(sam.encode([image]), [prompt], candidates=candidates)
         assert len(answer.logits) == len(prompt)
         assert_same(answer, alone)
+
+
+def test_a_cpu_encodes_and_decodes_as_much_at_once_as_stays_in_its_cache(
+    sam: Sam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    sam.image_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    sam.mask_decoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[2])))
+    images = [rule_image(64, 64)] * 5
+    (padded,) = {f.geometry.padded for f in sam.encode(images)}
+    monkeypatch.setattr("vidseg.sam.model.CPU_PIXELS", 2 * padded[0] * padded[1])
+    features = sam.encode(images)
+    sam.decode(features[:1], [PromptBatch(boxes=boxes(CPU_PROMPTS + 1, 64, 64))])
+    assert sizes == [5, 2, 2, 1, CPU_PROMPTS, 1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])

@@ -27,6 +27,12 @@ from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
 from vidseg.types import Frame, ShapeRepr
 
+CPU_PIXELS = 5 << 18
+"""Most pixels that a CPU encodes at once: two frames of 16:9. What lies between the layers of more does not stay in its
+cache; four frames at once took a fifth longer than two."""
+CPU_PROMPTS = 6
+"""Most prompts that a CPU decodes at once, for the same reason: twelve took two fifths longer."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FrameFeatures(ShapeRepr):
@@ -137,7 +143,8 @@ class Sam(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Sequence[npt.NDArray[np.uint8]], side: int | None = None) -> list[FrameFeatures]:
-        """Features of RGB images (uint8, (H, W, 3)), in order. Images whose padded size agrees share a batch.
+        """Features of RGB images (uint8, (H, W, 3)), in order. Images whose padded size agrees share a batch,
+        on a CPU as many as :data:`CPU_PIXELS` allows.
 
         ``side`` is the length to which the longer side is brought, by default the network's image size.
 
@@ -150,7 +157,11 @@ class Sam(nn.Module):
         for i, geometry in enumerate(geometries):
             groups.setdefault(geometry.padded, []).append(i)
         features: dict[int, FrameFeatures] = {}
-        for group in groups.values():
+        parts: list[list[int]] = []
+        for padded, members in groups.items():
+            at_once = max(1, CPU_PIXELS // (padded[0] * padded[1])) if self.device.type == "cpu" else len(members)
+            parts += [members[i : i + at_once] for i in range(0, len(members), at_once)]
+        for group in parts:
             pixels = preprocess([images[i] for i in group], [geometries[i] for i in group], self.config, self.device)
             with self._autocast():
                 embedding, early = self.image_encoder(pixels)
@@ -248,7 +259,9 @@ class Sam(nn.Module):
         return torch.cat(logits), torch.cat(qualities), torch.cat(known) if known else None
 
     def _chunk(self, grid: tuple[int, int]) -> int:
-        """Prompts decoded at a time by default: their activations take about 0.5 GiB (4 GiB on an accelerator)."""
+        """Prompts decoded at a time by default: their activations take at most 0.5 GiB (4 GiB on an accelerator)."""
         cells, dim = grid[0] * grid[1], self.config.prompt_dim
         per_prompt = 4 * cells * (16 * (dim // 8) * 6 + 6 * dim)
-        return max(1, (2**29 if self.device.type == "cpu" else 2**32) // per_prompt)
+        if self.device.type == "cpu":
+            return max(1, min(CPU_PROMPTS, 2**29 // per_prompt))
+        return max(1, 2**32 // per_prompt)
