@@ -20,6 +20,10 @@ class UsageError(VidsegError, ValueError):
     exit_code = 2
 
 
+class FolderInUseError(UsageError):
+    """Another process, perhaps on another machine, is at the output folder."""
+
+
 class InputError(VidsegError, ValueError):
     """An input (video, image, annotation) that cannot be read or does not fit."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vidseg.errors import UsageError, output_error
+from vidseg.errors import FolderInUseError, output_error
 
 
 @contextmanager
@@ -18,13 +18,13 @@ def file_lock(path: Path, busy: str = "", *, keep: bool = True) -> Iterator[None
     ``busy``: the message when another process holds it; empty: wait for that one. ``keep``: leave the file there.
 
     Raises:
-        UsageError: ``busy``. OutputError: the file cannot be made or locked.
+        FolderInUseError: ``busy``. OutputError: the file cannot be made or locked.
     """
     lock = FileLock(path, timeout=0 if busy else -1, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
-        raise UsageError(busy) from None
+        raise FolderInUseError(busy) from None
     except OSError as error:
         raise output_error(path, error) from error
     try:

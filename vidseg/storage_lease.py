@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from types import TracebackType
 
-from vidseg.errors import OutputError, UsageError, VidsegError
+from vidseg.errors import FolderInUseError, OutputError, VidsegError
 from vidseg.processes import host_name, process_born
 from vidseg.storage import Storage
 
@@ -38,11 +38,11 @@ class StorageLease:
         """Take it.
 
         Raises:
-            UsageError: another process holds it. OutputError: it cannot be written.
+            FolderInUseError: another process holds it. OutputError: it cannot be written.
         """
         while not self._storage.create(self._name, self._record):
             if self._is_live():
-                raise UsageError(
+                raise FolderInUseError(
                     f"output folder {self._storage.url} is in use by another run: wait for it (after a kill on another "
                     f"machine {STALE_S:.0f} s), or choose another --output"
                 )

@@ -63,7 +63,7 @@ class RemoteFolder:
         """Keep every other process out, on any machine; errors name the URL.
 
         Raises:
-            UsageError: another process holds it. OutputError: it cannot be written.
+            FolderInUseError: another process holds it. OutputError: it cannot be written.
         """
         try:
             with StorageLease(self.storage, LOCK) as lease:

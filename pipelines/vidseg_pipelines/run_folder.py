@@ -81,8 +81,8 @@ class RunFolder:
         """Keep every other process out of the folder; see :func:`vidseg.outputs.folder.claimed`.
 
         Raises:
-            UsageError: another process holds it; one of the files ``reading`` is among what a run that ``saves`` these
-                formats writes.
+            FolderInUseError: another process holds it.
+            UsageError: one of the files ``reading`` is among what a run that ``saves`` these formats writes.
             OutputError: it cannot be made.
         """
         keep_apart(reading, self.outputs(saves))

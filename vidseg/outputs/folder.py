@@ -23,7 +23,7 @@ def claimed(folder: Path) -> Iterator[None]:
     leaves nothing behind. A folder that was there before stays.
 
     Raises:
-        UsageError: another process holds it, or it is a file. OutputError: it cannot be made or written.
+        FolderInUseError: another process holds it. UsageError: it is a file. OutputError: it cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"output {folder} is a file; give a folder")

@@ -15,8 +15,9 @@ import cv2
 import torch
 
 from vidseg.config import RunConfig
-from vidseg.errors import InputError, VidsegError, WeightsError
+from vidseg.errors import FolderInUseError, InputError, VidsegError, WeightsError
 from vidseg.runtime import loses_device
+from vidseg.storage_lease import STALE_S
 from vidseg.types import Source, VideoInfo
 from vidseg_pipelines.batch.job_records import Result
 from vidseg_pipelines.batch.leases import Owner
@@ -28,6 +29,9 @@ from vidseg_pipelines.streaming import Advance
 
 MAX_DEATHS = 3
 """A job that was under way when so many workers died is not tried again."""
+
+LOCK_PATIENCE_S = 1.5 * STALE_S
+"""How long the lock of a folder may outlive the machine on which a worker died."""
 
 T = TypeVar("T")
 Stop = Callable[[], bool]
@@ -65,7 +69,7 @@ def work(spec: WorkerSpec, number: int, stop: Stop = lambda: False) -> None:
         cv2.setNumThreads(spec.threads)
     store = BatchRecords(spec.folder, spec.lease_timeout_s)
     owner = Owner.this_process(spec.call, number)
-    spec = dataclasses.replace(spec, loaders=_remembering(spec.loaders, spec.device))
+    spec = dataclasses.replace(spec, loaders=remembering(spec.loaders, spec.device))
     gc.collect()
     gc.freeze()  # what is imported stays: looking through it behind every video would take longer than a short one
     while not stop():
@@ -132,7 +136,9 @@ def _do(store: BatchRecords, taken: Taken, spec: WorkerSpec, watch: VideoWatch) 
         return watch.advance
 
     try:
-        summary = spec.segment(config, on_start=start, loaders=spec.loaders, on_open=_refuse_live)
+        summary = patiently(
+            lambda: spec.segment(config, on_start=start, loaders=spec.loaders, on_open=refuse_live), taken.deaths
+        )
     except WeightsError as error:  # of the tracker or detector
         raise _NoModelError(error) from error
     except VidsegError as error:
@@ -148,7 +154,20 @@ def _do(store: BatchRecords, taken: Taken, spec: WorkerSpec, watch: VideoWatch) 
     return Result(summary.status, "; ".join(summary.warnings), seconds, summary.frames, len(summary.objects))
 
 
-def _refuse_live(source: Source) -> None:
+def patiently(segment: Callable[[], RunSummary], deaths: int) -> RunSummary:
+    """``segment()``; after ``deaths`` of workers at the same video, wait until their lock of its folder is gone."""
+    deadline = time.monotonic() + (LOCK_PATIENCE_S if deaths else 0)
+    while True:
+        try:
+            return segment()
+        except FolderInUseError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(1)
+
+
+def refuse_live(source: Source) -> None:
+    """Raises an InputError for a source without an end."""
     if source.live:
         raise InputError(f"{source.info.name}: a live source has no end and cannot be resumed: use vidseg run")
 
@@ -179,7 +198,8 @@ class _Last(Generic[T]):
         return self._last[1]
 
 
-def _remembering(loaders: Loaders, device: str | None) -> Loaders:
+def remembering(loaders: Loaders, device: str | None) -> Loaders:
+    """Loaders that keep what they loaded last, for many videos in a row; ``device`` replaces that of the settings."""
     return Loaders(
         _Last(loaders.sam, lambda config: (config.model,), device),
         _Last(loaders.tracker, lambda config: (config.tracker, repr(config.all_tracker_options())), device),
