@@ -6,12 +6,11 @@ import multiprocessing
 import os
 import random
 import signal
-import threading
-import time
 import urllib.request
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -651,50 +650,25 @@ def test_other_engines(
     assert results_ok(out, 2)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Ray on this machine, as three nodes: a head without CPUs for work, and two that can be killed."""
-    pytest.importorskip("ray")
-    import ray
-    from ray.cluster_utils import Cluster
+def test_the_lock_of_a_worker_that_died_with_its_machine_is_waited_for(
+    tmp_path: Path, base: RunConfig, out: Path
+) -> None:
+    store, job, spec = plan(out, make_clip(tmp_path / "a.mp4"), base)
+    with store.database.writing() as db:
+        db.execute("UPDATE jobs SET deaths=1")
+    lock = ExitStack()
 
-    monkeypatch.setenv("PYTHONPATH", str(paths.HELPERS), prepend=os.pathsep)
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}})
-    try:
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
+    def segment(*args: Any, **more: Any) -> RunSummary:
+        try:
+            return run_video(*args, **more)
+        except UsageError:
+            lock.close()  # nobody renews it
+            raise
 
-
-@pytest.mark.extras
-def test_a_ray_node_is_killed_in_the_middle(tmp_path: Path, base: RunConfig, out: Path, cluster: Any) -> None:
-    nodes = [cluster.add_node(num_cpus=1, resources={"work": 1}) for _ in range(2)]
-    slow = replace(base, batch=1, tracker_options={**base.tracker_options, "slow": 0.3, "once": str(tmp_path / "no")})
-    clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", 14)) for name in "abcd")
-    options = (f"address={cluster.address}", "num_cpus=1", "resources={work: 1}")
-    settings = command(slow, inputs=clips, output=out, engine="ray", workers=2, engine_option=options)
-
-    def kill() -> None:
-        deadline = time.monotonic() + 200
-        while not list(out.glob("*/snapshot.safetensors")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        cluster.remove_node(nodes[0], allow_graceful=False)
-        (tmp_path / "no").touch()  # fast from here on
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        assert run_batch(settings, loaders=LOADERS) == 0
-    finally:
-        killer.join()
-    rows = table(out)
-    assert [(name, row["status"], row["frames"]) for name, row in rows.items()] == [(n, "done", "14") for n in "abcd"]
-    assert sum(int(row["attempts"]) for row in rows.values()) > 4
-    run_video(replace(base, batch=1, input=clips[0], output=tmp_path / "whole"), loaders=LOADERS)
-    assert results(out / "a") == results(tmp_path / "whole")
+    with lock:
+        lock.enter_context(claimed(out / "a"))
+        work(replace(spec, segment=segment), 0)
+    assert result_of(store, job).status == "done"
 
 
 def test_a_folder_that_another_run_writes_to_fails_alone(tmp_path: Path, base: RunConfig, out: Path) -> None:

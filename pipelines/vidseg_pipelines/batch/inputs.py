@@ -119,17 +119,26 @@ def _manifest(path: Path, base: RunConfig) -> Iterator[Request]:
     empty = True
     for line, row in _rows(path):
         where = f"{path}, line {line}"
-        for column in row:
-            if column not in COLUMNS:
-                hint = did_you_mean(column, COLUMNS)
-                raise UsageError(f"{where}: unknown column '{column}'{hint}: allowed are {', '.join(COLUMNS)}")
-        name = row.pop("output", None)
-        if not isinstance(row.get("input") or None, str) or not isinstance(name, str | None):
-            raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be strings")
-        yield Request(_with(base, row, path.parent, where), name)
+        yield request_of(row, base, path.parent, where)
         empty = False
     if empty:
         raise UsageError(f"{path}: a manifest without videos")
+
+
+def request_of(row: Mapping[str, Any], base: RunConfig, folder: Path, where: str) -> Request:
+    """One row of a manifest in ``folder``, without the cells that are empty.
+
+    Raises:
+        UsageError: an unknown column, or a value that is none for it; ``where`` names the row.
+    """
+    for column in row:
+        if column not in COLUMNS:
+            hint = did_you_mean(column, COLUMNS)
+            raise UsageError(f"{where}: unknown column '{column}'{hint}: allowed are {', '.join(COLUMNS)}")
+    name = row.get("output")
+    if not isinstance(row.get("input") or None, str) or not isinstance(name, str | None):
+        raise UsageError(f"{where}: 'input' (a video) and 'output' (a name, or none) must be strings")
+    return Request(_with(base, {k: v for k, v in row.items() if k != "output"}, folder, where), name)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,7 +150,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             mark = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write what their country has
             reader = csv.DictReader(itertools.chain([header], lines), restkey=_NO_COLUMN, strict=True, delimiter=mark)
             for cells in reader:
-                if row := {k.strip(): _cell(k.strip(), v) for k, v in cells.items() if any(v or ())}:
+                if row := {k.strip(): read_cell(k.strip(), v) for k, v in cells.items() if any(v or ())}:
                     yield reader.line_num, row
             return
         for number, line in enumerate(lines, 1):
@@ -156,7 +165,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UsageError(f"{path}: not a valid {path.suffix} manifest ({error})") from error
 
 
-def _cell(column: str, text: str) -> Any:
+def read_cell(column: str, text: str) -> Any:
+    """What the text of a cell of a table means: several prompts (``;`` between), a number, or just that."""
     if column in _LISTS:
         return tuple(part.strip() for part in text.split(";") if part.strip())
     number = whole(text) if column == "max_objects" else None
