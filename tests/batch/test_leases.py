@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +16,10 @@ import psutil
 import pytest
 
 import batch_toys
+from vidseg import processes
 from vidseg.config import RunConfig
 from vidseg.errors import InputError
-from vidseg_pipelines.batch import database, leases
+from vidseg_pipelines.batch import database
 from vidseg_pipelines.batch.database import Database, is_on_network
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.job_records import Result
@@ -111,15 +113,7 @@ def test_a_job_costs_the_same_however_many_there_are(tmp_path: Path, shard: tupl
             store.finish(job.key, Result("done"))
         while store.news(call):
             pass
-        steps = 0
-
-        def step() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        with store.database.reading() as db:
-            db.set_progress_handler(step, 1)
+        steps = counted(store)
         taken = store.take(call, ME, shard)
         assert taken is not None
         store.standing(call, 2)
@@ -127,8 +121,34 @@ def test_a_job_costs_the_same_however_many_there_are(tmp_path: Path, shard: tupl
         store.has_work(call)
         store.finish(taken.key, Result("done"), taken.attempt)
         store.news(call)
-        costs.append(steps)
+        costs.append(next(steps))
     assert costs[1] <= 1.2 * costs[0]
+
+
+def test_a_worker_does_not_look_through_the_jobs_of_others_again_and_again(tmp_path: Path) -> None:
+    """One that is alone does its own share, of every second job, and then that of the worker that never came."""
+    costs = []
+    for count in (100, 1000):
+        store, _, call = batch_toys.plan(tmp_path / str(count), expand([f"{n}.mp4" for n in range(count)], RunConfig()))
+        steps = counted(store)
+        while (taken := store.take(call, ME, (1, 2))) is not None:
+            store.finish(taken.key, Result("done"), taken.attempt)
+        costs.append(next(steps))
+        assert not store.has_work(call)
+    assert costs[1] <= 1.2 * 10 * costs[0]
+
+
+def counted(store: BatchRecords) -> Iterator[int]:
+    """A number that grows with every step of the database."""
+    steps = itertools.count()
+
+    def step() -> int:
+        next(steps)
+        return 0
+
+    with store.database.reading() as db:
+        db.set_progress_handler(step, 1)
+    return steps
 
 
 def test_a_lease_lives_until_its_block_ends(tmp_path: Path) -> None:
@@ -224,7 +244,7 @@ def test_what_a_worker_without_its_lease_finishes_does_not_count(tmp_path: Path)
 
 def test_processes_are_told_apart_without_a_proc_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows a signal 0 would end the process, so none is sent."""
-    monkeypatch.setattr(leases, "Path", lambda *parts: SimpleNamespace(exists=lambda: False))
+    monkeypatch.setattr(processes, "Path", lambda *parts: SimpleNamespace(exists=lambda: False))
     monkeypatch.setattr(os, "kill", lambda *a: pytest.fail("a signal was sent"))
     me = process_born(os.getpid())
     assert me == process_born(os.getpid()) != ""

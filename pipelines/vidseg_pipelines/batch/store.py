@@ -13,6 +13,8 @@ from vidseg_pipelines.batch.leases import Heart, Lease, Owner
 _BEATS_PER_TIMEOUT = 6
 _TO_DO = "queue q INDEXED BY queue_to_do CROSS JOIN jobs j ON j.key=q.key"
 """Left alone, SQLite walks the whole queue of a call instead of the part that has not ended."""
+_NEXT = f"SELECT j.key, q.ordinal FROM {_TO_DO} WHERE q.call=? AND q.ordinal > ? AND q.state=0 AND j.status='waiting'"
+_FIRST = "ORDER BY q.ordinal LIMIT 1"
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,31 @@ class BatchRecords(JobRecords):
         """Name the folder; ``timeout_s`` is the age of a heartbeat that means death on another machine."""
         super().__init__(folder, timeout_s)
         self._heart = Heart()
+        self._walks: dict[tuple[str, tuple[int, int]], int | None] = {}  # by call and shard: the last job; None: over
 
     def take(self, call: str, owner: Owner, shard: tuple[int, int] = (0, 1)) -> Taken | None:
         """The next job of a call that nobody is at, now in the hands of ``owner``; None: there is none.
 
-        ``shard`` (i, n): the jobs i, i + n, i + 2 n, ... come first, then all others.
+        ``shard`` (i, n): the jobs i, i + n, i + 2 n, ... come first, each looked at once, then all others.
         """
         now = self.now()
-        for part in dict.fromkeys((shard, (0, 1))):
-            with self.database.writing() as db:
-                row = db.execute(
-                    f"SELECT j.key FROM {_TO_DO} WHERE q.call=? AND q.state=0"
-                    " AND j.status='waiting' AND q.ordinal % ? = ? ORDER BY q.ordinal LIMIT 1",
-                    (call, part[1], part[0]),
-                ).fetchone()
-                if row is not None:
-                    return _take(db, row["key"], owner, now)
+        with self.database.writing() as db:
+            row = self._next_of(db, call, shard) or db.execute(f"{_NEXT} {_FIRST}", (call, -1)).fetchone()
+            if row is not None:
+                return _take(db, row["key"], owner, now)
         return self.take(call, owner) if self.bury(call) else None
+
+    def _next_of(self, db: sqlite3.Connection, call: str, shard: tuple[int, int]) -> sqlite3.Row | None:
+        """The next job of a shard. Its walk goes on behind the one before: no worker looks through those of others."""
+        number, shards = shard
+        behind = self._walks.get((call, shard), -1) if shards > 1 else None
+        if behind is None:
+            return None
+        row: sqlite3.Row | None = db.execute(
+            f"{_NEXT} AND q.ordinal % ? = ? {_FIRST}", (call, behind, shards, number)
+        ).fetchone()
+        self._walks[call, shard] = None if row is None else row["ordinal"]
+        return row
 
     def take_job(self, key: str, owner: Owner) -> Taken | None:
         """A job that nobody is at, whether it has ended or not; None: somebody is."""
