@@ -2,6 +2,7 @@
 
     python benchmarks/batch.py VIDEO [--videos 8] [--frames :16] [--engines run,local,ray,slurm] [--workers 1,2]
     python benchmarks/batch.py --no-op 1000,10000,100000 [--workers 1] [--kill 0.1]
+    python benchmarks/batch.py --hand-out 1000,10000,100000
 
 The batch gets links to VIDEO under several names. `run` starts a process per video, one after the other; `slurm` is
 submitit's local executor, so that no cluster is needed. Work is what the jobs themselves took.
@@ -9,7 +10,8 @@ submitit's local executor, so that no cluster is needed. Work is what the jobs t
 `--no-op` runs as many jobs that do nothing through the real machinery: a manifest with a row per job, folders, records,
 worker processes, summary. Planning has a process of its own, whose memory is printed. The time per job is that of one
 worker from the first job taken to the last one ended, without the seconds in which a process imports torch. `--kill`
-is the share of jobs at which the worker dies once.
+is the share of jobs at which the worker dies once. `--hand-out` measures the records alone: one process takes every job
+and records its end, as a worker of two does.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ import psutil
 from vidseg.config import RunConfig
 from vidseg.types import Gap
 from vidseg_pipelines.batch.inputs import expand
+from vidseg_pipelines.batch.job_records import Result
 from vidseg_pipelines.batch.jobs import plan_jobs
+from vidseg_pipelines.batch.leases import Owner
 from vidseg_pipelines.batch.store import BatchRecords
 from vidseg_pipelines.commands.batch import BatchCommand, run_batch
 from vidseg_pipelines.run import Loaders
@@ -88,6 +92,19 @@ def planning(folder: Path, count: int) -> None:
     (folder / "planning.json").write_text(json.dumps([took, (peak - before) / 1e6, peak / 1e6]))
 
 
+def hand_out_line(count: int) -> str:
+    """Measure `--hand-out` with so many jobs."""
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "jobs.csv").write_text("input\n" + "".join(f"clip{number}.mp4\n" for number in range(count)))
+        store = BatchRecords(Path(name) / "out")
+        call = plan_jobs(store, expand([f"{name}/jobs.csv"], RunConfig()))
+        owner, wall, cpu = Owner.this_process(call, 0), time.perf_counter(), time.process_time()
+        while (taken := store.take(call, owner, (0, 2))) is not None:
+            store.finish(taken.key, Result("done"), taken.attempt)
+        wall, cpu = 1e3 * (time.perf_counter() - wall) / count, 1e3 * (time.process_time() - cpu) / count
+        return f"{count:,} jobs: {cpu:.2f} ms of CPU, {wall:.2f} ms to hand one out and record its end"
+
+
 def no_op_line(count: int, workers: int) -> str:
     """Measure `--no-op` with so many jobs."""
     with tempfile.TemporaryDirectory() as name:
@@ -119,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, nargs="?")
     parser.add_argument("--no-op", default="")
+    parser.add_argument("--hand-out", default="")
     parser.add_argument("--kill", type=float, default=0.0)
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--frames", default=":16")
@@ -130,8 +148,12 @@ def main() -> None:
         for count in map(int, options.no_op.split(",")):
             print(no_op_line(count, int(options.workers.split(",")[0])), flush=True)
         return
+    if options.hand_out:
+        for count in map(int, options.hand_out.split(",")):
+            print(hand_out_line(count), flush=True)
+        return
     if options.video is None:
-        parser.error("give a VIDEO, or --no-op")
+        parser.error("give a VIDEO, --no-op, or --hand-out")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         videos = [folder / "videos" / f"v{number}{options.video.suffix}" for number in range(options.videos)]
