@@ -10,7 +10,6 @@ while read -r module package; do
 done << 'LIST'
 tyro tyro
 docstring_parser docstring-parser
-shtab shtab
 typeguard typeguard
 rich rich
 yaml pyyaml
