@@ -63,7 +63,8 @@ def with_steps(recipe: dict[str, Any], steps: int) -> dict[str, Any]:
     """The recipe for so many steps, saved five times."""
     often = max(1, steps // 5)
     if "loop" in recipe:
-        return recipe | {"loop": recipe["loop"] | {"steps": steps, "save_every": often}}
+        scenes = recipe["scenes"] | ({"held_out": 0} if steps == PROBE else {})  # nothing to validate on
+        return recipe | {"loop": recipe["loop"] | {"steps": steps, "save_every": often}, "scenes": scenes}
     return recipe | {"stages": [recipe["stages"][0] | {"iterations": steps}], "checkpoint_every": often}
 
 
@@ -100,8 +101,10 @@ def main() -> None:
         probe = train(kind, with_steps(recipe, PROBE), options.out / f"{name}-probe", options)
         seconds = min(line["seconds"] for line in probe[len(probe) // 2 :] if "seconds" in line)
         left = (end - time.monotonic()) * SHARES[name] - STARTUP_S
-        steps = max(PROBE, int(left / seconds))
+        steps = int(left / seconds)
         print(f"{name}: {seconds:.3f} s a step, {steps} steps in {left:.0f} s", flush=True)
+        if steps < PROBE:
+            raise SystemExit(f"{name}: not enough time; give more --minutes")
         train(kind, with_steps(recipe, steps), options.out / name, options)
         shutil.rmtree(options.out / f"{name}-probe")
         (options.out / name / "last.pt").unlink(missing_ok=True)
