@@ -10,10 +10,12 @@ follows at most three. The largest resident size of the last quarter may exceed 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -39,25 +41,30 @@ def scene(time_step: int) -> np.ndarray:
     return image
 
 
-def feed(child: subprocess.Popen[bytes], seconds: float) -> list[tuple[float, float, int]]:
-    """Send the scene until the time is over or the child ends; (seconds, MB, frames sent) every few seconds."""
-    sizes: list[tuple[float, float, int]] = []
-    process, begun, step = psutil.Process(child.pid), time.monotonic(), 0
+def feed(child: subprocess.Popen[bytes], seconds: float) -> int:
+    """Send the scene until the time is over or the child ends; the number of frames."""
+    begun, step = time.monotonic(), 0
     try:
         with av.open(child.stdin, "w", format="mpegts") as container:
             stream = container.add_stream("mpeg2video", rate=FPS)
             stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 2_000_000
             stream.time_base = Fraction(1, FPS)
-            while (now := time.monotonic() - begun) < seconds and child.poll() is None:
+            while time.monotonic() - begun < seconds and child.poll() is None:
                 frame = av.VideoFrame.from_ndarray(scene(step), format="rgb24")
                 frame.pts, frame.time_base = step, Fraction(1, FPS)
                 container.mux(stream.encode(frame))
                 step += 1
-                if not sizes or now - sizes[-1][0] > seconds / 400:
-                    sizes.append((now, process.memory_info().rss / 2**20, step))
-    except (BrokenPipeError, av.error.FFmpegError, psutil.NoSuchProcess):
+    except (BrokenPipeError, av.error.FFmpegError):
         pass  # the child's exit code says why
-    return sizes
+    return step
+
+
+def watch(process: psutil.Process, seconds: float, sizes: list[tuple[float, float]], end: threading.Event) -> None:
+    """Add (seconds, resident MB) to ``sizes`` four hundred times, however slowly frames are taken."""
+    begun = time.monotonic()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while not end.wait(seconds / 400):
+            sizes.append((time.monotonic() - begun, process.memory_info().rss / 2**20))
 
 
 def main() -> int:
@@ -71,17 +78,23 @@ def main() -> int:
         settings = ["--max-objects", "3", "--detect-every", "25", "--save", "overlay", "--drop", "none"]
         command = [sys.executable, "-m", "vidseg", "run", "-", "--output", str(output), *settings]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
-            sizes = feed(child, options.hours * 3600)
+            sizes: list[tuple[float, float]] = []
+            end, seconds = threading.Event(), options.hours * 3600
+            watcher = threading.Thread(target=watch, args=(psutil.Process(child.pid), seconds, sizes, end))
+            watcher.start()
+            sent = feed(child, seconds)
+            end.set()
+            watcher.join()
             ended = child.poll() is not None
             child.terminate()  # a live run then ends by itself, with the frames that it has read
             if child.stdin is not None and not child.stdin.closed:
                 child.stdin.close()
         run = json.loads((output / "run.json").read_text()) if (output / "run.json").exists() else {}
         ids = {row["id"] for line in (output / "masks.jsonl").open() for row in json.loads(line)["objects"]}
-    quarter = [[mb for at, mb, _ in sizes if at // (sizes[-1][0] / 4 + 1e-9) == q] for q in range(4)]
+    quarter = [[mb for at, mb in sizes if at // (sizes[-1][0] / 4 + 1e-9) == q] for q in range(4)]
     growth = max(quarter[3] or [0]) - max(quarter[1] or [0])
     peaks = ", ".join(f"{max(part or [0]):.0f}" for part in quarter)
-    print(f"{sizes[-1][2]} frames in {sizes[-1][0] / 3600:.2f} h, {len(ids)} objects, status {run.get('status')}")
+    print(f"{sent} frames in {sizes[-1][0] / 3600:.2f} h, {len(ids)} objects, status {run.get('status')}")
     print(f"largest resident size by quarter: {peaks} MB; growth / limit: {growth:+.0f} / {options.limit:.0f} MB")
     return int(ended or child.returncode != 0 or growth > options.limit)
 
