@@ -1,8 +1,8 @@
-"""Batches that other processes make ahead are the batches that the loop would make itself."""
+"""Batches that other threads make ahead are the batches that the loop would make itself."""
 
 from __future__ import annotations
 
-import os
+import threading
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from vidseg.training.schedule import BatchRandomness, LoopConfig
 
 
 def drawn(draw: BatchRandomness) -> tuple[int, float, int]:
-    return draw.batch, float(draw.rng.random()), os.getpid()
+    return draw.batch, float(draw.rng.random()), threading.get_ident()
 
 
 def test_the_batches_of_any_number_of_workers_are_the_same() -> None:
@@ -24,7 +24,7 @@ def test_the_batches_of_any_number_of_workers_are_the_same() -> None:
     ahead = Ahead(drawn, loop, 2, rank=1, world=2)
     made = [ahead(draw) for draw in draws]
     assert [m[:2] for m in made] == [a[:2] for a in alone]
-    assert os.getpid() not in {m[2] for m in made} and {a[2] for a in alone} == {os.getpid()}
+    assert threading.get_ident() not in {m[2] for m in made} and {a[2] for a in alone} == {threading.get_ident()}
 
 
 def test_a_training_with_workers_gives_the_same_weights(tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
-"""Batches made ahead of their steps, by processes beside the one that learns: a GPU must not wait for its data."""
+"""Batches made ahead of their steps, by threads beside the one that learns: a GPU must not wait for its data."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
-
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from vidseg.training.schedule import BatchRandomness, LoopConfig
 
@@ -15,7 +13,7 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """Calls ``make(draw)`` for the batches of a loop, in other processes if there are ``workers``.
+    """Calls ``make(draw)`` for the batches of a loop, in other threads if there are ``workers``.
 
     A batch depends on its :class:`BatchRandomness` alone, so the batches are the same for any number of workers.
     """
@@ -24,52 +22,32 @@ class Ahead(Generic[T]):
         self, make: Callable[[BatchRandomness], T], loop: LoopConfig, workers: int, rank: int = 0, world: int = 1
     ) -> None:
         self.make, self.loop, self.workers = make, loop, workers
-        self.rank, self.world = rank, world
-        self._batches: Iterator[T] | None = None
+        self.rank, self.parts = rank, world * loop.accumulate
+        self.world = world
+        self._pool: ThreadPoolExecutor | None = None
+        self._draws: Iterator[BatchRandomness] = iter(())
+        self._made: deque[Future[T]] = deque()
 
     def __call__(self, draw: BatchRandomness) -> T:
         """The batch of ``draw``; the first call says with which step the loop begins."""
         if not self.workers:
             return self.make(draw)
-        if self._batches is None:
-            parts = self.world * self.loop.accumulate
-            steps = range(draw.batch // parts, self.loop.last)
-            places = [(step, self.rank + self.world * k) for step in steps for k in range(self.loop.accumulate)]
-            made = _Made(self.make, places, self.loop.seed, parts)
-            context = "fork" if "fork" in torch.multiprocessing.get_all_start_methods() else None
-            self._batches = iter(
-                DataLoader(
-                    made,
-                    batch_size=None,
-                    num_workers=self.workers,
-                    collate_fn=_as_made,
-                    worker_init_fn=_alone,
-                    multiprocessing_context=context,
-                    persistent_workers=True,
-                )
-            )
-        return next(self._batches)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, "batches")
+            self._draws = self._all_from(draw.batch // self.parts)
+            for _ in range(2 * self.workers):
+                self._begin()
+        batch = self._made.popleft().result()
+        self._begin()
+        return batch
 
+    def _begin(self) -> None:
+        """Hand out the next batch, if there is one."""
+        draw = next(self._draws, None)
+        if draw is not None and self._pool is not None:
+            self._made.append(self._pool.submit(self.make, draw))
 
-class _Made(Dataset[T]):
-    def __init__(
-        self, make: Callable[[BatchRandomness], T], places: list[tuple[int, int]], seed: int, parts: int
-    ) -> None:
-        self.make, self.places, self.seed, self.parts = make, places, seed, parts
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> T:
-        step, part = self.places[index]
-        return self.make(BatchRandomness.of(self.seed, step, part, self.parts))
-
-
-def _as_made(batch: T) -> T:
-    return batch
-
-
-def _alone(_: int) -> None:
-    """One thread per process."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    def _all_from(self, first: int) -> Iterator[BatchRandomness]:
+        for step in range(first, self.loop.last):
+            for k in range(self.loop.accumulate):
+                yield BatchRandomness.of(self.loop.seed, step, self.rank + self.world * k, self.parts)

@@ -135,7 +135,7 @@ class Recipe:
     threads: int = 0
     """Threads of PyTorch; 0 leaves its own choice."""
     workers: int = 0
-    """Processes that make batches ahead of their steps (Linux, macOS): for a GPU; 0 = none."""
+    """Threads that make batches ahead of their steps: for a GPU; 0 = none."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""

@@ -213,14 +213,13 @@ def train(
             chosen = epoch_indices(seed, draw.batch, recipe.images_per_batch, len(training))
             return folder_batch(draw.rng, [training[i] for i in chosen], size, data.scale, read)
 
-    def make(draw: BatchRandomness) -> tuple[bool, Batch, dict[Item, str]]:
-        return bool(draw.rng.random() < recipe.second_round_share), batches(draw), read.damaged
+    def make(draw: BatchRandomness) -> tuple[bool, Batch]:
+        return bool(draw.rng.random() < recipe.second_round_share), batches(draw)
 
     ahead = Ahead(make, loop_config, recipe.workers, rank, world)
 
     def loss(draw: BatchRandomness) -> Mapping[str, Tensor]:
-        again, batch, damaged = ahead(draw)
-        read.damaged.update(damaged)  # by the process that read them
+        again, batch = ahead(draw)
         batch = batch.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.autocast == "bfloat16"):
             if isinstance(sam, Sam2) or (hq and not recipe.whole):

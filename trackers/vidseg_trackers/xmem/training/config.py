@@ -79,7 +79,7 @@ class TrainConfig:
     threads: int = 1
     """Threads of PyTorch and OpenCV; 0 leaves their own choice."""
     workers: int = 0
-    """Processes that make sequences ahead of their steps (Linux, macOS): for a GPU; 0 = none."""
+    """Threads that make sequences ahead of their steps: for a GPU; 0 = none."""
     log_every: int = 20
     checkpoint_every: int = 200
 
