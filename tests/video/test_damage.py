@@ -39,7 +39,7 @@ def read(path: Path) -> tuple[list[int], list[str]]:
         ("empty.mp4", b"", "the file is empty"),
         ("list.mp4", b"ffconcat version 1.0\nfile 'clip.mp4'\n", "a playlist"),
         ("hls.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nclip.mp4\n#EXT-X-ENDLIST\n", "a playlist"),
-        ("page.mp4", b"<html></html>" * 20, "not a video that can be read"),
+        ("page.mp4", b"<html></html>" * 20, "a web page, not a video"),
         ("subtitles.mp4", b"1\n00:00:00,000 --> 00:00:02,000\nHello\n\n" * 9, "not a video that can be read"),
         ("noise.mp4", bytes(np.random.default_rng(1).integers(0, 256, 5000, np.uint8)), "not a video that can be read"),
     ],
