@@ -6,7 +6,8 @@ import json
 import os
 import threading
 import uuid
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from vidseg.errors import FolderInUseError, OutputError, VidsegError
@@ -16,6 +17,30 @@ from vidseg.storage import Storage
 STALE_S = 60.0
 """Age of a lease whose holder, on another machine, counts as dead."""
 _BEAT_S = 15.0
+
+
+@contextmanager
+def repeating(
+    work: Callable[[], None], every_s: float, name: str, passing: tuple[type[Exception], ...] = (VidsegError,)
+) -> Iterator[None]:
+    """Do ``work`` every so many seconds in a thread, until the block ends; after an error of ``passing`` again.
+
+    Such an error is the network's, which may be away for a while.
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every_s):
+            with suppress(*passing):
+                work()
+
+    thread = threading.Thread(target=repeat, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class StorageLease:
@@ -32,7 +57,6 @@ class StorageLease:
         self._record = json.dumps(
             {"host": host_name(), "pid": os.getpid(), "born": process_born(os.getpid()), "token": self._token}
         ).encode()
-        self._over = threading.Event()
 
     def __enter__(self) -> StorageLease:
         """Take it.
@@ -47,16 +71,15 @@ class StorageLease:
                     f"machine {STALE_S:.0f} s), or choose another --output"
                 )
             self._storage.delete([self._name])
-        self._thread = threading.Thread(target=self._renew, name="vidseg-storage-lease", daemon=True)
-        self._thread.start()
+        self._renewing = repeating(self._renew, _BEAT_S, "vidseg-storage-lease")
+        self._renewing.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give it back."""
-        self._over.set()
-        self._thread.join()
+        self._renewing.__exit__(None, None, None)
         with suppress(VidsegError):
             if self._storage.read(self._name) == self._record:
                 self._storage.delete([self._name])
@@ -67,10 +90,8 @@ class StorageLease:
             raise OutputError(f"{self._storage.url}: another run has taken over this folder")
 
     def _renew(self) -> None:
-        while not self._over.wait(_BEAT_S):
-            with suppress(VidsegError):  # the network is away: the next time
-                self.check()
-                self._storage.put(self._name, self._record)
+        self.check()
+        self._storage.put(self._name, self._record)
 
     def _is_live(self) -> bool:
         found, known = self._storage.read(self._name), self._storage.describe(self._name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import read_journal
 from vidseg.outputs.layout import EXPORTED, JOURNAL, LOCK, MANIFEST, OUTPUTS, SNAPSHOT
 from vidseg.storage import ObjectPath, Storage, cache_folder, object_url
-from vidseg.storage_lease import StorageLease
+from vidseg.storage_lease import StorageLease, repeating
 from vidseg_pipelines.manifest import read_manifest
 from vidseg_pipelines.remote_mirror import INDEX, RESUME, Mirror, clear_resume, saves_of, written
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
@@ -143,20 +142,11 @@ class RemoteFolder:
             OutputError: it cannot be written; what was computed stays in the working folder, and goes on from there.
         """
         mirror = Mirror(self.storage, self.work, lease)
-        over = threading.Event()
-
-        def keep_up() -> None:
-            while not over.wait(EVERY_S if every_s is None else every_s):
-                with suppress(VidsegError, OSError):  # the network is away: the next time, or the end, says so
-                    mirror.keep_up()
-
-        thread = threading.Thread(target=keep_up, name="vidseg-upload", daemon=True)
-        thread.start()
+        pause = EVERY_S if every_s is None else every_s
         try:
-            yield
+            with repeating(mirror.keep_up, pause, "vidseg-upload", (VidsegError, OSError)):
+                yield
         finally:
-            over.set()
-            thread.join()
             try:
                 mirror.finish()
             except (OutputError, InputError) as error:

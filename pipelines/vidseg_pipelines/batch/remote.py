@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from vidseg.atomic_files import make_folder
 from vidseg.errors import InputError, VidsegError
 from vidseg.storage import Storage, cache_folder
-from vidseg.storage_lease import StorageLease
+from vidseg.storage_lease import StorageLease, repeating
 from vidseg_pipelines.batch.job_records import FILE, PLACE, RECORDS
 from vidseg_pipelines.batch.shards import FOLDER
 
@@ -54,20 +53,10 @@ class RemoteBatch:
         with StorageLease(self.storage, _LOCK):
             self._fetch()
             self._prepare()
-            over = threading.Event()
-
-            def keep_up() -> None:
-                while not over.wait(EVERY_S):
-                    with suppress(VidsegError, OSError, sqlite3.Error):  # the network is away: the next time
-                        self.send_records()
-
-            thread = threading.Thread(target=keep_up, name="vidseg-records", daemon=True)
-            thread.start()
             try:
-                yield
+                with repeating(self.send_records, EVERY_S, "vidseg-records", (VidsegError, OSError, sqlite3.Error)):
+                    yield
             finally:
-                over.set()
-                thread.join()
                 self.send_records()
                 self._send_results()
 
