@@ -87,6 +87,7 @@ function showRun(message) {
     return;
   }
   if (!message || !had) return;
+  if (message.done && following) goTo(message.frame);
   if (message.state === "failed") toast(`The run ended early: ${message.text}. ${message.done} frames were kept.`, "error");
   else if (message.skipped) toast(`${message.skipped} frames could not be read and were left out.`, "error");
   else if (message.state === "done") toast(`Done: ${message.done} frames.`);
