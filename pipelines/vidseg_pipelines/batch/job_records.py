@@ -34,6 +34,8 @@ RECORDS = ".batch"
 FILE = "batch.sqlite"
 PLACE = "outputs"
 """File with the URL of the outputs, where they are not beside the records."""
+SHARDS = "parquet"
+"""Folder of the Parquet files."""
 WAITING, RUNNING = "waiting", "running"
 
 PAGE = 1000

@@ -12,8 +12,7 @@ from vidseg.atomic_files import make_folder
 from vidseg.errors import InputError, VidsegError
 from vidseg.storage import Storage, cache_folder
 from vidseg.storage_lease import StorageLease, repeating
-from vidseg_pipelines.batch.job_records import FILE, PLACE, RECORDS
-from vidseg_pipelines.batch.shards import FOLDER
+from vidseg_pipelines.batch.job_records import FILE, PLACE, RECORDS, SHARDS
 
 EVERY_S = 30.0
 """Seconds between two copies of the records."""
@@ -110,6 +109,6 @@ class RemoteBatch:
         (self.folder / RECORDS / _KNOWN).write_text("" if there is None else there.version)
 
     def _send_results(self) -> None:
-        for path in [*self.folder.glob("summary.*"), *(self.folder / FOLDER).glob("*.parquet")]:
+        for path in [*self.folder.glob("summary.*"), *(self.folder / SHARDS).glob("*.parquet")]:
             if path.suffix != ".lock":
                 self.storage.upload(path, path.relative_to(self.folder).as_posix())

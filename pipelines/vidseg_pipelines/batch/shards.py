@@ -7,10 +7,8 @@ from pathlib import Path
 
 from vidseg.atomic_files import make_folder
 from vidseg.outputs.parquet import MaskTable, open_table
-from vidseg_pipelines.batch.job_records import JobRecords
+from vidseg_pipelines.batch.job_records import SHARDS, JobRecords
 from vidseg_pipelines.remote_folder import folder_at
-
-FOLDER = "parquet"
 
 
 def write_shards(store: JobRecords, rows_per_file: int) -> list[Path]:
@@ -22,7 +20,7 @@ def write_shards(store: JobRecords, rows_per_file: int) -> list[Path]:
     Raises:
         UsageError: pyarrow is not installed. InputError: a journal is damaged. OutputError: a file cannot be written.
     """
-    folder = make_folder(store.folder / FOLDER)
+    folder = make_folder(store.folder / SHARDS)
     paths: list[Path] = []
     with ExitStack() as stack:
         table: MaskTable | None = None
