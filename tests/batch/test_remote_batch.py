@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -9,9 +8,8 @@ import pyarrow.parquet
 import pytest
 
 from batch_toys import LOADERS, ThreadEngine, make_clip, make_mask
-from object_storage import Bucket, bucket
+from object_storage import Bucket
 from vidseg import read_run
-from vidseg import storage as storage_module
 from vidseg_pipelines.batch import executors, supervisor
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands import batch as batch_command
@@ -20,25 +18,16 @@ from vidseg_pipelines.commands.batch import run_batch
 pytestmark = pytest.mark.extras
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
-
-
 @pytest.fixture
-def there(server: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_module, "_PAUSE_S", 0.001)
+def there(there: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     monkeypatch.setattr(supervisor, "POLL_S", 0.02)
     monkeypatch.setattr(batch_command, "run_batch", partial(run_batch, loaders=LOADERS))
     monkeypatch.setattr(executors, "make_engine", lambda *a: ThreadEngine())
-    server.empty()
     make_mask(tmp_path / "first.png")
-    server.put("in/first.png", (tmp_path / "first.png").read_bytes())
+    there.put("in/first.png", (tmp_path / "first.png").read_bytes())
     for name in ("a", "b"):
-        server.put(f"in/{name}.mp4", make_clip(tmp_path / f"{name}.mp4", 3).read_bytes())
-    return server
+        there.put(f"in/{name}.mp4", make_clip(tmp_path / f"{name}.mp4", 3).read_bytes())
+    return there
 
 
 def test_a_batch_from_and_into_object_storage_also_on_another_machine(

@@ -2,17 +2,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batch_toys import LOADERS, load_sam, make_clip, make_mask
-from object_storage import Bucket, Fault, bucket
+from object_storage import Bucket, Fault
 from toys import KeepMasks
 from vidseg import read_run
-from vidseg import storage as storage_module
 from vidseg.config import RunConfig
 from vidseg.errors import OutputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
@@ -24,20 +23,6 @@ from vidseg_pipelines.streaming import Advance
 
 pytestmark = pytest.mark.extras
 OUTPUT = "s3://bucket/runs/clip"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture
-def there(server: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_module, "_PAUSE_S", 0.001)
-    server.empty()
-    return server
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from pathlib import Path, PurePosixPath
 import fsspec.config
 import pytest
 
-from object_storage import Bucket, Fault, bucket
-from vidseg import storage as storage_module
-from vidseg import storage_cache, storage_lease
+from object_storage import Bucket, Fault
+from vidseg import storage_lease
 from vidseg.errors import InputError, OutputError, UsageError, VidsegError
 from vidseg.storage import ObjectPath, Storage, object_url, url_of
 from vidseg.storage_cache import here
@@ -27,23 +26,9 @@ VIDEO = bytes(range(256)) * 40
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage_module, "_PAUSE_S", 0.001)
-    monkeypatch.setattr(storage_module, "_BLOCK", 4096)
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Bucket]:
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture
-def there(server: Bucket, cache: Path) -> Bucket:
-    server.empty()
-    return server
+def there(there: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    monkeypatch.setattr("vidseg.storage._BLOCK", 4096)  # so that a video has some
+    return there
 
 
 def test_urls_also_those_of_which_path_dropped_a_slash() -> None:
@@ -82,13 +67,13 @@ def test_answers_that_fail_are_asked_for_again(there: Bucket, kind: str, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["short", "forbidden"])
-def test_answers_that_never_come_right_leave_no_copy(there: Bucket, cache: Path, kind: str) -> None:
+def test_answers_that_never_come_right_leave_no_copy(there: Bucket, tmp_path: Path, kind: str) -> None:
     url = there.put("clip.mp4", VIDEO)
     there.faults.append(Fault("GET", "clip.mp4", kind, times=10**6))
     reason = "2048 bytes instead of 4096" if kind == "short" else "not now"
     with pytest.raises(InputError, match=rf"^s3://bucket/clip\.mp4: cannot be read: .*{reason}"):
         here(url)
-    assert [path for path in (cache / "objects").rglob("*") if path.suffix != ".lock"] == []
+    assert [path for path in (tmp_path / "cache/objects").rglob("*") if path.suffix != ".lock"] == []
     assert len(there.requests) < 30
 
 
@@ -108,7 +93,7 @@ def test_an_object_that_changes_while_it_is_read_is_no_mixture_of_both(
         here(url)
 
 
-def test_what_was_used_longest_ago_makes_room(there: Bucket, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_used_longest_ago_makes_room(there: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDSEG_CACHE_GB", "0.000025")
     copies = [here(there.put(f"{name}.mp4", VIDEO)) for name in "ab"]
     for age, copy in zip((500, 900), copies, strict=True):
@@ -207,10 +192,12 @@ def served(folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_files_of_a_web_server_are_copied_too(cache: Path, tmp_path: Path) -> None:
+def test_files_of_a_web_server_are_copied_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "cache"))
     (tmp_path / "first.png").write_bytes(VIDEO)
     with served(tmp_path) as address:
-        assert here(f"{address}/first.png").read_bytes() == VIDEO
+        copy = here(f"{address}/first.png")
+        assert copy.read_bytes() == VIDEO
+        assert copy.is_relative_to(tmp_path / "cache/objects")
         with pytest.raises(InputError, match="no such object"):
             here(f"{address}/none.png")
-    assert storage_cache.cache_folder() == cache
