@@ -1,35 +1,43 @@
 """What a batch costs beyond its videos: engines and numbers of workers, against one `vidseg run` per video.
 
     python benchmarks/batch.py VIDEO [--videos 8] [--frames :16] [--engines run,local,ray,slurm] [--workers 1,2]
+    python benchmarks/batch.py VIDEO --kill 0.1 [--videos 8] [--frames :16] [--workers 2]
     python benchmarks/batch.py --no-op 1000,10000,100000 [--workers 1] [--kill 0.1]
     python benchmarks/batch.py --hand-out 1000,10000,100000
 
 The batch gets links to VIDEO under several names. `run` starts a process per video, one after the other; `slurm` is
-submitit's local executor, so that no cluster is needed. Work is what the jobs themselves took.
+submitit's local executor, so that no cluster is needed. Work is what the jobs themselves took. With `--kill` workers at
+a video are killed at random moments, one per so many videos (at least one), and the results are compared with those of
+one `vidseg run`.
 
 `--no-op` runs as many jobs that do nothing through the real machinery: a manifest with a row per job, folders, records,
 worker processes, summary. Planning has a process of its own, whose memory is printed. The time per job is that of one
 worker from the first job taken to the last one ended, without the seconds in which a process imports torch. `--kill`
-is the share of jobs at which the worker dies once. `--hand-out` measures the records alone: one process takes every job
-and records its end, as a worker of two does.
+is the share of jobs, chosen at random, at which the worker is killed once. `--hand-out` measures the records alone: one
+process takes every job and records its end, as a worker of two does; and for comparison a message with a job to another
+process, and its answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import multiprocessing
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -98,11 +106,45 @@ def hand_out_line(count: int) -> str:
         (Path(name) / "jobs.csv").write_text("input\n" + "".join(f"clip{number}.mp4\n" for number in range(count)))
         store = BatchRecords(Path(name) / "out")
         call = plan_jobs(store, expand([f"{name}/jobs.csv"], RunConfig()))
-        owner, wall, cpu = Owner.this_process(call, 0), time.perf_counter(), time.process_time()
-        while (taken := store.take(call, owner, (0, 2))) is not None:
+        owner, wall, taking, begun = Owner.this_process(call, 0), time.perf_counter(), 0.0, time.process_time()
+        while True:
+            before = time.process_time()
+            taken = store.take(call, owner, (0, 2))
+            taking += time.process_time() - before
+            if taken is None:
+                break
             store.finish(taken.key, Result("done"), taken.attempt)
-        wall, cpu = 1e3 * (time.perf_counter() - wall) / count, 1e3 * (time.process_time() - cpu) / count
-        return f"{count:,} jobs: {cpu:.2f} ms of CPU, {wall:.2f} ms to hand one out and record its end"
+        cpu, wall = time.process_time() - begun, time.perf_counter() - wall
+        take, end, both = (1e3 * seconds / count for seconds in (taking, cpu - taking, wall))
+        return (
+            f"{count:,} jobs: {take:.2f} ms of CPU to take one, {end:.2f} ms to record its end; {both:.2f} ms in all;"
+            f" a message and its answer instead of taking: {message_ms(taken=('0' * 20, 1, 1, 0, 'waiting')):.2f} ms"
+        )
+
+
+def message_ms(taken: tuple[object, ...], count: int = 2000) -> float:
+    """CPU time of both processes for a message with a job to another process, and its answer."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=answer, args=(there,))
+    process.start()
+    begun = time.process_time()
+    for _ in range(count):
+        here.send(taken)
+        here.recv()
+    mine = time.process_time() - begun
+    here.send(None)
+    theirs = here.recv()
+    process.join()
+    return 1e3 * (mine + theirs) / count
+
+
+def answer(pipe: Connection) -> None:
+    """Send back what comes, until None; then the CPU time that this took."""
+    begun = time.process_time()
+    while (message := pipe.recv()) is not None:
+        pipe.send(message)
+    pipe.send(time.process_time() - begun)
 
 
 def no_op_line(count: int, workers: int) -> str:
@@ -123,12 +165,53 @@ def no_op_line(count: int, workers: int) -> str:
             code = run_batch(command, loaders=Loaders(sam=no_sam), segment=no_op)  # type: ignore[arg-type]
         with BatchRecords(folder / "out").database.reading() as db:
             seconds = db.execute("SELECT max(beat) - min(begun) FROM jobs").fetchone()[0]
-            done, tries = db.execute("SELECT sum(status='done'), max(attempts) FROM jobs").fetchone()
+            killed, tries = db.execute("SELECT total(deaths), max(attempts) FROM jobs").fetchone()
+        with (folder / "out" / "summary.csv").open(newline="") as file:
+            done = {row["name"] for row in csv.DictReader(file) if row["status"] == "done"}
         each = 1e3 * seconds * workers / count
         return (
             f"{count:,} jobs: planning {took:.1f} s, {each:.1f} ms per job"
-            f" (planning grew by {grown:.0f} MB to {peak:.0f} MB; {done:,} done, at most {tries} attempts, exit {code})"
+            f" (planning grew by {grown:.0f} MB to {peak:.0f} MB; {len(done):,} names done in the summary,"
+            f" {killed:.0f} workers killed, at most {tries} attempts, exit {code})"
         )
+
+
+class WorkerKiller(threading.Thread):
+    """Kills so many workers, each at a random moment of a random video that runs."""
+
+    def __init__(self, store: BatchRecords, count: int) -> None:
+        """``store`` tells which videos run."""
+        super().__init__(daemon=True)
+        self.store, self.count, self.killed = store, count, 0
+
+    def run(self) -> None:
+        """Kill; a video is left alone behind its second death, because the third would make it fail."""
+        chance = random.Random(0)
+        while self.killed < self.count:
+            time.sleep(chance.uniform(0.2, 3.0))
+            rows = [row for row in self.store.rows() if row["status"] == "running"] if self.store.exists else []
+            rows = [row for row in rows if row["deaths"] < 2 and self.store.is_live(row)]
+            if rows and (owner := Owner.read(chance.choice(rows)["owner"])) is not None:
+                os.kill(owner.pid, signal.SIGKILL)
+                self.killed += 1
+
+
+def killed_line(videos: list[Path], command: BatchCommand, share: float, folder: Path) -> str:
+    """Measure `--kill` with these videos, which are all the same."""
+    run_seconds(videos[:1], command.frames, folder / "run")
+    killer = WorkerKiller(BatchRecords(folder / "out"), max(1, round(share * len(videos))))
+    killer.start()
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        code = run_batch(replace(command, output=folder / "out", snapshot_every=4))
+    with (folder / "out" / "summary.csv").open(newline="") as file:
+        rows = [(row["name"], row["status"], int(row["attempts"])) for row in csv.DictReader(file)]
+    expected = (folder / "run" / videos[0].stem / "masks.jsonl").read_bytes()
+    same = sum((folder / "out" / name / "masks.jsonl").read_bytes() == expected for name, _, _ in rows)
+    done = {name for name, status, _ in rows if status == "done"}
+    return (
+        f"{len(videos)} videos, {killer.killed} workers killed: {len(rows)} rows, {len(done)} names done,"
+        f" {sum(attempts for _, _, attempts in rows)} attempts, {same} with the results of one run, exit {code}"
+    )
 
 
 def main() -> None:
@@ -160,6 +243,11 @@ def main() -> None:
         (folder / "videos").mkdir()
         for video in videos:
             video.symlink_to(options.video.resolve())
+        command = BatchCommand(inputs=(str(folder / "videos"),), frames=options.frames, json_log=True)
+        if options.kill:
+            workers = int(options.workers.split(",")[-1])
+            print(killed_line(videos, replace(command, workers=workers), options.kill, folder))
+            return
         print("engine  workers  wall s  s/video  work s  wall x workers / work")
         for engine in options.engines.split(","):
             if engine == "run":
@@ -167,15 +255,8 @@ def main() -> None:
                 print(f"run           -  {wall:6.1f}  {wall / len(videos):7.2f}       -")
                 continue
             for workers in map(int, options.workers.split(",")):
-                command = BatchCommand(
-                    inputs=(str(folder / "videos"),),
-                    frames=options.frames,
-                    engine=engine,
-                    workers=workers,
-                    engine_option=ENGINE_OPTIONS[engine],
-                    json_log=True,
-                )
-                wall, work = batch_seconds(command, folder / f"{engine}-{workers}")
+                how = replace(command, engine=engine, workers=workers, engine_option=ENGINE_OPTIONS[engine])
+                wall, work = batch_seconds(how, folder / f"{engine}-{workers}")
                 ratio = wall * workers / work
                 print(f"{engine:<6}  {workers:>7}  {wall:6.1f}  {wall / len(videos):7.2f}  {work:6.1f}  {ratio:.2f}")
 

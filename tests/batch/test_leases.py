@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 import batch_toys
+from batch_toys import until
 from vidseg import processes
 from vidseg.config import RunConfig
 from vidseg.errors import InputError
@@ -27,14 +28,6 @@ from vidseg_pipelines.batch.leases import Owner, process_born
 from vidseg_pipelines.batch.store import BatchRecords, Taken
 
 ME = Owner.this_process("call", 0)
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    """Wait for it, for a while."""
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def records(folder: Path, timeout_s: float = 60.0, jobs: int = 1) -> BatchRecords:

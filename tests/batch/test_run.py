@@ -4,7 +4,6 @@ import csv
 import json
 import multiprocessing
 import os
-import random
 import signal
 import urllib.request
 import weakref
@@ -30,10 +29,10 @@ from vidseg.errors import OutputError, UsageError, WeightsError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs import read_journal
 from vidseg.outputs.folder import claimed
-from vidseg.types import Frame, Gap, Tracks, VideoInfo
+from vidseg.types import Frame, Tracks, VideoInfo
 from vidseg_pipelines.batch import executors, supervisor
 from vidseg_pipelines.batch import limits as limits_module
-from vidseg_pipelines.batch.executors.local import LocalEngine, LocalWorker
+from vidseg_pipelines.batch.executors.local import LocalEngine
 from vidseg_pipelines.batch.executors.preemption import work_until_terminated
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.job_records import Job, Result
@@ -693,46 +692,3 @@ def test_an_overwrite_never_removes_what_it_reads(tmp_path: Path, base: RunConfi
         plan(out, job.config.input, corrected, overwrite=True)
     assert results(out / "a") == before
     assert finished(store) == {job.key}
-
-
-class ForkEngine:
-    """Workers as processes that begin at once."""
-
-    def start(self, specs: Sequence[WorkerSpec], first: int) -> list[LocalWorker]:
-        context = multiprocessing.get_context("fork")
-        workers = [context.Process(target=work, args=(spec, number)) for number, spec in enumerate(specs, first)]
-        for worker in workers:
-            worker.start()
-        return [LocalWorker(worker) for worker in workers]
-
-
-def no_op(config: RunConfig, **how: Any) -> RunSummary:
-    """Writes one line; where ``max_objects`` is 9 the worker is killed once, before or behind that."""
-    assert config.output is not None
-    died, lines = config.output / "died", config.output / "lines"
-    if config.max_objects == 9 and not died.exists():
-        died.touch()
-        if len(config.output.name) % 2:
-            lines.write_text(config.input)
-        os.kill(os.getpid(), signal.SIGKILL)
-    lines.write_text(config.input)
-    return RunSummary(config.output, "done", 1, (), 1.0, (), (), Gap())
-
-
-def test_every_job_is_done_once_though_a_tenth_of_the_workers_is_killed(
-    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "POLL_S", 0.01)
-    monkeypatch.setattr(executors, "make_engine", lambda *a: ForkEngine())
-    killed = set(random.Random(0).sample(range(60), 6))
-    rows = [{"input": f"clip{n}.mp4", "max_objects": 9 if n in killed else 1} for n in range(60)]
-    (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = BatchCommand(inputs=(str(tmp_path / "jobs.jsonl"),), output=out, workers=4, refine="none")
-    assert run_batch(settings, loaders=replace(LOADERS, sam=lambda config: None), segment=no_op) == 0
-    rows_written = table(out)
-    assert list(rows_written) == sorted(f"clip{n}" for n in range(60))
-    assert {name: row["attempts"] for name, row in rows_written.items()} == {
-        f"clip{n}": "2" if n in killed else "1" for n in range(60)
-    }
-    assert all(row["status"] == "done" for row in rows_written.values())
-    assert all((out / f"clip{n}" / "lines").read_text() == str(tmp_path / f"clip{n}.mp4") for n in range(60))

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -140,3 +140,11 @@ def result_of(store: BatchRecords, job: Job) -> Result:
     result = store.result(job.key)
     assert result is not None
     return result
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Wait for it, for a while."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
