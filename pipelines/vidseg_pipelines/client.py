@@ -146,14 +146,14 @@ class Client(SessionCalls):
                 self._http.close()
 
     def _add(self, prompt: Prompt) -> int:
-        body = _body(prompt) | ({} if prompt.label is None else {"label": prompt.label})
+        body = _body(prompt) | {"quick": False} | ({} if prompt.label is None else {"label": prompt.label})
         return int(self._call("POST", "/objects", json=body).json()["id"])
 
     def _correct(self, object_id: int, prompt: Prompt) -> None:
-        self._call("PATCH", f"/objects/{object_id}", json=_body(prompt))
+        self._call("PATCH", f"/objects/{object_id}", json=_body(prompt) | {"quick": False})
 
-    def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]:
-        body = _body(prompt) | ({} if object_id is None else {"id": object_id})
+    def _preview(self, object_id: int | None, prompt: Prompt, *, quick: bool) -> npt.NDArray[np.bool_]:
+        body = _body(prompt) | {"quick": quick} | ({} if object_id is None else {"id": object_id})
         return decode(from_coco(self._call("POST", "/preview", json=body).json()["rle"], PIXEL_LIMIT))
 
     def _call(self, method: str, path: str, **how: Any) -> Any:

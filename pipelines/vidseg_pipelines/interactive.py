@@ -6,7 +6,7 @@ that all prompts would have given at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from vidseg.errors import UsageError
 from vidseg.masks.frame_masks import FrameMasks
+from vidseg.masks.overlap import disjoint_masks, in_front
 from vidseg.types import Frame, Prompt, RemovesObjects, State, VideoInfo
+from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.segmenter import FrameStep, Segmenter
 
 Mask = npt.NDArray[np.bool_]
@@ -62,6 +64,11 @@ class InteractiveSegmenter:
         """What the user calls objects, by id."""
         return self.segmenter.finder.names
 
+    @property
+    def draws_prompts(self) -> bool:
+        """Whether prompts are drawn here, before the tracker gets them."""
+        return self.segmenter.tracker.wants_masks
+
     def step(self, frame: Frame) -> FrameMasks:
         """The masks of the next frame."""
         before, known, step = self.state(), frozenset(self.followed), FrameStep(frame)
@@ -80,6 +87,27 @@ class InteractiveSegmenter:
         masks = self._again(shown, self._with(shown, prompt)).by_id
         self._restore(now, names)
         return masks.get(prompt.object_id, np.zeros(shown.step.frame.hw, np.bool_))
+
+    def sketch(self, shown: Shown, prompt: Prompt, drafts: Sequence[Prompt] = ()) -> Mask:
+        """As :meth:`preview`, drawn on the whole frame alone: sooner, and coarser.
+
+        ``drafts`` are masks that are to be given before it. Changes nothing, and may be called while another thread is
+        in :meth:`prompt`. A tracker that draws prompts itself is asked for the preview.
+
+        Raises:
+            UsageError: nothing is found at the prompt, or another object has all of it.
+        """
+        if not self.draws_prompts:
+            return self.preview(shown, prompt)
+        masks = shown.by_id
+        for draft in drafts:
+            if draft.mask is not None:
+                masks = in_front(masks, draft.object_id, draft.mask)
+        features, image = self.segmenter.features(shown.step), shown.step.frame.rgb
+        (mask,) = draw_prompts(self.segmenter.sam, image, features, [prompt], "never", masks)
+        given = {p.object_id: p.mask for p in (*shown.step.prompts, *drafts) if p.mask is not None}
+        disjoint_masks({**given, prompt.object_id: mask}, prompt.frame_index)
+        return mask
 
     def remove(self, shown: Shown, object_id: int) -> None:
         """Forget an object, from the frame just seen on.
@@ -137,7 +165,7 @@ class InteractiveSegmenter:
             finder.reserve(last_id)
             finder.names |= {p.object_id: p.label for p in step.prompts if p.label is not None}
             ((_, masks),) = segmenter.advance([step])
-        if segmenter.tracker.wants_masks:  # they are drawn, and need not be drawn again
+        if self.draws_prompts:  # once is enough
             step = replace(step, prompts=step.drawn)
         return replace(shown, step=step, masks=masks)
 

@@ -180,7 +180,7 @@ class Segmenter:
             with self.clock("track"):
                 found = [self.finder.observe(t) for t in self.tracker.step(step.frame, prompts)]
             if self._encoder is not None and self.refiner.uses_sam and any(len(t.ids) for t in found):
-                self._features(step)  # the tracker has them
+                self.features(step)  # the tracker has them
             tracks += found
         return self._refine(tracks)
 
@@ -217,10 +217,20 @@ class Segmenter:
         self, step: FrameStep, prompts: Sequence[Prompt], shown: Mapping[int, npt.NDArray[np.bool_]]
     ) -> list[Prompt]:
         """Prompts on a frame as masks; ``shown`` are the masks that the objects have on it without them."""
-        features = self._features(step)
+        features = self.features(step)
         with self.clock("decode"):
             masks = self.refiner.draw(step.frame, features, prompts, shown)
         return [Prompt(p.frame_index, p.object_id, mask=m) for p, m in zip(prompts, masks, strict=True)]
+
+    def features(self, step: FrameStep) -> FrameFeatures:
+        """What the image encoder gives for a frame, which is encoded once."""
+        if step.features is None:
+            with self.clock("encode"):
+                if self._encoder is not None:
+                    step.features = self._encoder.features(step.frame)
+                else:
+                    (step.features,) = self.sam.encode([step.frame.rgb])
+        return step.features
 
     def _remove(self, step: FrameStep) -> None:
         """Let go of the objects that are removed on a frame, which the tracker can."""
@@ -230,20 +240,11 @@ class Segmenter:
             self.tracker.remove(step.removed)
             self.finder.forget(step.removed)
 
-    def _features(self, pending: FrameStep) -> FrameFeatures:
-        if pending.features is None:
-            with self.clock("encode"):
-                if self._encoder is not None:
-                    pending.features = self._encoder.features(pending.frame)
-                else:
-                    (pending.features,) = self.sam.encode([pending.frame.rgb])
-        return pending.features
-
     def _complete(self, step: FrameStep) -> list[Prompt]:
         """The prompts on a frame as the tracker gets them: drawn and disjoint, with those of new objects."""
         prompts = list(step.prompts)
         if self.tracker.wants_masks and any(p.mask is None for p in prompts):
-            self._features(step)  # once, for both
+            self.features(step)  # once, for both
             prompts = self.draw(step, prompts, self._shown(step))
         step.drawn = prompts
         self.finder.follow(p.object_id for p in prompts)
@@ -253,9 +254,9 @@ class Segmenter:
             prompts += self.finder.adopt(step.found, step.frame.index, given)
         elif step.search and self.finder.is_due(step.frame.index):
             if self.finder.detector is None:
-                self._features(step)  # its time is none of the search
+                self.features(step)  # its time is none of the search
             with self.clock("find"):
-                step.found = self.finder.find(step.frame, lambda: self._features(step), given)
+                step.found = self.finder.find(step.frame, lambda: self.features(step), given)
             prompts += [prompt for prompt, _ in step.found]
         step.given = {p.object_id: p.mask for p in prompts if p.mask is not None}
         return prompts

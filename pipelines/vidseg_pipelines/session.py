@@ -255,8 +255,9 @@ class Session(SessionCalls):
     def _correct(self, object_id: int, prompt: Prompt) -> None:
         self._engine.prompt(self._seen(), self._fitted(object_id, prompt))
 
-    def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]:
-        return self._engine.preview(self._seen(), self._fitted(object_id or self._engine.next_id, prompt))
+    def _preview(self, object_id: int | None, prompt: Prompt, *, quick: bool) -> npt.NDArray[np.bool_]:
+        draw = self._engine.sketch if quick else self._engine.preview
+        return draw(self._seen(), self._fitted(object_id or self._engine.next_id, prompt))
 
     def _fitted(self, object_id: int, prompt: Prompt) -> Prompt:
         """A prompt on the frame just seen, which it fits."""

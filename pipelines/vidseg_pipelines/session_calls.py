@@ -76,15 +76,23 @@ class SessionCalls(ABC):
         points: PointsLike = (),
         labels: Sequence[int] | int | None = None,
         mask: MaskLike | None = None,
+        quick: bool = False,
     ) -> npt.NDArray[np.bool_]:
         """The mask (H, W) that :meth:`add`, or with an id :meth:`correct`, would show. Nothing changes.
+
+        Args:
+            object_id: the object to correct; None: a new one.
+            box, points, labels, mask: as in :meth:`add`.
+            quick: draw it on the whole frame alone, without crops: several times as fast, for a page that shows a
+                mask under the pointer. What :meth:`add` shows then may be better.
 
         Raises:
             UsageError: what they would refuse.
         """
         object_id = None if object_id is None else check_count("object id", object_id, 1)
         self._check_promptable(object_id)
-        return self._preview(object_id, make_prompt(0, 1, box=box, points=points, labels=labels, mask=mask))
+        prompt = make_prompt(0, 1, box=box, points=points, labels=labels, mask=mask)
+        return self._preview(object_id, prompt, quick=quick)
 
     @abstractmethod
     def close(self) -> None:
@@ -111,4 +119,4 @@ class SessionCalls(ABC):
     def _correct(self, object_id: int, prompt: Prompt) -> None: ...
 
     @abstractmethod
-    def _preview(self, object_id: int | None, prompt: Prompt) -> npt.NDArray[np.bool_]: ...
+    def _preview(self, object_id: int | None, prompt: Prompt, *, quick: bool) -> npt.NDArray[np.bool_]: ...

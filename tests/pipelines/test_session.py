@@ -23,6 +23,7 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode
 from vidseg.registry import build_tracker
 from vidseg.types import Frame, Prompt, Proposal, Tracker
+from vidseg_pipelines.drawing import draw_prompts
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.cutie.tracker import CutieTracker
 from vidseg_trackers.sam2.tracker import Sam2Tracker
@@ -158,6 +159,23 @@ def test_a_preview_is_what_would_be_shown_and_changes_nothing() -> None:
     assert np.array_equal(new, mask_of_added(other, box=(30, 20, 60, 45)))
     assert corrected.shape == (HEIGHT, WIDTH) and not corrected[8, 7] and corrected.dtype == np.bool_
     assert same(session.step(FRAMES[2]), seen_with(square(5, 5), 3))
+
+
+def test_a_quick_preview_is_drawn_on_the_whole_frame_alone() -> None:
+    session, box = seen(), (30, 20, 60, 45)
+    session.add(mask=square(5, 5))
+    (features,) = (sam := tiny_sam()).encode([FRAMES[0].rgb])
+    (expected,) = draw_prompts(sam, FRAMES[0].rgb, features, [Prompt(0, 2, box=box)], "never", session_masks(session))
+    before = session.masks
+    assert np.array_equal(session.preview(box=box, quick=True), expected)
+    assert not np.array_equal(session.preview(box=box), expected)
+    assert session.masks is before and session.objects == (1,)
+    with pytest.raises(UsageError, match="object 9 does not exist"):
+        session.preview(9, box=box, quick=True)
+
+
+def session_masks(session: Session) -> dict[int, np.ndarray]:
+    return dict(zip(session.masks.ids, session.masks.masks, strict=True))
 
 
 def mask_of_added(session: Session, **prompt: Any) -> np.ndarray:

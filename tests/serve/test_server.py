@@ -92,7 +92,7 @@ def test_a_session_gives_the_masks_of_a_session_of_ones_own(client: TestClient) 
             answer = push(client, path, number)
             assert same(parse_line(answer.content).with_hw((48, 64)), own.step(FRAMES[number].rgb))
             if number == 0:
-                assert client.post(f"{path}/objects", json={"box": BOX, "label": "dog"}).json() == {"id": 1}
+                assert client.post(f"{path}/objects", json={"box": BOX, "label": "dog"}).json()["id"] == 1
                 own.add(box=tuple(BOX), label="dog")
             if number == 1:
                 client.patch(f"{path}/objects/1", json={"points": [[10, 10]], "labels": [0]})
@@ -110,7 +110,7 @@ def test_masks_come_as_label_map_run_lengths_and_polygons(client: TestClient) ->
     mask = np.zeros((48, 64), np.uint8)
     mask[10:20, 10:30] = 1
     body = {"mask": {"size": [48, 64], "counts": _counts(mask)}}
-    assert client.post(f"{path}/objects", json=body).json() == {"id": 1}
+    assert client.post(f"{path}/objects", json=body).json() == {"id": 1, "rle": encode(mask.astype(bool)).to_coco()}
     png = client.get(f"{path}/masks", headers={"accept": "image/png"})
     assert png.headers["content-type"] == "image/png" and png.headers["x-frame"] == "0"
     assert np.array_equal(np.array(Image.open(io.BytesIO(png.content))), mask)
@@ -186,7 +186,7 @@ def test_a_restart_loses_nothing_that_was_answered(hub: Hub, tmp_path: Path) -> 
         assert client.get("/v1/sessions").json() == {"sessions": [path.rsplit("/", 1)[1]]}
         assert client.get(f"{path}/masks").json() == shown
         assert push(client, path, following).json() == expected
-        assert client.post(f"{path}/objects", json=CLICK).json() == {"id": 2}
+        assert client.post(f"{path}/objects", json=CLICK).json()["id"] == 2
 
 
 def test_sessions_that_rest_come_back(client: TestClient, hub: Hub) -> None:
@@ -310,7 +310,7 @@ def test_a_full_disk_changes_nothing(client: TestClient, hub: Hub, monkeypatch: 
         patched.setattr(SessionStore, "append", full)
         assert "no space" in error_of(client.post(f"{path}/objects", json={"box": BOX}), 507)
     assert client.get(path).json()["objects"] == []
-    assert client.post(f"{path}/objects", json={"box": BOX}).json() == {"id": 1}
+    assert client.post(f"{path}/objects", json={"box": BOX}).json()["id"] == 1
 
 
 def test_frames_over_a_socket(client: TestClient) -> None:

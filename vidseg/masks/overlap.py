@@ -28,3 +28,10 @@ def disjoint_masks(masks: Mapping[int, npt.NDArray[np.bool_]], frame_index: int)
         result[i] = mask
         taken = mask if taken is None else taken | mask
     return {i: result[i] for i in masks}
+
+
+def in_front(
+    masks: Mapping[int, npt.NDArray[np.bool_]], object_id: int, mask: npt.NDArray[np.bool_]
+) -> dict[int, npt.NDArray[np.bool_]]:
+    """All masks (H, W) with a new one for an object, which takes its pixels from the others."""
+    return {**{i: other & ~mask for i, other in masks.items() if i != object_id}, object_id: mask}

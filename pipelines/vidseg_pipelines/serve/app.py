@@ -4,94 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import time
-from base64 import b64decode
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
-from fastapi.exceptions import RequestValidationError
+from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vidseg import __version__
-from vidseg.errors import InputError, OutputError, UsageError, VidsegError
+from vidseg.errors import VidsegError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import polygons
 from vidseg.masks.rle import encode
 from vidseg.masks.trust import trust
 from vidseg.names import printable
 from vidseg.outputs.journal import journal_line
+from vidseg_pipelines.serve.bodies import ObjectBody, PreviewBody, PromptBody, PropagateBody, SessionBody
 from vidseg_pipelines.serve.cores import CORES
 from vidseg_pipelines.serve.frames import RAW, label_map_png
-from vidseg_pipelines.serve.hub import Hub, Outside
+from vidseg_pipelines.serve.guard import ERRORS, Guard, explain
+from vidseg_pipelines.serve.hub import Hub
 from vidseg_pipelines.serve.label_studio import label_studio_routes
-from vidseg_pipelines.serve.served_session import Missing, ServedSession, TooMuch
+from vidseg_pipelines.serve.propagation import backward, forward
+from vidseg_pipelines.serve.served_session import ServedSession, TooMuch
 from vidseg_pipelines.serve.store import pack_state, unpack_state
 from vidseg_pipelines.web.exports import export
 from vidseg_pipelines.web.uploads import receive
 
 T = TypeVar("T")
 Form = Literal["rle", "polygons"]
-_OPEN = ("/livez", "/readyz")
-
-
-class Rle(BaseModel):
-    """Run-lengths as COCO has them."""
-
-    size: tuple[int, int]
-    counts: str | list[int]
-
-
-class PromptBody(BaseModel):
-    """Where an object is on the frame just seen, in pixels: a box (right and bottom exclusive), clicks, or a mask."""
-
-    model_config = ConfigDict(extra="forbid")
-    box: tuple[float, float, float, float] | None = None
-    points: list[tuple[float, float]] = Field(default_factory=list, max_length=1000)
-    labels: list[int] | None = None
-    mask: Rle | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """Those of :meth:`vidseg.Session.add`."""
-        return {name: value for name, value in self.model_dump(exclude_none=True).items() if name != "points" or value}
-
-
-class ObjectBody(PromptBody):
-    """A new object."""
-
-    label: str | None = Field(default=None, max_length=200)
-
-
-class PreviewBody(PromptBody):
-    """What ``add``, or with an id ``correct``, would show."""
-
-    id: int | None = None
-
-
-class SessionBody(BaseModel):
-    """A new session. Without a video, frames are pushed with ``step``."""
-
-    model_config = ConfigDict(extra="forbid")
-    video: Annotated[str, Field(min_length=1)] | None = None
-    max_objects: int | None = None
-    detect_every: int = 0
-
-
-class PropagateBody(BaseModel):
-    """How far, and which way."""
-
-    model_config = ConfigDict(extra="forbid")
-    direction: Literal["forward", "backward"] = "forward"
-    frames: int | None = Field(default=None, ge=1)
+_PAUSE_S = 0.3
+"""Seconds without a call after which a session prepares for the next one: who steps through a video is quicker."""
 
 
 def _session(session_id: str, request: Request) -> ServedSession:
@@ -111,83 +57,19 @@ def build_app(hub: Hub, token: str) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cleaning = asyncio.create_task(server.clean())
         yield
-        cleaning.cancel()
+        for task in (cleaning, *server.preparing):
+            task.cancel()
         await asyncio.to_thread(hub.rest)
         server.workers.shutdown()
 
     app = FastAPI(title="vidseg", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.hub = hub
-    app.add_middleware(_Guard, token=token, limit=hub.limits.body, upload_limit=hub.limits.upload)
-    for kind in (VidsegError, RequestValidationError, ClientDisconnect, StarletteHTTPException, Exception):
-        app.add_exception_handler(kind, _explain)
+    app.add_middleware(Guard, token=token, limit=hub.limits.body, upload_limit=hub.limits.upload)
+    for kind in ERRORS:
+        app.add_exception_handler(kind, explain)
     server.add_routes(app)
     label_studio_routes(app, hub, server.compute)
     return app
-
-
-async def _explain(request: Request, error: Exception) -> Response:
-    """An error as one line of JSON."""
-    if isinstance(error, StarletteHTTPException):
-        return JSONResponse({"error": str(error.detail)}, error.status_code)
-    if isinstance(error, ClientDisconnect):
-        return JSONResponse({"error": "the request was cut off"}, 400)
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        place = () if first["type"] == "json_invalid" else first["loc"]  # which is a number of letters
-        where = ".".join(str(part) for part in place if part != "body")
-        return JSONResponse({"error": printable(f"{where or 'body'}: {first['msg']}")}, 422)
-    if not isinstance(error, VidsegError):
-        return JSONResponse({"error": printable(f"internal error: {type(error).__name__}: {error}")}, 500)
-    kinds = {Missing: 404, Outside: 403, TooMuch: 429, OutputError: 507, InputError: 422, UsageError: 422}
-    status = next((code for kind, code in kinds.items() if isinstance(error, kind)), 503)
-    return JSONResponse({"error": printable(" ".join(str(error).split()))}, status)
-
-
-class _Guard:
-    """Before everything else: the token, and the promised length of the body."""
-
-    def __init__(self, app: ASGIApp, token: str, limit: int, upload_limit: int) -> None:
-        self.app, self.token, self.limit, self.upload_limit = app, token, limit, upload_limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in _OPEN:
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        limit = self.upload_limit if scope["path"].startswith("/v1/uploads/") else self.limit
-        if not self._may(headers.get("authorization", "")):
-            await self._refuse(401, "the header Authorization: Bearer TOKEN is missing or wrong", scope, receive, send)
-            return
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > limit:
-            await self._refuse(413, f"a body of {length[:20]} bytes; at most {limit} are allowed", scope, receive, send)
-            return
-        seen = 0
-
-        async def bounded() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise HTTPException(413, f"a body of more than {limit} bytes")
-            return message
-
-        await self.app(scope, bounded if scope["type"] == "http" else receive, send)
-
-    def _may(self, header: str) -> bool:
-        kind, _, value = header.partition(" ")
-        if kind.lower() == "basic":  # of tools that know no other: any name, and the token as the password
-            with contextlib.suppress(ValueError):
-                value = b64decode(value, validate=True).decode("latin-1").partition(":")[2]
-        return kind.lower() in ("bearer", "basic") and hmac.compare_digest(value.encode(), self.token.encode())
-
-    async def _refuse(self, status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        headers = {"www-authenticate": "Bearer"} if status == 401 else {"connection": "close"}
-        await JSONResponse({"error": text}, status, headers)(scope, receive, send)
 
 
 class _Server:
@@ -195,6 +77,7 @@ class _Server:
         self.hub = hub
         self.workers = ThreadPoolExecutor(2 * CORES, "session")  # some wait for a pass of the encoder
         self.waiting = 0
+        self.preparing: set[asyncio.Task[None]] = set()
         self.registry = CollectorRegistry()
         self.frames = Counter("vidseg_frames", "Frames segmented", registry=self.registry)
         self.seconds = Histogram("vidseg_call_seconds", "Time of calls", ["call"], registry=self.registry)
@@ -231,6 +114,19 @@ class _Server:
             return await asyncio.get_running_loop().run_in_executor(self.workers, counted)
         finally:
             self.waiting -= 1
+
+    def prepare(self, served: ServedSession) -> None:
+        """Soon, let a session do what makes its next call quicker, unless that comes before."""
+
+        async def soon(called: int) -> None:
+            await asyncio.sleep(_PAUSE_S)
+            if served.called == called:
+                with contextlib.suppress(VidsegError):  # the next call says it
+                    await self.compute("prepare", served.prepare)
+
+        task = asyncio.create_task(soon(served.called))
+        self.preparing.add(task)
+        task.add_done_callback(self.preparing.discard)
 
     async def clean(self) -> None:
         """Let sessions rest that nobody calls."""
@@ -300,12 +196,16 @@ class _Server:
             masks = await self.compute("step", lambda: served.step(data, kind, hw))
             self.frames.inc()
             await asyncio.to_thread(self.hub.make_room, request.path_params["session_id"])
+            self.prepare(served)
             return answer(masks, request, form)
 
         @app.post("/v1/sessions/{session_id}/propagate")
         async def propagate(served: Served, body: PropagateBody) -> Response:
             """Many frames of the video, a line of JSON for each as it comes."""
-            steps = served.backward(body.frames) if body.direction == "backward" else _forward(served, body.frames)
+            if body.direction == "backward":
+                steps = backward(served, self.hub.networks, body.frames)
+            else:
+                steps = forward(served, body.frames)
 
             def following() -> FrameMasks | None:
                 return next(steps, None)
@@ -318,19 +218,23 @@ class _Server:
                     self.frames.inc()
                     yield json.dumps(described(masks, "rle")).encode() + b"\n"
                     masks = await self.compute("propagate", following)
+                self.prepare(served)
 
             return StreamingResponse(lines(), media_type="application/x-ndjson")
 
         @app.post("/v1/sessions/{session_id}/objects", status_code=201)
-        async def add(served: Served, body: ObjectBody) -> dict[str, int]:
-            """A new object on the frame just seen."""
-            return {"id": await self.compute("add", lambda: served.add(**body.arguments()))}
+        async def add(served: Served, body: ObjectBody) -> dict[str, Any]:
+            """A new object on the frame just seen: its id and mask."""
+            object_id, mask = await self.compute("add", lambda: served.add(**body.arguments()))
+            self.prepare(served)
+            return {"id": object_id, "rle": encode(mask).to_coco()}
 
         @app.patch("/v1/sessions/{session_id}/objects/{object_id}")
-        async def correct(served: Served, object_id: int, body: PromptBody) -> dict[str, int]:
-            """Correct an object on the frame just seen."""
-            await self.compute("correct", lambda: served.correct(object_id, **body.arguments()))
-            return {"id": object_id}
+        async def correct(served: Served, object_id: int, body: PromptBody) -> dict[str, Any]:
+            """Correct an object on the frame just seen: its id and mask."""
+            mask = await self.compute("correct", lambda: served.correct(object_id, **body.arguments()))
+            self.prepare(served)
+            return {"id": object_id, "rle": encode(mask).to_coco()}
 
         @app.delete("/v1/sessions/{session_id}/objects/{object_id}")
         async def remove(served: Served, object_id: int) -> dict[str, int]:
@@ -341,15 +245,14 @@ class _Server:
         @app.post("/v1/sessions/{session_id}/preview")
         async def preview(served: Served, body: PreviewBody) -> dict[str, Any]:
             """The mask that a prompt would give; nothing changes."""
-            prompt = {k: v for k, v in body.arguments().items() if k != "id"}
-            mask = await self.compute("preview", lambda: served.preview(body.id, **prompt))
-            return {"rle": encode(np.asarray(mask)).to_coco()}
+            mask = await self.compute("preview", lambda: served.preview(body.id, **body.arguments()))
+            return {"rle": encode(mask).to_coco()}
 
         @app.get("/v1/sessions/{session_id}/masks")
         async def masks(
             served: Served, request: Request, frame: Annotated[int | None, Query(ge=0)] = None, form: Form = "rle"
         ) -> Response:
-            """The masks of the frame just seen, or of an earlier one; a label map with ``Accept: image/png``."""
+            """The final masks of the frame just seen, or of an earlier one; a label map with ``Accept: image/png``."""
             return answer(await self.compute("masks", lambda: served.masks(frame)), request, form)
 
         @app.post("/v1/sessions/{session_id}/reset")
@@ -400,15 +303,6 @@ class _Server:
                         await socket.send_json(described(masks, "rle"))
                     except VidsegError as error:
                         await socket.send_json({"error": printable(str(error))})
-
-
-def _forward(served: ServedSession, frames: int | None) -> Any:
-    count = served.describe()["frames"]
-    if count is None:
-        raise UsageError("frames are pushed into this session: send them with step")
-    left = count - 1 - served.describe()["frame"]
-    for _ in range(left if frames is None else min(frames, left)):
-        yield served.step()
 
 
 def answer(masks: FrameMasks, request: Request, form: Form) -> Response:

@@ -178,11 +178,7 @@ class Hub:
                 if place < too_many or now - session.used > self.limits.idle_s:
                     resting.append(session)
         for session in resting:
-            if session.lock.acquire(blocking=False):  # a busy one is not idle
-                try:
-                    session.rest()
-                finally:
-                    session.lock.release()
+            session.rest(wait=False)  # a busy one is not idle
 
     def rest(self) -> None:
         """Bring everything to the disk."""

@@ -13,7 +13,7 @@ from vidseg_pipelines.build import Models
 from vidseg_pipelines.refiner import Refiner
 from vidseg_pipelines.serve.batching import BatchedEncoder
 from vidseg_pipelines.serve.cores import Cores
-from vidseg_pipelines.session import Session
+from vidseg_pipelines.serve.drafts import DraftingSession
 
 
 class Networks:
@@ -33,14 +33,16 @@ class Networks:
         self.encoder = BatchedEncoder(models.sam, self.cores)
         self._tracker = tracker
 
-    def session(self, *, max_objects: int | None = None, detect_every: int = 0) -> Session:
+    def session(self, *, max_objects: int | None = None, detect_every: int = 0) -> DraftingSession:
         """A new session with the shared weights.
 
         Raises:
             UsageError: wrong values.
         """
         models = self.models()
-        return Session(tracker=models.tracker, model=models.sam, max_objects=max_objects, detect_every=detect_every)
+        return DraftingSession(
+            tracker=models.tracker, model=models.sam, max_objects=max_objects, detect_every=detect_every
+        )
 
     def models(self) -> Models:
         """A tracker of one's own, with the shared weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,17 @@ import numpy.typing as npt
 
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError
-from vidseg.limits import PIXEL_LIMIT
 from vidseg.masks.frame_masks import FrameMasks
-from vidseg.masks.rle import decode, from_coco
 from vidseg.masks.suggestions import Suggestion, Suggestions
 from vidseg.outputs.journal import journal_line, parse_line
-from vidseg.types import Frame, Prompt, State, VideoInfo
+from vidseg.types import Frame, State, VideoInfo
 from vidseg.video.random_access import RandomAccess
-from vidseg_pipelines.following import follow, merged
-from vidseg_pipelines.segmenter import FrameStep
+from vidseg_pipelines.following import merged
+from vidseg_pipelines.serve.calls import Call, Mask, arrays_in, drafted, prompt_of, repeat
+from vidseg_pipelines.serve.drafts import DraftingSession
 from vidseg_pipelines.serve.frames import decode_frame
 from vidseg_pipelines.serve.models import Networks
 from vidseg_pipelines.serve.store import SessionStore
-from vidseg_pipelines.session import Session
 from vidseg_pipelines.web.manifest import keep_manifest
 from vidseg_pipelines.web.results import Results
 
@@ -48,12 +46,15 @@ class ServedSession:
     def __init__(self, store: SessionStore, networks: Callable[[], Networks]) -> None:
         """Of a folder that exists; what it holds is read at the first call."""
         self.store, self._networks = store, networks
-        self.lock = threading.RLock()
         self.used = time.monotonic()
-        self._session: Session | None = None
+        self.called = 0
+        """Calls so far."""
+        self._lock, self._engine = threading.RLock(), threading.RLock()  # of every call; of what draws, taken second
+        self._session: DraftingSession | None = None
         self._video: RandomAccess | None = None
         self._results: Results | None = None
-        self._calls = 0
+        self._noted = 0
+        self._put_last: FrameMasks | None = None
 
     @property
     def in_memory(self) -> bool:
@@ -68,7 +69,7 @@ class ServedSession:
 
     def describe(self) -> dict[str, Any]:
         """What a client should know of it."""
-        with self.lock:
+        with self._lock:
             session = self._loaded()
             info = None if self._video is None else self._video.info
             return {
@@ -87,8 +88,7 @@ class ServedSession:
         Raises:
             UsageError: no more frames; a frame of another size. InputError: it cannot be read.
         """
-        with self.lock:
-            session = self._loaded()
+        with self._call() as session:
             number = session.next_index
             if data is not None and self.video is not None:
                 raise UsageError("this session reads its frames from a video: step without a frame")
@@ -97,47 +97,65 @@ class ServedSession:
             limit = self.store.meta.get("frames_limit")
             if limit is not None and number >= limit:
                 raise TooMuch(f"this session has had its {limit} frames: open another one")
-            call: dict[str, Any] = {"call": "step", "frame": number}
+            call: Call = {"call": "step", "frame": number}
             if data is not None:
                 call |= {"kind": kind, "hw": hw}
             frame = self._frame(call, data)
-            before = session.state_dict() if self._calls >= KEPT_CALLS else None
-            with self._undone():
-                masks = session.step(frame)
-                self._put(masks)
-                if before is None:
-                    if data is not None:
-                        self.store.save_frame(number, data)
-                    self.store.append(call)
-                    self._calls += 1
-                else:
-                    self.store.begin_generation(before, call, data)
-                    self._calls = 1
+            before = session.state_dict() if self._noted >= KEPT_CALLS else None
+            masks = session.step(frame)
+            self._put(masks)
+            if before is None:
+                if data is not None:
+                    self.store.save_frame(number, data)
+                self._note(call)
+            else:
+                self.store.begin_generation(before, call, data)
+                self._noted = 1
             return masks
 
-    def add(self, **prompt: Any) -> int:
-        """As :meth:`vidseg.Session.add`."""
-        with self._changing({"call": "add", **prompt}) as session:
-            return session.add(**_arrays(prompt))
+    def add(self, *, quick: bool = False, **said: Any) -> tuple[int, Mask]:
+        """As :meth:`vidseg.Session.add`: the id, and the mask (H, W).
 
-    def correct(self, object_id: int, **prompt: Any) -> None:
-        """As :meth:`vidseg.Session.correct`."""
-        self._check(object_id)
-        with self._changing({"call": "correct", "id": object_id, **prompt}) as session:
-            session.correct(object_id, **_arrays(prompt))
+        ``quick``: the mask is drawn on the whole frame alone, and in full when the next call needs it, or in
+        :meth:`prepare`.
+        """
+        with self._lock:
+            return self._prompt("add", self._loaded().next_id, said, quick)
+
+    def correct(self, object_id: int, *, quick: bool = False, **said: Any) -> Mask:
+        """As :meth:`vidseg.Session.correct`; ``quick`` as in :meth:`add`."""
+        with self._lock:
+            self._check(object_id)
+            return self._prompt("correct", object_id, said, quick)[1]
 
     def remove(self, object_id: int) -> None:
         """As :meth:`vidseg.Session.remove`."""
         self._check(object_id)
-        with self._changing({"call": "remove", "id": object_id}) as session:
+        with self._call() as session:
             session.remove(object_id)
+            self._put(session.masks)
+            self._note({"call": "remove", "id": object_id})
 
-    def preview(self, object_id: int | None, **prompt: Any) -> npt.NDArray[np.bool_]:
+    def preview(self, object_id: int | None, *, quick: bool = False, **said: Any) -> Mask:
         """As :meth:`vidseg.Session.preview`."""
-        with self.lock:
+        with self._lock:
             if object_id is not None:
                 self._check(object_id)
-            return self._loaded().preview(object_id, **_arrays(prompt))
+            session = self._loaded()
+            if quick and session.takes_drafts:
+                return session.sketch(prompt_of(object_id or session.next_id, said))
+            with self._call():
+                return session.preview(object_id, **arrays_in(said))
+
+    def prepare(self) -> None:
+        """Draw in full what was drawn quickly, and encode the frame just seen, while nobody calls.
+
+        Prompts that are drawn quickly need not wait for it.
+        """
+        with self._engine:
+            if self._session is not None:
+                self._session.settle()
+                self._session.prepare()
 
     def masks(self, frame: int | None = None) -> FrameMasks:
         """The masks of the frame just seen, or of an earlier one.
@@ -145,8 +163,7 @@ class ServedSession:
         Raises:
             UsageError: no frame yet. Missing: no such frame.
         """
-        with self.lock:
-            session = self._loaded()
+        with self._call() as session:
             if frame is None or frame == session.next_index - 1:
                 return session.masks
             assert self._results is not None
@@ -157,64 +174,35 @@ class ServedSession:
 
     def reset(self) -> None:
         """As :meth:`vidseg.Session.reset`: from the first frame on."""
-        with self.lock, self._undone():
-            self._loaded().reset()
+        with self._call() as session:
+            session.reset()
             self.store.begin_generation(None, None)
-            self._calls = 0
+            self._noted = 0
 
     def state(self) -> State:
         """As :meth:`vidseg.Session.state_dict`."""
-        with self.lock:
-            return self._loaded().state_dict()
+        with self._call() as session:
+            return session.state_dict()
 
     def load_state(self, state: State) -> None:
         """As :meth:`vidseg.Session.load_state_dict`."""
-        with self.lock, self._undone():
-            self._loaded().load_state_dict(state)
+        with self._call() as session:
+            session.load_state_dict(state)
             self.store.begin_generation(state, None)
-            self._calls = 0
+            self._noted = 0
 
     def suggest(self, k: int) -> list[Suggestion]:
         """As :meth:`vidseg.Session.suggest`, of all frames so far."""
         found = Suggestions()
-        with self.lock:
-            self._loaded()
+        with self._call():
             assert self._results is not None
             for frame in self._results.frames:
                 found.add(parse_line(self._results.line(frame) or b""))
         return found.best(k)
 
-    def backward(self, frames: int | None = None) -> Iterator[FrameMasks]:
-        """The objects of the frame just seen, followed towards the beginning of the video; where the session stands
-        does not change. Results of other objects stay.
-
-        Raises:
-            UsageError: the frames were pushed, and are gone; nothing to follow.
-        """
-        with self.lock:
-            shown = self._loaded().masks
-        if self.video is None:
-            raise UsageError("frames that were pushed are not kept: give the session a video to go back in it")
-        if not shown.ids:
-            raise UsageError("no object on this frame to follow")
-        prompts = [
-            Prompt(shown.frame_index, i, mask=mask, label=label)
-            for i, mask, label in zip(shown.ids, shown.masks, shown.labels, strict=True)
-        ]
-        last = 0 if frames is None else max(0, shown.frame_index - frames)
-        with closing(RandomAccess(self.video, cache_bytes=0)) as video:
-            steps = (
-                FrameStep(frame, prompts if frame.index == shown.frame_index else ())
-                for frame in video.backward(shown.frame_index, last, scratch=self.store.folder)
-            )
-            for frame, found in follow(self._networks().models(), video.info, steps, backward=True):
-                if frame.index < shown.frame_index:
-                    yield self._put_back(found, shown.ids).with_hw(frame.hw)
-
-    def _put_back(self, found: FrameMasks, ids: Sequence[int]) -> FrameMasks:
-        """Replace what the results of a frame say of some objects."""
-        with self.lock:
-            self._loaded()
+    def merge(self, found: FrameMasks, ids: Sequence[int]) -> FrameMasks:
+        """Replace what the results of an earlier frame say of some objects."""
+        with self._call():
             assert self._results is not None
             line = self._results.line(found.frame_index)
             masks = found if line is None else merged(parse_line(line), found, ids)
@@ -223,8 +211,7 @@ class ServedSession:
 
     def settle(self) -> Path:
         """Bring the folder into the form of a run, for exports; returns it."""
-        with self.lock:
-            session = self._loaded()
+        with self._call() as session:
             assert self._results is not None
             self._results.settle()
             info = self._video.info if self._video is not None else None
@@ -235,44 +222,63 @@ class ServedSession:
             keep_manifest(self.store.folder, config, info, self._results, [])
             return self.store.folder
 
-    def rest(self) -> None:
-        """Let go of the memory; the next call brings it back."""
-        with self.lock:
+    def rest(self, wait: bool = True) -> None:
+        """Let go of the memory; the next call brings it back. ``wait``: for a call that runs, else nothing happens."""
+        with ExitStack() as stack:
+            for lock in (self._lock, self._engine):
+                if not lock.acquire(blocking=wait):
+                    return
+                stack.callback(lock.release)
             if self._results is not None:
                 self._results.settle()
             self._let_go()
 
     @contextmanager
-    def _changing(self, call: dict[str, Any]) -> Iterator[Session]:
-        """One call that changes the frame just seen; it is noted when it has succeeded."""
-        with self.lock, self._undone():
-            session = self._loaded()
-            yield session
-            self._put(session.masks)
-            self.store.append(call)
-            self._calls += 1
+    def _call(self) -> Iterator[DraftingSession]:
+        """One call, of a session that knows all that was said before.
 
-    @contextmanager
-    def _undone(self) -> Iterator[None]:
-        """What fails after the session has changed is undone: the session comes back from the disk."""
-        try:
-            yield
-        except (UsageError, InputError):
-            raise  # it has changed nothing
-        except BaseException:
-            self._let_go()
-            raise
+        What fails after the session has changed is undone: the session comes back from the disk.
+        """
+        with self._lock, self._engine:
+            try:
+                session = self._loaded()
+                session.settle()
+                if session.shows_frame:
+                    self._put(session.masks)
+                yield session
+            except (UsageError, InputError):
+                raise  # it has changed nothing
+            except BaseException:
+                self._let_go()
+                raise
+
+    def _prompt(self, name: str, object_id: int, said: Call, quick: bool) -> tuple[int, Mask]:
+        """A prompt that adds or corrects an object; its mask."""
+        session, call = self._loaded(), {"call": name, "id": object_id, **said}
+        prompt = prompt_of(object_id, said)
+        if quick and prompt.mask is None and session.takes_drafts:
+            mask = session.sketch(prompt)
+            self._note(drafted(call, mask))
+            session.keep(prompt, mask)
+            return object_id, mask
+        with self._call():
+            session.apply(prompt)
+            masks = session.masks
+            self._put(masks)
+            self._note(call)
+            shown = dict(zip(masks.ids, masks.masks, strict=True))
+            return object_id, shown.get(object_id, np.zeros(masks.hw or (0, 0), np.bool_))
 
     def _let_go(self) -> None:
         """Close what is in memory; the folder has all of it."""
         for held in (self._results, self._video, self._session):
             if held is not None:
                 held.close()
-        self._session = self._video = self._results = None
+        self._session = self._video = self._results = self._put_last = None
 
-    def _loaded(self) -> Session:
+    def _loaded(self) -> DraftingSession:
         """The session as its folder says."""
-        self.used = time.monotonic()
+        self.used, self.called = time.monotonic(), self.called + 1
         if self._session is None:
             meta = self.store.meta
             session = self._networks().session(
@@ -283,29 +289,18 @@ class ServedSession:
             state = self.store.state()
             if state is not None:
                 session.load_state_dict(state)
-            self._calls = 0
+            self._noted = 0
             for call in self.store.calls():
-                self._repeat(session, call)
-                self._calls += 1
+                repeat(session, call, lambda call: self._frame(call, self._pushed(call)))
+                self._noted += 1
             self._session = session
         return self._session
 
-    def _repeat(self, session: Session, call: dict[str, Any]) -> None:
-        prompt = {k: v for k, v in call.items() if k not in ("call", "id", "frame", "kind", "hw")}
-        match call["call"]:
-            case "step":
-                data = self.store.frame(call["frame"]) if self.video is None else None
-                session.step(self._frame(call, data))
-            case "add":
-                session.add(**_arrays(prompt))
-            case "correct":
-                session.correct(call["id"], **_arrays(prompt))
-            case "remove":
-                session.remove(call["id"])
-            case other:
-                raise InputError(f"{self.store.folder.name}: unknown call {other!r}")
+    def _pushed(self, call: Call) -> bytes | None:
+        """The data of a frame that was pushed."""
+        return self.store.frame(call["frame"]) if self.video is None else None
 
-    def _frame(self, call: dict[str, Any], data: bytes | None) -> Frame | npt.NDArray[np.uint8]:
+    def _frame(self, call: Call, data: bytes | None) -> Frame | npt.NDArray[np.uint8]:
         if data is not None:
             height, width = call["hw"] or (None, None)
             return decode_frame(data, call["kind"], width, height)
@@ -316,17 +311,20 @@ class ServedSession:
 
     def _put(self, masks: FrameMasks) -> None:
         assert self._results is not None
-        self._results.put(masks.frame_index, journal_line(masks))
+        if masks is not self._put_last:
+            line, index = journal_line(masks), masks.frame_index
+            if line != self._results.line(index):
+                self._results.put(index, line)
+            self._put_last = masks
+
+    def _note(self, call: Call) -> None:
+        """Note a call that has succeeded, so that it can be repeated."""
+        self.store.append(call)
+        self._noted += 1
 
     def _check(self, object_id: int) -> None:
-        with self.lock:
+        with self._lock:
             there = self._loaded().objects
         if object_id not in there:
             listed = ", ".join(map(str, there)) or "none"
             raise Missing(f"object {object_id} is not followed; there are: {listed}")
-
-
-def _arrays(prompt: dict[str, Any]) -> dict[str, Any]:
-    """A prompt as sessions take it: its mask is an array."""
-    mask = prompt.get("mask")
-    return prompt if mask is None else {**prompt, "mask": decode(from_coco(mask, PIXEL_LIMIT))}

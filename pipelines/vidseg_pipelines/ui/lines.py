@@ -54,11 +54,6 @@ def line_of(
     )
 
 
-def in_front(masks: Mapping[int, Mask], object_id: int, mask: Mask) -> dict[int, Mask]:
-    """All masks with a new one for an object, which takes its pixels from the others."""
-    return {**{i: other & ~mask for i, other in masks.items() if i != object_id}, object_id: mask}
-
-
 def stroke(shape: tuple[int, int], points: list[tuple[float, float]], radius: float) -> Mask:
     """Pixels (H, W) under a round brush that is drawn along ``points`` (x, y)."""
     import cv2

@@ -14,6 +14,7 @@ import numpy as np
 
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, VidsegError
+from vidseg.masks.overlap import in_front
 from vidseg.masks.trust import Signals
 from vidseg.outputs.folder import claimed
 from vidseg.types import Frame, Prompt
@@ -22,7 +23,7 @@ from vidseg_pipelines.ui.document import Document, load_document
 from vidseg_pipelines.ui.engine import PageEngine
 from vidseg_pipelines.ui.history import History, HistoryStep, Lines
 from vidseg_pipelines.ui.library import LibraryVideo
-from vidseg_pipelines.ui.lines import Mask, in_front, line_of, masks_in, signals_in, stroke
+from vidseg_pipelines.ui.lines import Mask, line_of, masks_in, signals_in, stroke
 from vidseg_pipelines.ui.page_video import PageVideo
 from vidseg_pipelines.web.manifest import keep_manifest
 from vidseg_pipelines.web.results import Results
