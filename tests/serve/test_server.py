@@ -258,6 +258,7 @@ def test_who_has_no_token_gets_nothing(hub: Hub) -> None:
         ("POST", "/v1/sessions", {"video": "../../etc/passwd"}, 403, "root"),
         ("POST", "/v1/sessions", {"video": "/etc/passwd"}, 403, "root"),
         ("POST", "/v1/sessions", {"video": "missing.mp4"}, 422, "no such file"),
+        ("POST", "/v1/sessions", {"video": ""}, 422, "video: String should have at least 1 character"),
         ("POST", "/v1/sessions", {"vidoe": "a.mp4"}, 422, "vidoe"),
         ("POST", "/v1/sessions", {"max_objects": 0}, 422, "max_objects"),
         ("POST", "{s}/objects", {"box": BOX}, 422, "no frame yet"),
@@ -331,6 +332,9 @@ def test_an_upload_is_opened(client: TestClient, tmp_path: Path) -> None:
     video = client.put("/v1/uploads/mine.mp4", content=data).json()["video"]
     assert client.get(opened(client, video=video)).json()["frames"] == 3
     assert error_of(client.put("/v1/uploads/broken.mp4", content=data[:200]), 422)
+    png = io.BytesIO()
+    Image.fromarray(FRAMES[0].rgb).save(png, "png")
+    assert "a picture, not a video" in error_of(client.put("/v1/uploads/x.mp4", content=png.getvalue()), 422)
     assert [p.name for p in (tmp_path / "state" / "uploads").iterdir()] == ["mine.mp4"]
 
 

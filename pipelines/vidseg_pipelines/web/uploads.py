@@ -35,7 +35,8 @@ async def receive(chunks: AsyncIterator[bytes], name: str, folder: Path, limit: 
             file.write(chunk)
         file.flush()
     try:
-        probe(path)
+        if probe(path).frame_names:  # read by its content, whatever its name
+            raise InputError(f"{name[:80]}: a picture, not a video")
     except InputError:
         path.unlink(missing_ok=True)
         raise
