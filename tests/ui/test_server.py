@@ -297,6 +297,20 @@ def test_what_cannot_be_done_is_said_in_words_and_changes_nothing(
     assert list(read_journal(tmp_path / "runs" / "square" / "masks.jsonl")) == []
 
 
+def test_all_windows_say_while_models_are_loaded(client: TestClient) -> None:
+    with page_of(client, "square.mp4") as page, page_of(client, "square.mp4") as other:
+        assert page.until("clip")["loading"] is False
+        page.ask("click", frame=0, id=None, x=60, y=50, positive=True)
+        for window in (page, other):
+            assert [window.until("loading")["now"] for _ in range(2)] == [True, False]
+        page.until("drawn")
+        page.ask("click", frame=0, id=1, x=62, y=50, positive=True)
+        kinds: list[str] = []
+        while "drawn" not in kinds:
+            kinds.append(page.socket.receive_json()["type"])
+        assert "loading" not in kinds, "once is enough"
+
+
 def test_a_file_that_is_no_video_is_named_on_the_page(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
     with client_of(tmp_path / "text.mp4", tmp_path / "runs") as client, page_of(client, "text.mp4") as page:

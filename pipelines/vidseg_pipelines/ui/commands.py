@@ -72,6 +72,7 @@ async def _draw(desk: Desk, window: Window, message: Message) -> None:
             return project.box(frame, given, map(float, message["box"]))
         return project.click(frame, given, float(message["x"]), float(message["y"]), positive=bool(message["positive"]))
 
+    await desk.load()
     object_id, finish = await desk.work(quick)
     await window.send({"type": "drawn", "id": object_id, "frame": frame})
     await desk.tell_changes(opened)

@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import Any, TypeVar
 
 from vidseg.config import RunConfig
@@ -40,11 +39,32 @@ class Desk:
         """At the end something was still being computed: what it had given before is saved."""
         self._work = ThreadPoolExecutor(1, "vidseg-ui-work")
         self._opening = asyncio.Lock()
+        self._loading = 0
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def work(self, call: Callable[[], T]) -> T:
         """The result of what computes or writes."""
         return await asyncio.get_running_loop().run_in_executor(self._work, call)
+
+    async def load(self) -> None:
+        """Load the networks, where nobody has; the windows say so meanwhile.
+
+        Raises:
+            VidsegError: weights are missing or wrong.
+        """
+        if self.engine.ready:
+            return
+        self._loading += 1
+        try:
+            await self._tell_loading()
+            await self.work(lambda: self.engine.models)
+        finally:
+            self._loading -= 1
+            await self._tell_loading()
+
+    async def _tell_loading(self) -> None:
+        for window in list(self.windows):
+            await window.send({"type": "loading", "now": self._loading > 0})
 
     def later(self, job: Any) -> None:
         """Run a coroutine beside everything else."""
@@ -152,8 +172,9 @@ class Desk:
                 "folder": str(project.folder),
                 "warnings": [printable(text) for text in project.video.warnings[:5]],
                 "mine": opened.holder is window,
-                **self._document(project),
-                "run": self._progress(opened),
+                "loading": self._loading > 0,
+                **opened.document,
+                "run": opened.progress,
             }
         )
         marks = await self.work(lambda: project.marks(project.results.frames))
@@ -166,7 +187,7 @@ class Desk:
         project.changed.clear()
         around = sorted({*frames, *(f + 1 for f in frames if f + 1 in project.results.facts)})
         marks = await self.work(lambda: project.marks(around))
-        await self.tell(opened, {"type": "changed", "frames": frames, "marks": marks, **self._document(project)})
+        await self.tell(opened, {"type": "changed", "frames": frames, "marks": marks, **opened.document})
         if opened.settling is not None:
             opened.settling.cancel()
         if opened.task is None:
@@ -175,6 +196,7 @@ class Desk:
     async def start(self, opened: Open, frame: int, direction: Direction, only: int | None) -> None:
         """Run from a frame; a run that is paused ends where it is."""
         await self.stop(opened)
+        await self.load()
         opened.run = await self.work(lambda: Propagation(opened.project, frame, direction, only))
         opened.going.set()
         opened.task = asyncio.ensure_future(self._run(opened, opened.run))
@@ -230,7 +252,7 @@ class Desk:
             while await self.work(run.step):
                 if loop.time() - told > _EVERY_S or not opened.going.is_set():
                     told = loop.time()
-                    await self.tell(opened, {"type": "run", **(self._progress(opened) or {})})
+                    await self.tell(opened, {"type": "run", **(opened.progress or {})})
                     await self.tell_changes(opened)
                 if not opened.going.is_set():
                     await self.work(opened.project.settle)
@@ -259,16 +281,13 @@ class Desk:
         if renumbered is not None:
             await self.renumber(opened, renumbered)
 
-    async def _prepare(self, opened: Open, frame: int) -> None:
-        """Encode a frame that is looked at, so that the first click on it is quick."""
-        project = opened.project
-        with contextlib.suppress(VidsegError):
-            await self.work(lambda: self.engine.prepare(project.clip.key, project.video.read(frame)))
-
     async def prepare(self, opened: Open, frame: int) -> None:
-        """The same, where no run keeps the networks busy."""
+        """Encode a frame that is looked at, so that the first click is quick; not while a run needs the networks."""
         if opened.task is None or not opened.going.is_set():
-            await self._prepare(opened, frame)
+            project = opened.project
+            with contextlib.suppress(VidsegError):
+                await self.load()
+                await self.work(lambda: self.engine.prepare(project.clip.key, project.video.read(frame)))
 
     async def _settle(self, opened: Open) -> None:
         try:
@@ -276,19 +295,3 @@ class Desk:
             await self.tell(opened, {"type": "saved"})
         except VidsegError as error:
             await self.tell(opened, {"type": "error", "text": printable(str(error))})
-
-    def _document(self, project: Project) -> Event:
-        document, history = project.document, project.history
-        return {
-            "objects": [asdict(item) for item in document.items.values()],
-            "keys": {frame: row for frame, row in document.keys.items() if row},
-            "undo": history.done[-1].what if history.done else None,
-            "redo": history.undone[-1].what if history.undone else None,
-        }
-
-    def _progress(self, opened: Open) -> Event | None:
-        run = opened.run
-        if run is None or opened.task is None:
-            return None
-        state = "running" if opened.going.is_set() else "paused"
-        return {"state": state, "done": run.done, "total": run.total, "frame": run.frame}

@@ -28,6 +28,11 @@ class PageEngine:
         self._features: OrderedDict[tuple[str, int], FrameFeatures] = OrderedDict()
 
     @property
+    def ready(self) -> bool:
+        """Whether they are loaded."""
+        return self._models is not None
+
+    @property
     def models(self) -> Models:
         """What draws masks and what follows objects."""
         if self._models is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from starlette.websockets import WebSocket
@@ -43,3 +43,23 @@ class Open:
     going: asyncio.Event = field(default_factory=asyncio.Event)
     settling: asyncio.TimerHandle | None = None
     closing: asyncio.TimerHandle | None = None
+
+    @property
+    def document(self) -> Event:
+        """What the user has made, and what undo and redo would do."""
+        document, history = self.project.document, self.project.history
+        return {
+            "objects": [asdict(item) for item in document.items.values()],
+            "keys": {frame: row for frame, row in document.keys.items() if row},
+            "undo": history.done[-1].what if history.done else None,
+            "redo": history.undone[-1].what if history.undone else None,
+        }
+
+    @property
+    def progress(self) -> Event | None:
+        """How far a run is; None: there is none."""
+        run = self.run
+        if run is None or self.task is None:
+            return None
+        state = "running" if self.going.is_set() else "paused"
+        return {"state": state, "done": run.done, "total": run.total, "frame": run.frame}

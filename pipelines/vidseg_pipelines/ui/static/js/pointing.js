@@ -98,15 +98,27 @@ function paintAlong(points, erase) {
 
 function ask(message, point = null) {
   pointer.waiting.push({ frame: state.frame, point });
-  document.getElementById("busy").hidden = false;
+  showBusy();
   send({ ...message, frame: state.frame, id: state.selected });
 }
 
 function answered() {
   pointer.waiting.shift();
-  document.getElementById("busy").hidden = pointer.waiting.length === 0;
+  showBusy();
   refresh();
 }
+
+let loading = false;
+
+function showBusy(now = loading) {
+  loading = now;
+  const busy = document.getElementById("busy");
+  busy.hidden = !loading && pointer.waiting.length === 0;
+  busy.textContent = loading ? "loading the models…" : "drawing…";
+}
+
+on("got:loading", ({ now }) => showBusy(now));
+on("got:clip", (message) => showBusy(message.loading));
 
 on("got:drawn", ({ id }) => {
   answered();
@@ -115,6 +127,7 @@ on("got:drawn", ({ id }) => {
 on("got:error", ({ frame }) => frame === undefined && answered());
 on("online", () => {
   pointer.waiting = [];
+  loading = false;
   answered();
 });
 
