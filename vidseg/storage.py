@@ -7,8 +7,10 @@ environment, the files of its own command line, and ``~/.config/fsspec``.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import textwrap
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,11 +26,15 @@ OBJECTS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 _URL = re.compile(r"(s3a?|gs|gcs|az|abfss?|https?):/{1,2}([^/].*)", re.DOTALL)
 _ATTEMPTS = 4
 _PAUSE_S = 0.25
+_PATIENCE_S = 60.0
+"""Seconds after which no further attempt begins."""
 _BLOCK = 16 << 20
 _TIMES = ("LastModified", "last_modified", "updated", "mtime")
 _VERSIONS = ("size", "ETag", "etag", "md5Hash", "generation", *_TIMES)
 """What file systems call the parts of an object's description that change with its content."""
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, ImportError)
+_NOWHERE = logging.NullHandler()
+"""Where gcsfs logs the tracebacks of errors that it also raises."""
 _TIMEOUTS = {"connect_timeout": 10, "read_timeout": 20, "retries": {"max_attempts": 2}}
 
 T = TypeVar("T")
@@ -117,16 +123,17 @@ class Storage:
 
     def put(self, name: str, data: bytes) -> None:
         """Replace an object: a reader sees the old or the new one."""
-        self._again(OutputError, name, lambda: self._files.pipe_file(self._path(name), data))
+        self._write(name, lambda: self._files.pipe_file(self._path(name), data))
 
     def upload(self, path: Path, name: str) -> None:
-        """Replace an object by a file."""
-        self._again(OutputError, name, lambda: self._files.put_file(str(path), self._path(name)))
+        """Replace an object by a file (FileNotFoundError: there is no such file)."""
+        path.stat()
+        self._write(name, lambda: self._files.put_file(str(path), self._path(name)))
 
     def create(self, name: str, data: bytes) -> bool:
         """Make an object unless there is one; whether it was made, here or by a first attempt that seemed to fail."""
         try:
-            self._again(OutputError, name, lambda: self._files.pipe_file(self._path(name), data, mode="create"))
+            self._write(name, lambda: self._files.pipe_file(self._path(name), data, mode="create"))
         except FileExistsError:
             return self.read(name) == data
         return self.read(name) == data
@@ -176,8 +183,15 @@ class Storage:
     def _shown(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
+    def _write(self, name: str, call: Callable[[], object]) -> None:
+        try:
+            self._again(OutputError, name, call)
+        except FileNotFoundError as error:
+            raise OutputError(f"{self._shown(name)}: cannot be written: there is no such bucket") from error
+
     def _again(self, kind: type[VidsegError], name: str, call: Callable[[], T]) -> T:
         """``call()``, whose errors are of whatever library is behind the URL; the last one becomes a ``kind``."""
+        deadline = time.monotonic() + _PATIENCE_S  # some libraries try again for a minute themselves
         for attempt in range(self._attempts):
             if attempt:
                 time.sleep(_PAUSE_S * 2**attempt)
@@ -187,16 +201,17 @@ class Storage:
                 raise
             except Exception as error:
                 last = error
-                if isinstance(error, _FINAL):
+                if isinstance(error, _FINAL) or time.monotonic() > deadline:
                     break
         verb = "written" if kind is OutputError else "read"
-        reason = " ".join(str(last).split()) or type(last).__name__
+        reason = textwrap.shorten(str(last), 300) or type(last).__name__  # some answers hold a page of XML
         raise kind(f"{self._shown(name)}: cannot be {verb}: {reason}") from last
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
     scheme = url.partition(":")[0]
     options: dict[str, Any] = {"use_listings_cache": False}
+    logging.getLogger("gcsfs").addHandler(_NOWHERE)
     try:
         import fsspec
 
@@ -212,8 +227,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def _described(found: dict[str, Any]) -> Described:
-    when = next((found[key] for key in _TIMES if found.get(key) is not None), None)
-    seconds = when.timestamp() if isinstance(when, datetime) else when if isinstance(when, float) else None
+    times = [found.get(key) for key in _TIMES]  # some are text, beside another that is not
+    when = next((time for time in times if isinstance(time, datetime | float)), None)
+    seconds = when.timestamp() if isinstance(when, datetime) else when
     size = found.get("size")
     version = " ".join(f"{key}={found[key]}" for key in _VERSIONS if found.get(key) is not None)
     return Described(None if size is None else int(size), version, seconds)
