@@ -28,6 +28,8 @@ _ASKS = {
     "unique",
     "equal",
 }
+_IN_PYTHON = {"embedding_bag"}
+"""Functions that make tensors of their own on the device."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,8 +74,10 @@ class FakeDevice(TorchFunctionMode):
             if name in ("tensor", "as_tensor"):
                 self.waits[name] += 1  # its numbers are sent
             args, kwargs = tree_map(lambda x: torch.device("cpu") if _is_device(x) else x, (args, kwargs))
+        if here and name in _IN_PYTHON:
+            args, kwargs = tree_map(lambda x: x.as_subclass(Tensor) if isinstance(x, Tensor) else x, (args, kwargs))
         result = func(*args, **kwargs)
-        return tree_map(_put, result) if made_here else result
+        return tree_map(_put, result) if made_here or here else result
 
 
 def on_device(module: M) -> M:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from fake_device import FakeDevice, OnDevice, on_device
 from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.types import Frame, Prompt, RemovesObjects, Tracker, Tracks, VideoInfo
 from vidseg.weights.fit import config_from_metadata
@@ -287,11 +289,29 @@ def test_boxes_are_those_of_the_whole_label_map(size: tuple[int, int]) -> None:
         if len(ys):
             box = (int(xs.min()), int(ys.min()), int(xs.max()) + 1, int(ys.max()) + 1)
             wanted[i - 1] = (box, float(whole[i][labels == i].mean()))
-    found = objects_in_label_map(probabilities, size)
-    assert {one.row: one.box for one in found} == {row: box for row, (box, _) in wanted.items()}
-    assert 1 < len(found) < 4
-    for one in found:
-        assert one.score == pytest.approx(wanted[one.row][1], abs=1e-4)
+    with FakeDevice() as device:
+        there = objects_in_label_map(probabilities.as_subclass(OnDevice), size)
+    assert dict(+device.waits) == {"to the host": 1}
+    for found in (objects_in_label_map(probabilities, size), there):
+        assert {one.row: one.box for one in found} == {row: box for row, (box, _) in wanted.items()}
+        assert 1 < len(found) < 4
+        for one in found:
+            assert one.score == pytest.approx(wanted[one.row][1], abs=1e-4)
+
+
+def test_the_device_is_asked_three_times_per_frame_whatever_is_on_it() -> None:
+    """Whether the frame is blank, whether its objects are there, and where."""
+    frames, waits = toy_video(12), []
+    for count in (1, 4):
+        with FakeDevice() as device:
+            xmem = XMemTracker(on_device(deepcopy(toy_network())), XMemOptions.from_mapping({"mem_every": 100}))
+            xmem.start(VideoInfo(80, 64, Fraction(25)))
+            xmem.step(frames[0], [prompt(0, i + 1, 5 + 10 * i, 5 + 15 * i) for i in range(count)])
+            before = device.waits.copy()
+            for frame in frames[1:]:
+                assert len(xmem.step(frame)[0].ids)
+        waits.append(dict(device.waits - before))
+    assert waits[0] == waits[1] and sum(waits[0].values()) == 3 * len(frames[1:])
 
 
 @pytest.mark.parametrize("size", [(16, 4096), (4096, 16), (1, 4096), (100, 401), (1, 100_000), (3, 5), (1, 1)])

@@ -59,14 +59,19 @@ class Presence:
             ids: of the objects.
         """
         thumbnail = F.adaptive_avg_pool2d(image, (16, 16))
-        changed, cut = (False, False) if self.thumbnail is None else _compare(self.thumbnail, thumbnail)
-        least = MIN_SCORE_AFTER_CUT if cut else MIN_SCORE
         masks = torch.stack([wins(probabilities, row) for row in range(1, len(ids) + 1)])
         share = F.adaptive_avg_pool2d(probabilities[1:], (nearest.shape[1], nearest.shape[2]))
         distance = -(nearest * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=1e-6)
         score = (probabilities[1:] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
-        found, gone = masks.flatten(1).any(1).tolist(), []
-        for row, (i, s, d) in enumerate(zip(ids, score.tolist(), distance.tolist(), strict=True)):
+        last = thumbnail if self.thumbnail is None else self.thumbnail
+        parts = [_compare(last, thumbnail), masks.flatten(1).any(1), score, distance]
+        difference, correlation, *told = torch.cat(parts).tolist()  # waits for the device once
+        changed = difference * _MEAN_STD > CHANGE
+        cut = changed and correlation < CORRELATION
+        least = MIN_SCORE_AFTER_CUT if cut else MIN_SCORE
+        gone = []
+        found, scores, distances = (told[k * len(ids) : (k + 1) * len(ids)] for k in range(3))
+        for row, (i, s, d) in enumerate(zip(ids, scores, distances, strict=True)):
             usual = self.distances.get(i, 0.0)
             if (changed and s < least) or (cut and d > MAX_DISTANCE * usual):
                 gone.append(row)
@@ -97,8 +102,8 @@ class Presence:
         self.distances = {int(k.removeprefix("distance.")): float(v) for k, v in state.items() if k != "thumbnail"}
 
 
-def _compare(last: Tensor, now: Tensor) -> tuple[bool, bool]:
-    """Has the frame changed? Is it a cut?"""
-    changed = float((last - now).abs().mean()) * _MEAN_STD > CHANGE
+def _compare(last: Tensor, now: Tensor) -> Float[Tensor, " 2"]:
+    """Mean difference and correlation of two thumbnails."""
+    difference = (last - now).abs().mean()
     last, now = (x - x.mean((2, 3), keepdim=True) for x in (last, now))
-    return changed, changed and float(F.cosine_similarity(last.flatten(), now.flatten(), dim=0)) < CORRELATION
+    return torch.stack([difference, F.cosine_similarity(last.flatten(), now.flatten(), dim=0)])

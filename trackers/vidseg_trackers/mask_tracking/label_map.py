@@ -1,16 +1,19 @@
-"""Boxes and scores of a label map at the original resolution, computed only where an object can be.
+"""Boxes and scores of a label map at the original resolution, on a CPU computed only where an object can be.
 
 The label of a pixel is the largest of the probabilities resized (bilinear, corners not aligned) to the original size,
 the rule of XMem's evaluation code. A winner among n probabilities that sum to one has at least 1/n, and a resized value
 is a mean of its neighbours: so an object's pixels lie inside the window around its probabilities of at least 1/n, and
-only channels that reach 1/n in the window compete there.
+only channels that reach 1/n in the window compete there. To ask an accelerator for windows would take longer than the
+whole map.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -35,6 +38,8 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
     Returns:
         Row, tight box (right and bottom exclusive, original pixels) and mean probability inside the mask, in order.
     """
+    if probabilities.device.type != "cpu":
+        return _in_whole_map(probabilities, size)
     least = (1 - 1e-5) / len(probabilities)  # the margin covers rounding of the sum
     rows, columns = ((probabilities[1:].amax(dim) >= least).cpu() for dim in (2, 1))
     found = []
@@ -52,6 +57,22 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
             x, y = right.start, down.start
             box = (x + xs[0], y + ys[0], x + xs[-1] + 1, y + ys[-1] + 1)
             found.append(Seen(row, box, float(window[own][mask.bool()].mean())))
+    return found
+
+
+def _in_whole_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int, int]) -> list[Seen]:
+    """The same from all pixels, waiting for the device once."""
+    full = F.interpolate(probabilities[None], size, mode="bilinear", align_corners=False)[0]
+    objects = torch.arange(1, len(full), device=full.device)
+    masks = full.argmax(0) == objects[:, None, None]
+    score = (full[1:] * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
+    told = torch.cat([masks.any(2), masks.any(1), score[:, None]], 1).cpu().numpy()
+    found = []
+    for row, numbers in enumerate(told):
+        ys, xs = (np.flatnonzero(part) for part in (numbers[: size[0]], numbers[size[0] : -1]))
+        if len(ys):
+            box = (int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1)
+            found.append(Seen(row, box, float(numbers[-1])))
     return found
 
 

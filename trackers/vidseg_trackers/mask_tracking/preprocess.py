@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from vidseg.runtime import send
 
 _STRIDE = 16
 _LONGEST = 4  # longest ordinary aspect: cinema has 2.4:1, two screens side by side 3.6:1
@@ -76,12 +77,12 @@ def prepare_frame(
     Without ``antialias`` the resize works in float32, as the published numbers did. With it, a CPU resizes bytes, which
     is several times faster and rounds every pixel to 1/255.
     """
-    image = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None]
+    image = send(torch.from_numpy(np.ascontiguousarray(rgb)), device).permute(2, 0, 1)[None]
     if geometry.inner != geometry.original:
         if not antialias or device.type != "cpu":
             image = image.float()
         image = F.interpolate(image, geometry.inner, mode="bilinear", align_corners=False, antialias=antialias)
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (send(torch.tensor(v), device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     return image.float().sub_(mean * 255).mul_(1 / (std * 255)).contiguous(memory_format=torch.channels_last)
 
 
@@ -96,7 +97,7 @@ def prepare_masks(
     result: dict[int, Tensor] = {}
     taken: Tensor | None = None
     for i in sorted(masks, key=lambda i: (int(masks[i].sum()), i)):
-        image = torch.from_numpy(np.ascontiguousarray(masks[i])).to(device)[None, None].float()
+        image = send(torch.from_numpy(np.ascontiguousarray(masks[i])), device)[None, None].float()
         small = F.interpolate(image, geometry.inner, mode="nearest")
         if not small.any():
             small = F.adaptive_max_pool2d(image, geometry.inner)

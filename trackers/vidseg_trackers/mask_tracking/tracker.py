@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidseg.errors import InputError, UsageError
 from vidseg.prompt_text import fit_prompts
+from vidseg.runtime import send
 from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.mask_tracking.absence import is_blank
 from vidseg_trackers.mask_tracking.label_map import objects_in_label_map
@@ -96,7 +97,7 @@ class MaskTracker(ABC):
             probabilities = self._propagate(image, masks, geometry)
             seen = objects_in_label_map(probabilities, frame.hw)
             ids = [self.ids[one.row] for one in seen]
-            rows = probabilities[[1 + one.row for one in seen]]
+            rows = probabilities[send(torch.tensor([1 + one.row for one in seen], dtype=torch.int64), self.device)]
             tracks = _tracks(frame.index, ids, [one.box for one in seen], [one.score for one in seen], rows)
         if self._forget_after:
             self._forget_absent(set(tracks.ids.tolist()))

@@ -64,9 +64,10 @@ class InferenceCore:
             if judge is not None and isinstance(self.memory, Memory):
                 nearest = self.memory.nearest.unflatten(1, features.key.shape[-2:])
                 gone = [row for row in judge(predicted[0], nearest, known) if known[row] not in masks]
-                predicted[0, 0] += predicted[0, [1 + row for row in gone]].sum(0)
-                predicted[0, [1 + row for row in gone]] = 0
-                self._restore_hidden(before, gone)
+                if gone:
+                    predicted[0, 0] += predicted[0, [1 + row for row in gone]].sum(0)
+                    predicted[0, [1 + row for row in gone]] = 0
+                    self._restore_hidden(before, gone)
         if masks:
             self.ids += [i for i in masks if i not in known]
             self._grow_hidden(features)
