@@ -162,8 +162,9 @@ class RunConfig:
     """What to drop when a live source delivers frames faster than they are segmented: oldest drops those that have
     waited longest (at most 8 wait) and records how many; none drops nothing and lets the source wait. auto: oldest for
     cameras and streams, none for standard input. Frames of files are never dropped."""
-    reader: Literal["pyav", "decord", "torchcodec"] = "pyav"
-    """Decoder of a video file: PyAV, or another package in a separate process, checked against PyAV."""
+    reader: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav"
+    """Decoder of a video file: PyAV, or another package in a separate process, checked against PyAV; nvdec: torchcodec
+    with the decoder of an NVIDIA GPU."""
     video_id: int = field(default=1, metadata=NOT_RESULT)
     """Number of the video in coco and ytvis files; those of videos with different numbers can be merged. vidseg batch
     counts on from it."""

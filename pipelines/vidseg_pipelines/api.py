@@ -95,7 +95,7 @@ class RunSettings(TypedDict, total=False):
     read_timeout: float
     reconnect: int
     drop: Literal["auto", "oldest", "none"]
-    reader: Literal["pyav", "decord", "torchcodec"]
+    reader: Literal["pyav", "decord", "torchcodec", "nvdec"]
     offline: bool
     json_log: bool
     config: str | Path | None

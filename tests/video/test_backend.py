@@ -5,6 +5,7 @@ The packages may not be installed, and their failures cannot be ordered: a stand
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -23,17 +24,22 @@ import os, signal, sys, time
 import av, numpy
 
 class _Tensor:
-    def __init__(self, array): self.array = array
-    def numpy(self): return self.array
+    def __init__(self, array, device): self.array, self.device = array, device
+    def cpu(self): return _Tensor(self.array, "cpu")
+    def numpy(self):
+        if self.device != "cpu": raise TypeError("can't convert a tensor of a GPU to numpy")
+        return self.array
 
 class VideoDecoder:
-    def __init__(self, path, *, dimension_order, num_ffmpeg_threads, seek_mode):
+    def __init__(self, path, *, dimension_order, seek_mode, num_ffmpeg_threads=None, device="cpu"):
         assert os.path.isabs(path) and (dimension_order, seek_mode) == ("NHWC", "exact")
+        self.device = device
         self.how = os.environ.get("HOW", "")
         print("noise on standard output")
         with av.open(path) as container:
             self.frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
         if self.how == "loses": del self.frames[-1]
+        if self.how == "no gpu" and device == "cuda": raise RuntimeError("no CUDA-capable device is detected")
         if self.how == "fails": raise RuntimeError("no such codec\\n  at 0x1234\\n")
         if self.how == "repeats": self.frames = [self.frames[-1]] * len(self.frames)
         if self.how == "turns": self.frames = [numpy.rot90(f) for f in self.frames]
@@ -42,7 +48,7 @@ class VideoDecoder:
         if self.how == "hangs" and index == 5: time.sleep(1000)
         if self.how == "crashes" and index == 5: os.kill(os.getpid(), signal.SIGSEGV)
         if self.how == "breaks" and index == 5: raise ValueError("broken frame")
-        return _Tensor(self.frames[index])
+        return _Tensor(self.frames[index], self.device)
 """
 
 
@@ -52,7 +58,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "decoders.py").write_text(STAND_IN)
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", str(package.parent), prepend=os.pathsep)
     return package
 
 
@@ -74,6 +80,16 @@ def test_frames_and_times_are_those_of_pyav(clip, stand_in):
     part = list(open_source(clip, reader="torchcodec", frames=slice(7, 9)))
     assert [f.index for f in part] == [read_barcode(f.rgb) for f in part] == [7, 8]
     assert all(a.pts < b.pts for a, b in pairwise(part))
+
+
+def test_the_decoder_of_a_gpu_gives_the_same_frames(clip, stand_in, monkeypatch):
+    check_same(clip, "nvdec")
+    monkeypatch.setenv("HOW", "no gpu")
+    with pytest.raises(InputError, match=r"opening it with nvdec: no CUDA-capable device is detected$"):
+        open_source(clip, reader="nvdec")
+    (stand_in / "decoders.py").write_text("raise OSError('no libavutil')")
+    with pytest.raises(InputError, match=r"torchcodec is not installed or .* pip install 'vidseg\[torchcodec\]'"):
+        open_source(clip, reader="nvdec")
 
 
 def test_containers_without_timestamps(tmp_path, stand_in):

@@ -1,4 +1,4 @@
-"""Other decoders, decord and torchcodec, in a process of their own: what hangs or crashes there is an error here.
+"""Other decoders (decord; torchcodec, also on a GPU) in a process of their own: what hangs or crashes is an error here.
 
 They are not trusted: decord loses or repeats frames of MPEG-TS and of edit lists, and may hang. So PyAV opens the file
 first (refused formats, sizes), counts its frames and reads its first one, and what the other decoder gives must agree.

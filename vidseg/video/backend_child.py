@@ -1,4 +1,4 @@
-"""The process of :mod:`vidseg.video.backend`: ``python -m vidseg.video.backend_child decord|torchcodec FILE``.
+"""The process of :mod:`vidseg.video.backend`: ``python -m vidseg.video.backend_child decord|torchcodec|nvdec FILE``.
 
 Writes messages to standard output, each json after its length (4 bytes, little endian): the number of frames, then for
 each frame its size, followed by its pixels. An error is a message too.
@@ -29,7 +29,18 @@ def _torchcodec(decoders: ModuleType, path: str) -> tuple[int, Iterator[npt.NDAr
     return len(video), (video[index].numpy() for index in range(len(video)))
 
 
-READERS = {"decord": ("decord", _decord), "torchcodec": ("torchcodec.decoders", _torchcodec)}
+def _nvdec(decoders: ModuleType, path: str) -> tuple[int, Iterator[npt.NDArray[np.uint8]]]:
+    """The decoder of an NVIDIA GPU."""
+    video = decoders.VideoDecoder(path, dimension_order="NHWC", seek_mode="exact", device="cuda")
+    return len(video), (video[index].cpu().numpy() for index in range(len(video)))
+
+
+READERS = {
+    "decord": ("decord", _decord),
+    "torchcodec": ("torchcodec.decoders", _torchcodec),
+    "nvdec": ("torchcodec.decoders", _nvdec),
+}
+"""Module to import, whose package has the name of the extra, and how to decode with it."""
 
 
 def main(reader: str, path: str) -> None:
@@ -47,8 +58,9 @@ def main(reader: str, path: str) -> None:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # native libraries that do not load raise anything
-        reason = f"{reader} is not installed or does not load here ({_line(error)})"
-        send({"error": f"{reason}; pip install 'vidseg[{reader}]', or leave out --reader"})
+        package = module_name.partition(".")[0]
+        reason = f"{package} is not installed or does not load here ({_line(error)})"
+        send({"error": f"{reason}; pip install 'vidseg[{package}]', or leave out --reader"})
         return
     try:
         count, frames = decode(module, path)

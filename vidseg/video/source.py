@@ -38,7 +38,7 @@ def open_source(
     image_fps: Fraction = Fraction(24),
     threads: int = 1,
     limit_s: float = READ_TIMEOUT_S,
-    reader: Literal["pyav", "decord", "torchcodec"] = "pyav",
+    reader: Literal["pyav", "decord", "torchcodec", "nvdec"] = "pyav",
     drop: Literal["auto", "oldest", "none"] = "auto",
     backoff: Backoff = DEFAULT_BACKOFF,
     offline: bool = False,
