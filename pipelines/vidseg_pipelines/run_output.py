@@ -26,7 +26,7 @@ from vidseg_pipelines.run_sinks import CountingSink, NewResults, bounded
 from vidseg_pipelines.run_summary import RunSummary
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshots, UnusableSnapshotError
-from vidseg_pipelines.streaming import Advance, Preempted, stream
+from vidseg_pipelines.streaming import Advance, OutOfTime, stream
 from vidseg_pipelines.unused import UnusedPrompts
 
 Started = Callable[[VideoInfo, int | None], Advance]
@@ -264,7 +264,7 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
         raise
     except KeyboardInterrupt as interrupt:
         status = "interrupted"
-        if counts.frames and not isinstance(interrupt, Preempted):  # there is little time then
+        if counts.frames and not isinstance(interrupt, OutOfTime):
             outputs.export(run)
         raise
     finally:

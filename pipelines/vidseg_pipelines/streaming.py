@@ -22,7 +22,11 @@ Advance = Callable[[Sequence[FrameMasks]], None]
 Result: TypeAlias = tuple[Frame, FrameMasks]
 
 
-class Preempted(KeyboardInterrupt):
+class OutOfTime(KeyboardInterrupt):
+    """The run is to stop within seconds: it keeps what it needs to go on, and exports nothing."""
+
+
+class Preempted(OutOfTime):
     """Raised by ``advance``: the run is to stop now, to go on from exactly here later."""
 
 

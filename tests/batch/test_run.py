@@ -4,7 +4,6 @@ import csv
 import json
 import multiprocessing
 import os
-import signal
 import urllib.request
 import weakref
 from collections import Counter
@@ -18,7 +17,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 
 import batch_toys
 import paths
@@ -33,7 +31,6 @@ from vidseg.types import Frame, Tracks, VideoInfo
 from vidseg_pipelines.batch import executors, supervisor
 from vidseg_pipelines.batch import limits as limits_module
 from vidseg_pipelines.batch.executors.local import LocalEngine
-from vidseg_pipelines.batch.executors.preemption import work_until_terminated
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.job_records import Job, Result
 from vidseg_pipelines.batch.leases import Owner
@@ -554,33 +551,6 @@ def test_a_stuck_video_is_given_up_with_its_worker(tmp_path: Path, base: RunConf
     assert result_of(store, job).reason == (
         "took longer than --video-timeout 1e-06 s, and did not come to its next frame"
     )
-
-
-def test_sigterm_saves_the_state_of_the_frame_just_done(tmp_path: Path, base: RunConfig, out: Path) -> None:
-    """Not only that of the last snapshot, and the results are those of a run that was not interrupted."""
-    clip = make_clip(tmp_path / "a.mp4", 12)
-    config = replace(base, snapshot_every=1000, batch=2)
-    store, job, spec = plan(out, clip, config)
-    pid = os.fork()
-    if pid == 0:
-        step = ToldTracker.step
-
-        def terminated_step(self: ToldTracker, frame: Frame, *prompts: Any) -> list[Tracks]:
-            if frame.index == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step(self, frame, *prompts)
-
-        ToldTracker.step = terminated_step  # type: ignore[method-assign]
-        torch.set_num_threads(1)
-        work_until_terminated(spec, 0)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert store.result(job.key) is None
-    with safe_open(out / "a" / "snapshot.safetensors", framework="pt") as file:
-        assert file.metadata()["next_frame"] == "8"
-    work(spec, 0)
-    run_video(replace(config, input=str(clip), output=tmp_path / "whole"), loaders=LOADERS)
-    assert results(out / "a") == results(tmp_path / "whole")
 
 
 def test_a_batch_of_an_earlier_version_is_refused_in_one_line(out: Path, base: RunConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from vidseg_pipelines.batch.worker import WorkerSpec, work
+from vidseg_pipelines.streaming import OutOfTime
 
 PATIENCE_S = 8.0
 """Seconds in which the micro-batch under way may end; then it is interrupted, and the last snapshot counts."""
@@ -18,19 +19,30 @@ def work_until_terminated(spec: WorkerSpec, number: int, stop: Callable[[], bool
 
     def terminate(signal_number: int, frame: FrameType | None) -> None:
         nonlocal terminated
-        if hasattr(signal, "setitimer") and not terminated:
-            signal.signal(signal.SIGALRM, interrupt)
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
-        terminated = True
+        if not terminated:
+            terminated = True
+            _interrupt_after(PATIENCE_S)
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def stopping() -> bool:
+        if terminated:
+            _interrupt_after(0)  # the micro-batch has ended: nothing disturbs the saving and uploading of its state
+        return terminated or stop()
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        work(spec, number, lambda: terminated or stop())
+        work(spec, number, stopping)
     except KeyboardInterrupt:
         return
     finally:
-        if hasattr(signal, "setitimer"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        _interrupt_after(0)
+
+
+def _interrupt_after(seconds: float) -> None:
+    """Raise :class:`OutOfTime` in the main thread then; 0: do not. Without such signals (Windows) nothing happens."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise OutOfTime
