@@ -1,28 +1,36 @@
 """Where the time of a run goes, and how close the networks come to this machine's limit.
 
-    python benchmarks/pipeline.py VIDEO [--prompt-box x1,y1,x2,y2 ...]
+    python benchmarks/pipeline.py VIDEO [--prompt-box x1,y1,x2,y2 ...] [--in-turn ROUNDS]
 
-Prints seconds per stage, the share of the wall time outside the networks, and measured / possible arithmetic of the
-networks, where the limit is the rate of a large float32 matrix product in the same process.
+Prints seconds per stage (two things may be done at once), the share of them outside the networks, and measured /
+possible arithmetic of the run, where the limit is the rate of a large float32 matrix product in the same process.
+With --in-turn, the same run with one thing after the other as well, in alternation, and the ratio of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidseg.config import RunConfig
 from vidseg.video import open_source
+from vidseg_pipelines import streaming
 from vidseg_pipelines.api import segment_frames
 from vidseg_pipelines.run import run_video
 from vidseg_pipelines.run_folder import RunFolder
+from vidseg_pipelines.run_summary import RunSummary
 
 NETWORK_STAGES = ("encode", "decode", "track", "find")
+OTHER_STAGES = ("paste", "compare", "wait for input", "wait for output")
+"""Of the same threads."""
 
 
 def matmul_flops_per_s(size: int = 2048, seconds: float = 2.0) -> float:
@@ -45,25 +53,43 @@ def flops_per_frame(video: str, frames: int = 8) -> float:
     return counter.get_total_flops() / max(done, 1)
 
 
+def run(video: str, boxes: list[str]) -> tuple[RunSummary, dict[str, Any]]:
+    """A run with default settings, and what its manifest says."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = run_video(RunConfig(input=video, output=Path(folder) / "run", box=tuple(boxes)))
+        return summary, RunFolder(summary.folder).read_manifest() or {}
+
+
+def compare(video: str, boxes: list[str], rounds: int) -> None:
+    """Frames per second of runs in turn and at once."""
+    rates = []
+    for _ in range(rounds):
+        with mock.patch.object(streaming, "overlaps", lambda segmenter: False):
+            in_turn = run(video, boxes)[0].fps
+        rates.append((in_turn, run(video, boxes)[0].fps))
+        print(f"one thing after the other: {in_turn:.2f} fps, two at once: {rates[-1][1]:.2f} fps", flush=True)
+    print(f"median of {rounds} ratios: {statistics.median(two / one for one, two in rates):.2f}")
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video")
     parser.add_argument("--prompt-box", action="append", default=[])
+    parser.add_argument("--in-turn", type=int, default=0, metavar="ROUNDS")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(input=options.video, output=Path(folder) / "run", box=tuple(options.prompt_box))
-        summary = run_video(config)
-        manifest = RunFolder(summary.folder).read_manifest() or {}
+    if options.in_turn:
+        compare(options.video, options.prompt_box, options.in_turn)
+    summary, manifest = run(options.video, options.prompt_box)
     wall, stages = manifest["wall_seconds"], manifest["seconds"]
-    networks = sum(stages.get(stage, 0.0) for stage in NETWORK_STAGES)
+    networks, others = (sum(stages.get(stage, 0.0) for stage in s) for s in (NETWORK_STAGES, OTHER_STAGES))
     print(f"{summary.frames} frames, {len(summary.objects)} objects, {wall:.2f} s, {summary.frames / wall:.2f} fps")
     for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
         print(f"  {stage:<16} {seconds:8.2f} s  {1000 * seconds / summary.frames:8.1f} ms per frame")
-    print(f"outside the networks: {100 * (1 - networks / wall):.1f} % of the wall time")
+    print(f"outside the networks: {100 * others / (networks + others):.1f} % of the time of both threads")
     limit = matmul_flops_per_s()
-    rate = flops_per_frame(options.video) * summary.frames / networks
-    print(f"networks: {rate / 1e9:.1f} of {limit / 1e9:.1f} GFLOP/s (measured / limit = {rate / limit:.2f})")
+    rate = flops_per_frame(options.video) * summary.frames / (wall - stages.get("load", 0.0))
+    print(f"the run: {rate / 1e9:.1f} of {limit / 1e9:.1f} GFLOP/s (measured / limit = {rate / limit:.2f})")
 
 
 if __name__ == "__main__":

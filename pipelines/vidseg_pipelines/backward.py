@@ -25,8 +25,9 @@ from vidseg.types import Prompt, Rle, Tracker, VideoInfo
 from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.build import Models
 from vidseg_pipelines.following import follow, merged
+from vidseg_pipelines.frame_steps import FrameStep
 from vidseg_pipelines.run_folder import RunFolder
-from vidseg_pipelines.segmenter import FrameStep, Segmenter
+from vidseg_pipelines.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

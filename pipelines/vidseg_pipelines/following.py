@@ -20,7 +20,8 @@ from vidseg.masks.trust import Signals
 from vidseg.types import Frame, Prompt, Rle, VideoInfo
 from vidseg_pipelines.build import Models
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.segmenter import FrameStep, Segmenter
+from vidseg_pipelines.frame_steps import FrameStep
+from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.streaming import TRIM_EVERY
 
 

@@ -18,7 +18,8 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.overlap import disjoint_masks, in_front
 from vidseg.types import Frame, Prompt, RemovesObjects, State, VideoInfo
 from vidseg_pipelines.drawing import draw_prompts
-from vidseg_pipelines.segmenter import FrameStep, Segmenter
+from vidseg_pipelines.frame_steps import FrameStep
+from vidseg_pipelines.segmenter import Segmenter
 
 Mask = npt.NDArray[np.bool_]
 

@@ -109,6 +109,7 @@ def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
                 advance=advance,
                 snapshots=snapshots,
                 cancel=run.source.stop,
+                live=run.source.live,
             )
         if run.back is not None:
             _go_back(run, run.back, outputs, snapshots, advance)

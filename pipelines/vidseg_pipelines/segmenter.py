@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +18,13 @@ from vidseg.sam.model import FrameFeatures, SegmentAnything, SharesEncoder
 from vidseg.state import nested
 from vidseg.types import Detector, Frame, Prompt, RemovesObjects, State, Tracker, Tracks, VideoInfo
 from vidseg_pipelines.clock import StageClock
-from vidseg_pipelines.object_finder import Found, ObjectFinder
+from vidseg_pipelines.frame_steps import FrameStep, Tracked
+from vidseg_pipelines.object_finder import ObjectFinder
 from vidseg_pipelines.references import References
 from vidseg_pipelines.refiner import Refiner
 
 _FEW = 0.1
 """Share of a tracker's boxes that may give no mask without a warning."""
-
-
-@dataclass
-class FrameStep:
-    """A frame on its way: what is known of it before it is computed, and what is found out meanwhile."""
-
-    frame: Frame
-    prompts: Sequence[Prompt] = ()
-    """What the user says of it; fits the frame."""
-    removed: Sequence[int] = ()
-    """Objects that are forgotten before it is computed."""
-    found: Sequence[Found] | None = None
-    """New objects that a search has found on it; None: nobody has searched."""
-    search: bool = True
-    """Whether to search if it is time to."""
-    features: FrameFeatures | None = None
-    drawn: Sequence[Prompt] = ()
-    """The prompts as masks, where the tracker takes masks."""
-    given: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
-    """Masks that are taken as they are, disjoint: those of the prompts and of new objects."""
 
 
 class Segmenter:
@@ -162,7 +143,11 @@ class Segmenter:
         Raises:
             UsageError: a prompt that does not fit its frame or shows nothing.
         """
-        return self.advance([self._planned(frame) for frame in frames])
+        return self.draw_tracked(self.track(frames))
+
+    def track(self, frames: Sequence[Frame]) -> Tracked:
+        """The first half of :meth:`step`; :meth:`draw_tracked` is the other one, which another thread may do."""
+        return self._track([self._planned(frame) for frame in frames])
 
     def _planned(self, frame: Frame) -> FrameStep:
         """A frame with what was said of it beforehand."""
@@ -172,6 +157,9 @@ class Segmenter:
 
     def advance(self, steps: Sequence[FrameStep]) -> list[tuple[Frame, FrameMasks]]:
         """As :meth:`step`, with the prompts at hand: they fit their frames."""
+        return self.draw_tracked(self._track(steps))
+
+    def _track(self, steps: Sequence[FrameStep]) -> Tracked:
         tracks: list[Tracks] = []
         for step in steps:
             self._pending[step.frame.index] = step
@@ -182,13 +170,13 @@ class Segmenter:
             if self._encoder is not None and self.refiner.uses_sam and any(len(t.ids) for t in found):
                 self.features(step)  # the tracker has them
             tracks += found
-        return self._refine(tracks)
+        return Tracked(tracks, frozenset(self.finder.followed))
 
     def finish(self) -> list[tuple[Frame, FrameMasks]]:
         """No more frames: the rest."""
         with self.clock("track"):
             tracks = self.tracker.finish()
-        return self._refine(tracks)
+        return self.draw_tracked(Tracked(tracks, frozenset(self.finder.followed)))
 
     def state_dict(self) -> State | None:
         """The state after the frames so far, or None while frames are held back (a tracker with lookahead)."""
@@ -272,10 +260,11 @@ class Segmenter:
         (masks,) = self.refiner.refine([pending.frame], [pending.features], tracks, clock=self.clock)
         return dict(zip(masks.ids, masks.masks, strict=True))
 
-    def _refine(self, tracks: Sequence[Tracks]) -> list[tuple[Frame, FrameMasks]]:
+    def draw_tracked(self, tracked: Tracked) -> list[tuple[Frame, FrameMasks]]:
+        """The masks of frames that :meth:`track` gave, in order."""
         results: list[tuple[Frame, FrameMasks]] = []
-        for start in range(0, len(tracks), self.batch):  # a tracker with lookahead may give all frames of a video
-            part = tracks[start : start + self.batch]
+        for start in range(0, len(tracked.tracks), self.batch):  # with lookahead there may be all frames of a video
+            part = tracked.tracks[start : start + self.batch]
             steps = [self._pending.pop(t.frame_index) for t in part]
             masks = self.refiner.refine(
                 [step.frame for step in steps],
@@ -289,6 +278,7 @@ class Segmenter:
                     self._boxes += len(found.ids)
                     self._empty_boxes += len(found.ids) - len(result.ids)
                 prompted = {p.object_id for p in pending.prompts}
-                compared = self._references.compare(pending.frame, result, prompted, self.finder.followed)
+                with self.clock("compare"):
+                    compared = self._references.compare(pending.frame, result, prompted, tracked.followed)
                 results.append((pending.frame, compared))
         return results

@@ -58,11 +58,19 @@ class Snapshots:
         self._every, self._keep_every, self._last = every, keep_every, next_frame
         self._last_kept = next_frame
 
+    def due(self, next_frame: int) -> bool:
+        """Whether it is time for the state before ``next_frame``."""
+        return any(self._kinds(next_frame))
+
+    def _kinds(self, next_frame: int) -> tuple[bool, bool]:
+        """Whether the state is the latest one by then, and one that is kept."""
+        every = self._keep_every
+        return next_frame - self._last >= self._every, every > 0 and next_frame // every > self._last_kept // every
+
     def take(self, segmenter: Segmenter, next_frame: int, *, now: bool = False) -> Snapshot | None:
         """The state before ``next_frame``, when it is time for one, or ``now``, and no frame is held back."""
-        every = self._keep_every
-        latest = now or next_frame - self._last >= self._every
-        kept = every > 0 and next_frame // every > self._last_kept // every
+        latest, kept = self._kinds(next_frame)
+        latest |= now
         if not (latest or kept) or (state := segmenter.state_dict()) is None:
             return None
         self._last = next_frame if latest else self._last

@@ -1,5 +1,7 @@
 """The streaming loop: read-ahead thread -> tracker and HQ-SAM -> write-behind thread, with bounded queues between.
 
+Tracker and HQ-SAM may work at the same time: see :mod:`vidseg_pipelines.overlap`.
+
 Memory does not grow with the length of the video. An error of any stage stops the run and is raised once; what was
 finished before is written.
 """
@@ -14,6 +16,7 @@ from vidseg.heap import share_one_heap, trim_heap
 from vidseg.masks.frame_masks import FrameMasks, Sink
 from vidseg.types import Frame
 from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.overlap import InTurn, Overlap, overlaps
 from vidseg_pipelines.segmenter import Segmenter
 from vidseg_pipelines.snapshot import Snapshot, Snapshots
 from vidseg_pipelines.threads import Prefetch, WriteBehind
@@ -43,18 +46,20 @@ def stream(
     advance: Advance = lambda results: None,
     snapshots: Snapshots | None = None,
     cancel: Callable[[], None] = lambda: None,
+    live: bool = False,
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
     ``advance(results)`` is called with what was done since the last call; it may raise :class:`Preempted`, then a
     snapshot is taken first. ``snapshots`` are taken between two
     micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
-    waits for the next one.
+    waits for the next one. ``live``: every result is there before the next frames are waited for.
     """
     share_one_heap()
     clock = segmenter.clock
     reader = Prefetch(frames, size=2 * batch, cancel=cancel)
     writer = WriteBehind(_Writing(sinks, snapshots, clock), size=4 * batch)
+    work = (InTurn if live or not overlaps(segmenter) else Overlap)(segmenter, writer.put)
     done, read = False, 0
     try:
         iterator = iter(reader)
@@ -63,24 +68,27 @@ def stream(
                 group = list(islice(iterator, batch))
             if not group:
                 break
+            end = group[-1].index + 1
             try:
-                _deliver(segmenter.step(group), writer, advance)
+                _tell(work.step(group), advance)
+                if snapshots is not None and snapshots.due(end):
+                    _tell(work.drain(), advance)
             except Preempted:
-                if snapshots is not None and (snapshot := snapshots.take(segmenter, group[-1].index + 1, now=True)):
+                work.drain()
+                if snapshots is not None and (snapshot := snapshots.take(segmenter, end, now=True)):
                     writer.put(snapshot)
                 done = True  # what was computed is written
                 raise
             if read // TRIM_EVERY < (read + len(group)) // TRIM_EVERY:
                 trim_heap()
             read += len(group)
-            if snapshots is not None:
-                snapshot = snapshots.take(segmenter, group[-1].index + 1)
-                if snapshot is not None:
-                    writer.put(snapshot)
-        _deliver(segmenter.finish(), writer, advance)
+            if snapshots is not None and (snapshot := snapshots.take(segmenter, end)):
+                writer.put(snapshot)
+        _tell(work.finish(), advance)
         done = True
     finally:
         reader.close()
+        work.close()
         with clock("wait for output"):
             writer.close(check=done)
 
@@ -100,8 +108,6 @@ class _Writing:
             self._snapshots.save(item)
 
 
-def _deliver(results: Sequence[Result], writer: WriteBehind[Result | Snapshot], advance: Advance) -> None:
-    for result in results:
-        writer.put(result)
+def _tell(results: Sequence[FrameMasks], advance: Advance) -> None:
     if results:
-        advance([masks for _, masks in results])
+        advance(results)

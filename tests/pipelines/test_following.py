@@ -12,8 +12,8 @@ from toys import DriftMasks, frames, tiny_sam
 from vidseg.types import Frame, Prompt, VideoInfo
 from vidseg_pipelines.build import Models
 from vidseg_pipelines.following import follow
+from vidseg_pipelines.frame_steps import FrameStep
 from vidseg_pipelines.refiner import RefineOptions, Refiner
-from vidseg_pipelines.segmenter import FrameStep
 
 COUNT, HEIGHT, WIDTH = 8, 48, 64
 INFO = VideoInfo(WIDTH, HEIGHT, 24, frame_count=COUNT)  # type: ignore[arg-type]

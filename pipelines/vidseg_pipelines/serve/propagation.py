@@ -10,7 +10,7 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.types import Prompt
 from vidseg.video.random_access import RandomAccess
 from vidseg_pipelines.following import follow
-from vidseg_pipelines.segmenter import FrameStep
+from vidseg_pipelines.frame_steps import FrameStep
 from vidseg_pipelines.serve.models import Networks
 from vidseg_pipelines.serve.served_session import ServedSession
 

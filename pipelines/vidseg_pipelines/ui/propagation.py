@@ -11,7 +11,7 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.outputs.journal import journal_line, parse_line
 from vidseg.types import Frame, Prompt
 from vidseg_pipelines.following import follow, merged
-from vidseg_pipelines.segmenter import FrameStep
+from vidseg_pipelines.frame_steps import FrameStep
 from vidseg_pipelines.ui.lines import masks_in
 from vidseg_pipelines.ui.project import Project
 

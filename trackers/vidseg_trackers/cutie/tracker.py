@@ -15,7 +15,7 @@ from vidseg_trackers.cutie.network import Cutie
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.cutie.weights import load_network
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry
-from vidseg_trackers.mask_tracking.tracker import MaskTracker
+from vidseg_trackers.mask_tracking.tracker import Look, MaskTracker
 
 
 def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.dtype, offline: bool) -> CutieTracker:
@@ -55,11 +55,11 @@ class CutieTracker(MaskTracker):
     def _restart(self) -> None:
         self.core.reset()
 
-    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
+    def _propagate(self, look: Look, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         corrected = any(i in self.core.ids for i in masks)
         given = {i: geometry.unpad(mask) for i, mask in masks.items()}
-        return self.core.step((image * std + mean)[0], given or None, permanent=corrected)
+        return self.core.step((look.image * std + mean)[0], given or None, permanent=corrected)
 
     def _skip(self) -> None:
         self.core.skip()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ from vidseg.types import Frame, Prompt, State, Tracks, VideoInfo
 from vidseg_trackers.mask_tracking.absence import is_blank
 from vidseg_trackers.mask_tracking.label_map import objects_in_label_map
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry, prepare_frame, prepare_masks
+
+
+class Look(NamedTuple):
+    """What a frame shows by itself: the normalised frame, and what the network sees in it (None: not computed yet)."""
+
+    image: Float[Tensor, "1 3 h w"]
+    seen: Any = None
 
 
 class MaskTracker(ABC):
@@ -42,6 +49,12 @@ class MaskTracker(ABC):
         self._size, self._antialias, self._absence, self._forget_after = size, antialias, absence, forget_after
         self._geometry: InnerGeometry | None = None
         self._absent: dict[int, int] = {}
+        self._expected: dict[int, Callable[[], Look]] = {}
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether :meth:`look` takes a good part of a step's time, and what it gives is small."""
+        return False
 
     @property
     @abstractmethod
@@ -54,11 +67,15 @@ class MaskTracker(ABC):
 
     @abstractmethod
     def _propagate(
-        self, image: Float[Tensor, "1 3 h w"], masks: Mapping[int, Float[Tensor, "H W"]], geometry: InnerGeometry
+        self, look: Look, masks: Mapping[int, Float[Tensor, "H W"]], geometry: InnerGeometry
     ) -> Float[Tensor, "N1 h w"]:
-        """Probabilities of the background and of :attr:`ids` on a normalised frame, given masks at the padded size."""
+        """Probabilities of the background and of :attr:`ids` on a frame, given masks at the padded size."""
 
-    def _look(self, image: Float[Tensor, "1 3 h w"]) -> None:  # noqa: B027
+    def _see(self, image: Float[Tensor, "1 3 h w"], geometry: InnerGeometry) -> Any:
+        """What the network sees in a normalised frame, whatever came before it."""
+        return None
+
+    def _notice(self, image: Float[Tensor, "1 3 h w"]) -> None:  # noqa: B027
         """Take note of a normalised frame before anything else."""
 
     @abstractmethod
@@ -73,7 +90,18 @@ class MaskTracker(ABC):
         """Forget everything and prepare for a video."""
         self._restart()
         self._geometry = InnerGeometry.of((video.height, video.width), self._size)
-        self._absent = {}
+        self._absent, self._expected = {}, {}
+
+    @torch.inference_mode()
+    def look(self, frame: Frame) -> Look:
+        """What a frame shows by itself. Changes nothing: another thread may look while this one steps."""
+        geometry = self._check(frame, ())
+        image = prepare_frame(frame.rgb, geometry, self._antialias, self.device)
+        return Look(image, self._see(image, geometry))
+
+    def expect(self, index: int, look: Callable[[], Look]) -> None:
+        """The step of frame ``index`` calls ``look`` instead of looking itself."""
+        self._expected[index] = look
 
     @torch.inference_mode()
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
@@ -83,18 +111,18 @@ class MaskTracker(ABC):
             InputError: the frame's size is not the video's.
             UsageError: a prompt that is no mask of the frame's size, is empty, or names an object twice.
         """
-        geometry = self._check(frame, prompts)
+        geometry, expected = self._check(frame, prompts), self._expected.pop(frame.index, None)
         if not self.ids and not prompts:
             return [_tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner, device=self.device))]
         given: dict[int, npt.NDArray[np.bool_]] = {p.object_id: p.mask for p in prompts if p.mask is not None}
         masks = prepare_masks(given, geometry, self.device)
-        image = prepare_frame(frame.rgb, geometry, self._antialias, self.device)
-        self._look(image)
-        if self._absence and not masks and is_blank(image):
+        look = expected() if expected else Look(prepare_frame(frame.rgb, geometry, self._antialias, self.device))
+        self._notice(look.image)
+        if self._absence and not masks and is_blank(look.image):
             self._skip()
             tracks = _tracks(frame.index, [], [], [], torch.zeros(0, *geometry.inner, device=self.device))
         else:
-            probabilities = self._propagate(image, masks, geometry)
+            probabilities = self._propagate(look, masks, geometry)
             seen = objects_in_label_map(probabilities, frame.hw)
             ids = [self.ids[one.row] for one in seen]
             rows = probabilities[send(torch.tensor([1 + one.row for one in seen], dtype=torch.int64), self.device)]

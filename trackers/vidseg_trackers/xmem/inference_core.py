@@ -40,7 +40,11 @@ class InferenceCore:
         self.last_deep = -self.options.deep_update_every
 
     def step(
-        self, image: Float[Tensor, "1 3 H W"], masks: Mapping[int, Float[Tensor, "H W"]], judge: Judge | None = None
+        self,
+        image: Float[Tensor, "1 3 H W"],
+        masks: Mapping[int, Float[Tensor, "H W"]],
+        judge: Judge | None = None,
+        features: KeyFeatures | None = None,
     ) -> Float[Tensor, "N1 H W"]:
         """One frame: probabilities of the background and of every object of ``ids``, summing to one.
 
@@ -50,12 +54,13 @@ class InferenceCore:
                 objects keep what is predicted, except where a given mask lies.
             judge: finds the predictions that are false; nothing is learned from them. A frame of false predictions
                 alone changes no memory.
+            features: of the image, where they are known already.
         """
         options, known = self.options, list(self.ids)
         remember = bool(masks) or self.time - self.last_memory >= options.mem_every
         separate = options.deep_update_every > 0
         deep = self.time - self.last_deep >= options.deep_update_every if separate else remember
-        features = self.network.encode_key(image)
+        features = features or self.network.encode_key(image)
         predicted: Tensor | None = None
         gone: list[int] = []
         if any(i not in masks for i in known):

@@ -12,9 +12,9 @@ from vidseg.state import nested, prefixed
 from vidseg.types import State
 from vidseg_trackers.mask_tracking.absence import Presence
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry
-from vidseg_trackers.mask_tracking.tracker import MaskTracker
+from vidseg_trackers.mask_tracking.tracker import Look, MaskTracker
 from vidseg_trackers.xmem.inference_core import InferenceCore
-from vidseg_trackers.xmem.network import XMem
+from vidseg_trackers.xmem.network import KeyFeatures, XMem
 from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.weights import load_network
 
@@ -70,15 +70,24 @@ class XMemTracker(MaskTracker):
         self._thumbnail = None
         self._presence = Presence()
 
-    def _look(self, image: Tensor) -> None:
+    @property
+    def looks_ahead(self) -> bool:
+        """What the official encoder gives for a frame is too large to wait in numbers (50 MB at 480p)."""
+        return self.online.network.config.encoder != "resnet"
+
+    def _notice(self, image: Tensor) -> None:
         if self.options.scene_cut and self._is_cut(image):
             self.online.forget_motion()
 
-    def _propagate(self, image: Tensor, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
-        judge = partial(self._presence.absent, image) if self._absence else None
-        probabilities = self.online.step(geometry.pad(image).to(self.dtype), masks, judge)
+    def _see(self, image: Tensor, geometry: InnerGeometry) -> KeyFeatures:
+        return self.online.network.encode_key(geometry.pad(image).to(self.dtype))
+
+    def _propagate(self, look: Look, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
+        judge = partial(self._presence.absent, look.image) if self._absence else None
+        seen = look.seen or self._see(look.image, geometry)
+        probabilities = self.online.step(geometry.pad(look.image).to(self.dtype), masks, judge, seen)
         if masks:
-            self._presence.prompted(image)
+            self._presence.prompted(look.image)
         return geometry.unpad(probabilities)
 
     def _skip(self) -> None:
