@@ -31,9 +31,10 @@ class _Request:
 
 
 class BatchedEncoder:
-    """A :class:`SegmentAnything` for several threads. Who comes while a pass runs waits, and joins the next one.
+    """A :class:`SegmentAnything` for several threads. Who comes while passes run waits, and joins the next one.
 
-    The pass runs on the cores of all that wait for it.
+    A GPU has one pass at a time. A CPU has as many as it has cores: there a pass of several images takes as long as a
+    pass of each, and one on several cores wastes some of their time.
 
     The results are those of single passes, but for the rounding of another batch size.
     """
@@ -46,7 +47,7 @@ class BatchedEncoder:
         self.images = 0
         """Images in them."""
         self._waiting: list[_Request] = []
-        self._state, self._network = threading.Lock(), threading.Lock()
+        self._state, self._passes = threading.Lock(), threading.Semaphore(max(1, cores.count))
 
     @property
     def config(self) -> InputConfig:
@@ -69,13 +70,16 @@ class BatchedEncoder:
         with self._state:
             self._waiting.append(mine)
         with self._cores.waiting():
-            self._network.acquire()  # one leads while the others wait here, and find their answer
+            self._passes.acquire()
         try:
-            while not mine.answer.done():
+            if group := self._taken(mine):
                 self._cores.take_share()
-                self._lead()
+                self._encode(group)
         finally:
-            self._network.release()
+            self._passes.release()
+        if not mine.answer.done():
+            with self._cores.waiting():
+                mine.answer.exception()
         self._cores.take_share()
         return mine.answer.result()
 
@@ -94,21 +98,28 @@ class BatchedEncoder:
         """The same network with another output, which does not join passes."""
         return self.sam.with_output(output)
 
-    def _lead(self) -> None:
-        """Encode for all that wait, and that fit one pass with the first."""
+    def _taken(self, mine: _Request) -> list[_Request]:
+        """A request with all that wait and fit one pass with it; nothing where another pass has taken it."""
         with self._state:
-            side, count, group = self._waiting[0].side, 0, list[_Request]()
+            if mine not in self._waiting:
+                return []
+            group, count = [mine], len(mine.images)
             for request in self._waiting:
-                if request.side == side and (not group or count + len(request.images) <= _MOST):
+                if request is not mine and request.side == mine.side and count + len(request.images) <= _MOST:
                     group.append(request)
                     count += len(request.images)
             self._waiting = [request for request in self._waiting if request not in group]
+            self.passes, self.images = self.passes + 1, self.images + count
+        return group
+
+    def _encode(self, group: Sequence[_Request]) -> None:
+        """One pass."""
         try:
-            features = iter(self.sam.encode([image for request in group for image in request.images], side))
+            images = [image for request in group for image in request.images]
+            features = iter(self.sam.encode(images, group[0].side))
             for request in group:
                 request.answer.set_result([next(features) for _ in request.images])
         except BaseException as error:
             for request in group:
                 if not request.answer.done():
                     request.answer.set_exception(error)
-        self.passes, self.images = self.passes + 1, self.images + count

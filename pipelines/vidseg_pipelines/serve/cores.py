@@ -17,7 +17,8 @@ class Cores:
 
     def __init__(self, device: torch.device, count: int = CORES) -> None:
         """``count`` cores; where ``device`` is no CPU there is nothing to share."""
-        self._count = count if device.type == "cpu" else 0
+        self.count = count if device.type == "cpu" else 0
+        """Cores that are shared; 0: none."""
         self._working = 0
         self._lock = threading.Lock()
 
@@ -31,7 +32,7 @@ class Cores:
             yield
         finally:
             self._add(-1)
-            if self._count:
+            if self.count:
                 torch.set_num_threads(before)
 
     @contextmanager
@@ -45,8 +46,8 @@ class Cores:
 
     def take_share(self) -> None:
         """Go on with the share that this computation has now."""
-        if self._count:
-            torch.set_num_threads(max(1, self._count // max(1, self._working)))
+        if self.count:
+            torch.set_num_threads(max(1, self.count // max(1, self._working)))
 
     def _add(self, number: int) -> None:
         with self._lock:
