@@ -39,7 +39,15 @@ def cluster() -> Iterator[Any]:
         patch.setenv("PYTHONPATH", str(paths.HELPERS), prepend=":")
         patch.setenv("RAY_worker_niceness", "0")  # by default Ray's workers give way to everything else
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}})
+        # A node counts as dead after some 2 s without an answer instead of 15.
+        health = {
+            "health_check_initial_delay_ms": 0,
+            "health_check_period_ms": 500,
+            "health_check_failure_threshold": 4,
+        }
+        head = {"num_cpus": 1, "resources": {"head": 1}, "_system_config": health, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        patch.setenv("RAY_ADDRESS", made.address)
         try:
             yield made
         finally:
@@ -108,17 +116,19 @@ def test_a_node_is_killed_in_the_middle_of_a_batch(
     tmp_path: Path, base: RunConfig, cluster: Any, nodes: list[Any]
 ) -> None:
     clips = tuple(str(make_clip(tmp_path / f"{name}.mp4", FRAMES)) for name in NAMES)
-    options = (f"address={cluster.address}", "num_cpus=1", "resources={work: 1}")
-    how = {"inputs": clips, "output": tmp_path / "out", "engine": "ray", "workers": 2, "engine_option": options}
+    (tmp_path / "text.mp4").write_text("no video")
+    inputs, options = (*clips, str(tmp_path / "text.mp4")), ("num_cpus=1", "resources={work: 1}")
+    how = {"inputs": inputs, "output": tmp_path / "out", "engine": "ray", "workers": 2, "engine_option": options}
     killer = NodeKiller(cluster, nodes, tmp_path)
     killer.start()
     try:
-        assert run_batch(BatchCommand(**{**vars(base), **how}), loaders=LOADERS) == 0
+        assert run_batch(BatchCommand(**{**vars(base), **how}), loaders=LOADERS) == 5
     finally:
         killer.join()
     with (tmp_path / "out/summary.csv").open(newline="") as file:
         rows = {row["name"]: (row["status"], row["frames"], row["attempts"]) for row in csv.DictReader(file)}
-    assert rows == {name: ("done", str(FRAMES), "2" if name == killer.video else "1") for name in NAMES}
+    done = {name: ("done", str(FRAMES), "2" if name == killer.video else "1") for name in NAMES}
+    assert rows == {**done, "text": ("failed", "0", "1")}
     check(killer, base)
 
 
@@ -129,7 +139,7 @@ def test_a_node_is_killed_in_the_middle_of_a_dataset(
     import ray
 
     if not ray.is_initialized():
-        ray.init(address=cluster.address, logging_level="ERROR")
+        ray.init(logging_level="ERROR")
     for name in NAMES:
         make_clip(tmp_path / f"{name}.mp4", FRAMES)
     (tmp_path / "bad.mp4").write_text("no video")

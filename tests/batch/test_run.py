@@ -593,28 +593,16 @@ def test_missing_extras_are_named(base: RunConfig, out: Path, engine: str, monke
 
 
 @pytest.mark.extras
-@pytest.mark.parametrize(
-    ("engine", "options"),
-    [("ray", ("num_cpus=1",)), ("slurm", ("cluster=local", "timeout_min=5"))],
-)
-def test_other_engines(
-    tmp_path: Path, base: RunConfig, out: Path, engine: str, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
+def test_workers_of_a_job_array(tmp_path: Path, base: RunConfig, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
     monkeypatch.setenv("PYTHONPATH", str(paths.HELPERS), prepend=os.pathsep)
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # by default Ray's workers give way to everything else
     clips = [make_clip(tmp_path / f"{name}.mp4") for name in "ab"]
     (tmp_path / "c.mp4").write_text("no video")
     rows = [{"input": path.name} for path in [*clips, tmp_path / "c.mp4"]]
     (tmp_path / "jobs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    settings = {"inputs": (str(tmp_path / "jobs.jsonl"),), "output": out, "engine_option": options}
-    try:
-        assert run_batch(command(base, engine=engine, workers=1, **settings), loaders=LOADERS) == 5
-    finally:
-        if engine == "ray":
-            import ray
-
-            ray.shutdown()
+    options = ("cluster=local", "timeout_min=5")
+    settings = {"inputs": (str(tmp_path / "jobs.jsonl"),), "output": out, "workers": 1, "engine_option": options}
+    assert run_batch(command(base, engine="slurm", **settings), loaders=LOADERS) == 5
     assert [row["status"] for row in table(out).values()] == ["done", "done", "failed"]
     assert results_ok(out, 2)
 
