@@ -169,10 +169,16 @@ def test_manifests_of_windows(tmp_path: Path, encoding: str, comma: str) -> None
         ("j.jsonl", '{"input": 3}', r"line 1: 'input'"),
         ("j.jsonl", "[1]", "line 1: expected a json object"),
         ("j.jsonl", '{"input": ""}', r"line 1: 'input'"),
-        ("j.jsonl", "{", "not a valid .jsonl"),
+        (
+            "j.jsonl",
+            '{"input": "a"}\n\n{"input": \n',
+            r"j\.jsonl, line 3: not a valid .jsonl row \(Expecting value at char",
+        ),
         ("j.jsonl", "[" * 100_000, "not a valid .jsonl"),
         ("j.jsonl", '{"input": "a", "max_objects": ' + "1" * 5000 + "}", "not a valid .jsonl"),
         ("j.csv", "input\n" + "a" * 200_000, "not a valid .csv"),
+        ("j.csv", 'input,box\na,\nb,"1,2\nc,\n', r"j\.csv, line 3: not a valid .csv row \(unexpected end of data"),
+        ("j.csv", "input,mask,mask\na,1.png,2.png\n", "line 1: the column 'mask' is there twice"),
         ("j.jsonl", '{"input": "a", "device": "cuda"}', "unknown column 'device'"),
     ],
 )

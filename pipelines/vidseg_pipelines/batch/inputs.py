@@ -143,26 +143,35 @@ def request_of(row: Mapping[str, Any], base: RunConfig, folder: Path, where: str
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, the cells that are not empty); rows without any are left out."""
-    lines = read_lines(path)
+    lines, line = read_lines(path), 1
     try:
         if path.suffix.lower() == ".csv":
             header = next(lines, "")
             mark = next((mark for mark in ",;\t" if mark in header), ",")  # spreadsheets write what their country has
             reader = csv.DictReader(itertools.chain([header], lines), restkey=_NO_COLUMN, strict=True, delimiter=mark)
+            _check_header(path, reader.fieldnames or ())
             for cells in reader:
                 if row := {k.strip(): read_cell(k.strip(), v) for k, v in cells.items() if any(v or ())}:
                     yield reader.line_num, row
+                line = reader.line_num + 1  # where the next row begins
             return
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                row = json.loads(line)
+        for line, text in enumerate(lines, 1):
+            if text.strip():
+                row = json.loads(text)
                 if not isinstance(row, dict):
-                    raise UsageError(f"{path}, line {number}: expected a json object per line")
-                yield number, {k: v for k, v in row.items() if v is not None}
+                    raise UsageError(f"{path}, line {line}: expected a json object per line")
+                yield line, {k: v for k, v in row.items() if v is not None}
     except VidsegError:
         raise
     except (csv.Error, ValueError, RecursionError) as error:  # also numbers without end
-        raise UsageError(f"{path}: not a valid {path.suffix} manifest ({error})") from error
+        reason = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
+        raise UsageError(f"{path}, line {line}: not a valid {path.suffix} row ({reason})") from error
+
+
+def _check_header(path: Path, columns: Sequence[str]) -> None:
+    names = [name.strip() for name in columns]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{path}, line 1: the column '{twice}' is there twice")
 
 
 def read_cell(column: str, text: str) -> Any:
