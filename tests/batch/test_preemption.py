@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from vidseg.storage import Storage
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines.batch.executors import preemption
 from vidseg_pipelines.batch.executors.preemption import work_until_terminated
+from vidseg_pipelines.batch.executors.ray import work_until_canceled
 from vidseg_pipelines.batch.inputs import expand
 from vidseg_pipelines.batch.remote import RemoteBatch
 from vidseg_pipelines.batch.worker import WorkerSpec, work
@@ -60,19 +62,23 @@ def plan(folder: Path, config: RunConfig) -> WorkerSpec:
     return WorkerSpec(folder, call, loaders=LOADERS)
 
 
-def terminate_at(index: int, monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None) -> None:
-    """SIGTERM comes while the worker is at a frame, for once."""
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def at_frame(index: int, monkeypatch: pytest.MonkeyPatch, *events: Callable[[], object]) -> None:
+    """What happens while the worker is at a frame, for once."""
     step = ToldTracker.step
     come = []
 
-    def terminated_step(self: ToldTracker, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
+    def step_and_more(self: ToldTracker, frame: Frame, prompts: Sequence[Prompt] = ()) -> list[Tracks]:
         if frame.index == index and not come:
             come.append(index)
-            os.kill(os.getpid(), signal.SIGTERM)
-            then()
+            for event in events:
+                event()
         return step(self, frame, prompts)
 
-    monkeypatch.setattr(ToldTracker, "step", terminated_step)
+    monkeypatch.setattr(ToldTracker, "step", step_and_more)
 
 
 def next_frame(snapshot: Path) -> str:
@@ -88,7 +94,7 @@ def test_the_next_worker_goes_on_with_the_next_frame(
 ) -> None:
     out = tmp_path / "out"
     spec = plan(out, config)
-    terminate_at(6, monkeypatch)
+    at_frame(6, monkeypatch, sigterm)
     work_until_terminated(spec, 0)
     assert json.loads((out / "a" / "run.json").read_text())["status"] == "interrupted"
     assert next_frame(out / "a" / "snapshot.safetensors") == "8"
@@ -102,13 +108,24 @@ def test_a_micro_batch_without_end_is_interrupted_and_the_last_snapshot_counts(
 ) -> None:
     out = tmp_path / "out"
     spec = plan(out, replace(config, snapshot_every=4))
-    terminate_at(6, monkeypatch, then=lambda: time.sleep(20))
+    at_frame(6, monkeypatch, sigterm, lambda: time.sleep(20))
     monkeypatch.setattr(preemption, "PATIENCE_S", 0.1)
     work_until_terminated(spec, 0)
     assert next_frame(out / "a" / "snapshot.safetensors") == "4"
     assert not (out / "a" / "ytvis.json").exists(), "there is no time for exports"
     work(spec, 0)
     assert all((out / "a" / name).read_bytes() == whole(name) for name in RESULTS)
+
+
+def test_a_task_that_ray_cancels_saves_its_state_too(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    spec = plan(out, config)
+    at_frame(6, monkeypatch, _thread.interrupt_main)  # what ray.cancel does in the process of the task
+    work_until_canceled(spec, 0)
+    assert next_frame(out / "a" / "snapshot.safetensors") == "8"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the process does other tasks later"
 
 
 @pytest.mark.extras
@@ -124,7 +141,7 @@ def test_the_state_in_object_storage_is_that_of_the_frame_just_done_however_long
 
     monkeypatch.setattr(preemption, "_interrupt_after", timers.append)
     monkeypatch.setattr(Storage, "upload", long_upload)
-    terminate_at(6, monkeypatch)
+    at_frame(6, monkeypatch, sigterm)
     for machine in ("one machine", "another machine"):
         monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / machine))
         with RemoteBatch("s3://bucket/out", tmp_path / "records").claimed():

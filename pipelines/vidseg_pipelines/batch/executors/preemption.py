@@ -1,4 +1,4 @@
-"""What SIGTERM means for a worker: save the state, within ten seconds, and go."""
+"""What SIGTERM means for a worker, and SIGINT for one of Ray: save the state, within ten seconds, and go."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ PATIENCE_S = 8.0
 """Seconds in which the micro-batch under way may end; then it is interrupted, and the last snapshot counts."""
 
 
-def work_until_terminated(spec: WorkerSpec, number: int, stop: Callable[[], bool] = lambda: False) -> None:
-    """Do jobs as :func:`~vidseg_pipelines.batch.worker.work`, until SIGTERM. The main thread of a process does it."""
+def work_until_terminated(
+    spec: WorkerSpec, number: int, stop: Callable[[], bool] = lambda: False, by: signal.Signals = signal.SIGTERM
+) -> None:
+    """Do jobs as :func:`~vidseg_pipelines.batch.worker.work`, until that signal. It has to be the main thread."""
     terminated = False
 
     def terminate(signal_number: int, frame: FrameType | None) -> None:
@@ -28,13 +30,14 @@ def work_until_terminated(spec: WorkerSpec, number: int, stop: Callable[[], bool
             _interrupt_after(0)  # the micro-batch has ended: nothing disturbs the saving and uploading of its state
         return terminated or stop()
 
-    signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(by, terminate)
     try:
         work(spec, number, stopping)
     except KeyboardInterrupt:
         return
     finally:
         _interrupt_after(0)
+        signal.signal(by, before)
 
 
 def _interrupt_after(seconds: float) -> None:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from typing import Any
 
 from vidseg.errors import UsageError
-from vidseg_pipelines.batch.worker import WorkerSpec, work
+from vidseg_pipelines.batch.executors.preemption import work_until_terminated
+from vidseg_pipelines.batch.worker import WorkerSpec
 
 _STOP_S = 30.0
+
+
+def work_until_canceled(spec: WorkerSpec, number: int) -> None:
+    """Do jobs until Ray cancels the task, which it does as Ctrl-C would."""
+    work_until_terminated(spec, number, by=signal.SIGINT)
 
 
 class RayEngine:
@@ -35,7 +42,7 @@ class RayEngine:
         try:
             if not ray.is_initialized():
                 ray.init(address=address, include_dashboard=None if address else False, logging_level=logging.ERROR)
-            self._work = ray.remote(max_retries=0, **options)(work)
+            self._work = ray.remote(max_retries=0, **options)(work_until_canceled)
         except (ValueError, TypeError, ConnectionError) as error:
             raise UsageError(f"--engine ray: {error}") from error
 
@@ -57,7 +64,7 @@ class RayWorker:
         return not ready
 
     def stop(self) -> None:
-        """Interrupt it."""
+        """Let it close its files."""
         self._ray.cancel(self._task)
 
     def join(self) -> None:
