@@ -345,6 +345,8 @@ def test_sixty_objects_and_five_thousand_frames_stay_within_bounds(tmp_path: Pat
             page.keys("g")
             page.keys(str(frame), ENTER)
             page.until(f"document.getElementById('canvas').dataset.frame === '{frame}'")
+        page.driver.execute_script("document.querySelector('#objects li:nth-child(50)').click()")
+        page.until("document.getElementById('timeline').scrollTop >= 49 * 22 - 148 + 24")  # its row is in sight
         canvas = page.js(
             "[document.querySelector('#timeline canvas').width, document.querySelector('#timeline canvas').height]"
         )

@@ -59,8 +59,8 @@ WITH_PICTURES: Mapping[str, str] = {
 }
 """Formats with the images of the frames, and the folders for them."""
 
-FROM_FRAMES = (*WITH_PICTURES, "cutout", "cutout-webm", "overlay")
-"""Formats that need the frames of the video."""
+FROM_FRAMES = (*WITH_PICTURES, "cutout", "cutout-webm", "overlay", "report")
+"""Formats that need the frames of the video, those in :data:`WRITERS` for their pictures only."""
 
 
 def frame_sinks(folder: Path, names: Sequence[str], info: VideoInfo, stills: Path | None = None) -> list[Sink]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMas
     while (masks := (yield)) is not None:
         duration, gap = masks.time_s, gap + masks.gap
         _add(lives, masks, (masks.frame_index - recording.first) // width)
-    rows = "".join(_row(object_id, life, -(-span // width)) for object_id, life in sorted(lives.items()))
+    frames = [min(width, span - start) for start in range(0, span, width)]  # of each bin
+    rows = "".join(_row(object_id, life, frames) for object_id, life in sorted(lives.items()))
     title = html.escape(recording.printable_video)
     objects = f"{len(lives)} object{'' if len(lives) == 1 else 's'}"
     page = (
@@ -184,16 +185,18 @@ def _add(lives: dict[int, _Life], masks: FrameMasks, place: int) -> None:
         life.lowest[place] = min(life.lowest.get(place, 1.0), trust(signals, score))
 
 
-def _row(object_id: int, life: _Life, columns: int) -> str:
+def _row(object_id: int, life: _Life, frames: Sequence[int]) -> str:
+    """A row of the table; ``frames`` are those that each bin stands for."""
     color = hex_color(object_id)
-    top = max(life.bins.values())
-    heights = {place: max(2, round(26 * np.sqrt(total / top))) for place, total in sorted(life.bins.items())}
+    means = {place: total / frames[place] for place, total in sorted(life.bins.items())}
+    top = max(means.values())
+    heights = {place: max(2, round(26 * np.sqrt(mean / top))) for place, mean in means.items()}
     bars = "".join(f'<rect x="{x}" y="{28 - h}" width="1.02" height="{h}"/>' for x, h in heights.items())
     scores = "".join(
         f'<rect x="{x}" y="32" width="1.02" height="6" fill="{_color(least)}"/>'
         for x, least in sorted(life.lowest.items())
     )
-    chart = f'<svg viewBox="0 0 {columns} 38" preserveAspectRatio="none" fill="{color}">{bars}{scores}</svg>'
+    chart = f'<svg viewBox="0 0 {len(frames)} 38" preserveAspectRatio="none" fill="{color}">{bars}{scores}</svg>'
     cells = (
         f'<span class="dot" style="background:{color}"></span>{object_id} {html.escape(life.label or "")}',
         life.frames,

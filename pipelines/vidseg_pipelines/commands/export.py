@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -29,6 +29,7 @@ from vidseg.storage_cache import here
 
 if TYPE_CHECKING:
     from vidseg.outputs.recording import Recording
+    from vidseg.outputs.thumbnails import Picture
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,12 @@ class ExportCommand:
             recording = open_recording(
                 journal, names=renamed, only=self._only(), classes=classes, video_id=self.video_id
             )
-            left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
             if drawn and video is not None:
-                export_frames(
+                shown = export_frames(
                     recording, video, scratch, drawn, style, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
                 )
+                recording = replace(recording, pictures=shown)
+            left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
             for name in names:
                 move_into(scratch / EXPORTED[name], folder)
         for text in left_out:
@@ -152,14 +154,15 @@ def export_frames(
     stream: int | None = None,
     deinterlace: bool = False,
     pixel_limit: int = PIXEL_LIMIT,
-) -> None:
-    """Write what formats need of the frames of a recording's video, read as :func:`vidseg.video.open_source` does.
+) -> Mapping[int, Picture]:
+    """Write what formats need of the frames of a recording's video, read as :func:`vidseg.video.open_source` does;
+    gives the images of the report.
 
     Raises:
         InputError: the video cannot be read or is not the recording's.
         OutputError: a file cannot be written.
     """
-    from vidseg.outputs import frame_sinks, video_sinks
+    from vidseg.outputs import ThumbnailSink, frame_sinks, video_sinks
     from vidseg.video import open_source
 
     results = recording.read()
@@ -168,7 +171,9 @@ def export_frames(
         source = open_source(video, stream=stream, deinterlace=deinterlace, pixel_limit=pixel_limit)
         stack.callback(source.close)
         info = replace(source.info, name=recording.video)
+        report = ThumbnailSink()
         sinks = [
+            *([report] if "report" in names else []),
             *frame_sinks(folder, names, info, recording.stills),
             *video_sinks(folder, names, info, style, here(video) if object_url(video) else Path(video)),
         ]
@@ -186,6 +191,7 @@ def export_frames(
     if masks is not None:
         missing = f"has no frame {masks.frame_index}, which {recording.journal} names"
         raise InputError(f"{video}: {missing}; is it another video?")
+    return report.pictures
 
 
 def _video_of(run_dir: Path) -> str:

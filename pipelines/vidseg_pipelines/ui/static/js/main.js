@@ -26,6 +26,7 @@ function takeDocument(message) {
 function showHolder() {
   const banner = by("banner");
   banner.hidden = state.clip.mine;
+  refresh();
   if (state.clip.mine) return;
   const button = document.createElement("button");
   button.textContent = "Take over";

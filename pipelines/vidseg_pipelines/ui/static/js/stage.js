@@ -5,6 +5,7 @@ import { labelMap, packed, paint } from "./masks.js";
 import { nameOf, objectOf, on, state } from "./state.js";
 
 const canvas = document.getElementById("canvas");
+const banner = document.getElementById("banner");
 const context = canvas.getContext("2d");
 const overlay = document.createElement("canvas");
 const view = { scale: 1, x: 0, y: 0, fitted: true };
@@ -96,10 +97,10 @@ function draw() {
 }
 
 function fitTo(width, height) {
-  const margin = 16;
-  view.scale = Math.min((width - 2 * margin) / state.clip.width, (height - 2 * margin) / state.clip.height);
+  const margin = 16, top = banner.hidden ? 0 : banner.offsetTop + banner.offsetHeight;
+  view.scale = Math.min((width - 2 * margin) / state.clip.width, (height - top - 2 * margin) / state.clip.height);
   view.x = (width - state.clip.width * view.scale) / 2;
-  view.y = (height - state.clip.height * view.scale) / 2;
+  view.y = top + (height - top - state.clip.height * view.scale) / 2;
 }
 
 function repaint(objects) {

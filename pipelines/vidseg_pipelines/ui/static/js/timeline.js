@@ -45,8 +45,12 @@ function frameAt(x) {
   return view.from + ((x - NAMES) / width()) * (view.to - view.from);
 }
 
+function spacerHeight() {
+  return `${Math.max(0, RULER + state.objects.length * ROW + 4 - canvas.clientHeight)}px`;
+}
+
 function draw() {
-  spacer.style.height = `${Math.max(0, RULER + state.objects.length * ROW + 4 - canvas.clientHeight)}px`;
+  spacer.style.height = spacerHeight();
   const ratio = window.devicePixelRatio || 1, high = canvas.clientHeight;
   canvas.width = Math.round(canvas.clientWidth * ratio);
   canvas.height = Math.round(high * ratio);
@@ -218,7 +222,21 @@ function follow() {
   refreshTimeline();
 }
 
+// The row of an object that was just selected comes into sight.
+let selected = null;
+function reveal() {
+  const row = state.objects.findIndex((item) => item.id === state.selected);
+  if (state.selected !== selected && row >= 0) {
+    spacer.style.height = spacerHeight();
+    const most = row * ROW, least = most + ROW - (canvas.clientHeight - RULER);
+    box.scrollTop = Math.max(least, Math.min(most, box.scrollTop));
+  }
+  selected = state.selected;
+  refreshTimeline();
+}
+
 on("frame", follow);
-for (const name of ["objects", "got:changed"]) on(name, refreshTimeline);
+on("objects", reveal);
+on("got:changed", refreshTimeline);
 box.addEventListener("scroll", refreshTimeline);
 new ResizeObserver(refreshTimeline).observe(box);
