@@ -72,8 +72,15 @@ def test_mini_vit_without_a_bias_matrix(monkeypatch: pytest.MonkeyPatch) -> None
     assert worst(network(MINI_VIT), "mini_vit", ("box",)) < MINI
 
 
-def test_mini_vit_with_queries_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", [3 * 256, 3 * 196**2 + 1], ids=["some queries", "some heads"])
+def test_mini_vit_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_encoder, "BLOCK", block)
+    assert worst(network(MINI_VIT), "mini_vit", ("box",)) < MINI
+
+
+def test_mini_vit_with_the_fused_kernel_and_queries_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_encoder, "BIAS_ELEMENTS", 3 * 256 * 100)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
     assert worst(network(MINI_VIT), "mini_vit", ("box",)) < MINI
 
 

@@ -6,6 +6,8 @@ appendix A "Image encoder", after ViTDet, Li et al. 2022). Compact: EfficientNet
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from vidseg.sam.config import STRIDE, SamConfig
 EPS = 1e-6
 BIAS_ELEMENTS = 2**24
 """Attention logits of this many (query, key) pairs have their bias in memory at a time (64 MiB in float32)."""
+BLOCK = 2**20
+"""Attention logits of this many (query, key) pairs are computed at a time where they are in memory (4 MiB)."""
 
 
 def relative_table(table: Float[Tensor, "t d"], length: int) -> Float[Tensor, "i k d"]:
@@ -52,6 +56,8 @@ def attend_folded(
 
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor) -> Tensor:
     """The same with the bias of some queries at a time in memory: on CPUs faster than longer vectors."""
+    if q.dtype == torch.float32 and not q.requires_grad and not torch.onnx.is_in_onnx_export():
+        return attend_in_blocks(q, k, v, row_bias, column_bias)
     b, n, length, _ = q.shape
     step = max(1, BIAS_ELEMENTS // (b * n * length))
     parts = []
@@ -60,6 +66,30 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias
         bias = (row_bias[:, :, here, :, None] + column_bias[:, :, here, None, :]).flatten(-2)
         parts.append(F.scaled_dot_product_attention(q[:, :, here], k, v, attn_mask=bias.to(q.dtype)))
     return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor) -> Tensor:
+    """The same in float32 without gradients: biases are added to the logits, in memory that all blocks use in turn.
+
+    Torch's fused kernel takes as long for a bias, which has to be made first, as for the products.
+    """
+    shape, (length, d) = v.shape, q.shape[2:]
+    q, k, v = (q * d**-0.5).flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
+    row_bias, column_bias = row_bias.flatten(0, 1)[..., None], column_bias.flatten(0, 1)[..., None, :]
+    grid = row_bias.shape[2], column_bias.shape[3]
+    maps = min(len(q), max(1, BLOCK // length**2))
+    rows = min(length, max(1, BLOCK // length))
+    logits_room, weights_room = (q.new_empty(maps * rows * length) for _ in range(2))
+    out = q.new_empty(v.shape)
+    for some in (slice(i, i + maps) for i in range(0, len(q), maps)):
+        for here in (slice(i, i + rows) for i in range(0, length, rows)):
+            part = q[some, here]
+            size = (*part.shape[:2], length)
+            logits, weights = (room[: math.prod(size)].view(size) for room in (logits_room, weights_room))
+            torch.bmm(part, k[some], out=logits)
+            logits.view(*size[:2], *grid).add_(row_bias[some, here]).add_(column_bias[some, here])
+            torch.bmm(torch.softmax(logits, -1, out=weights), v[some], out=out[some, here])
+    return out.view(shape)
 
 
 class Attention(nn.Module):
