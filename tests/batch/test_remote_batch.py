@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
+import batch_toys
 from batch_toys import LOADERS, ThreadEngine, make_clip, make_mask
 from object_storage import Bucket
 from vidseg import read_run
+from vidseg.storage import Storage
 from vidseg_pipelines.batch import executors, supervisor
 from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands import batch as batch_command
@@ -60,6 +63,31 @@ def test_a_batch_from_and_into_object_storage_also_on_another_machine(
     assert main([*args, "--overwrite"]) == 5
     assert there.get("out/a/run.json") != first
     assert main(["batch", "status", "s3://bucket/nothing"]) == 3
+
+
+def test_what_was_done_after_the_last_copy_of_the_records_is_not_done_again(
+    there: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The machine is lost when the storage has the records as they were planned, and all results."""
+    upload, copies = Storage.upload, list[bytes]()
+
+    def upload_and_keep(self: Storage, path: Path, name: str) -> None:
+        copies.extend([path.read_bytes()] if name.endswith(".sqlite") else [])
+        upload(self, path, name)
+
+    monkeypatch.setattr(Storage, "upload", upload_and_keep)
+    args = ["batch", "s3://bucket/in/a.mp4", "--mask", "s3://bucket/in/first.png", "--output", "s3://bucket/out"]
+    assert main([*args, "--save", "none", "--refine", "box"]) == 0
+    assert len(copies) > 1
+    capsys.readouterr()
+    there.put("out/.batch/batch.sqlite", copies[0])
+    before = there.get("out/a/run.json")
+    monkeypatch.setenv("VIDSEG_CACHE", str(tmp_path / "another machine"))
+    idle = replace(LOADERS, tracker=batch_toys.crash)  # type: ignore[arg-type]
+    monkeypatch.setattr(batch_command, "run_batch", partial(run_batch, loaders=idle))
+    assert main([*args, "--save", "none", "--refine", "box"]) == 0
+    assert "[1/1] a: done, 3 frames, 2 objects" in capsys.readouterr().err
+    assert there.get("out/a/run.json") == before
 
 
 def test_two_calls_do_not_have_the_same_records(there: Bucket, capsys: pytest.CaptureFixture[str]) -> None:
