@@ -36,7 +36,7 @@ from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.batching import BatchedEncoder
 from vidseg_pipelines.serve.cores import Cores
 from vidseg_pipelines.serve.hub import Hub
-from vidseg_pipelines.serve.served_session import KEPT_CALLS
+from vidseg_pipelines.serve.served_session import KEPT_CALLS, ServedSession
 
 FRAMES = frames(KEPT_CALLS + 6, 48, 64)
 BOX = [5, 5, 30, 25]
@@ -189,6 +189,29 @@ def test_a_restart_loses_nothing_that_was_answered(hub: Hub, tmp_path: Path) -> 
         assert client.post(f"{path}/objects", json=CLICK).json()["id"] == 2
 
 
+def test_what_is_done_again_leaves_no_masks_behind(client: TestClient, hub: Hub, tmp_path: Path) -> None:
+    path = opened(client)
+    push(client, path, 0)
+    client.post(f"{path}/objects", json={"box": BOX})
+    push(client, path, 1)
+    state = client.get(f"{path}/state").content
+    push(client, path, 2)
+    client.put(f"{path}/state", content=state)
+    assert client.get(f"{path}/masks?frame=1").json()["objects"], "no frame is shown, but there were some"
+    again = json.loads(client.get(f"{path}/export?to=coco").content)
+    assert len(again["images"]) == 2, "frame 2 comes again"
+    served = hub.get(path.rsplit("/", 1)[1])
+    served.store.begin_generation(None, None)  # a reset, and a kill before the masks were forgotten
+    assert served_anew(hub, tmp_path, path).suggest(5) == []
+    client.post(f"{path}/reset")
+    push(client, path, 0)
+    assert len(json.loads(client.get(f"{path}/export?to=coco").content)["annotations"]) == 0
+
+
+def served_anew(hub: Hub, tmp_path: Path, path: str) -> ServedSession:
+    return toy_hub(hub.root, tmp_path / "state").get(path.rsplit("/", 1)[1])
+
+
 def test_sessions_that_rest_come_back(client: TestClient, hub: Hub) -> None:
     paths_ = [opened(client) for _ in range(3)]
     for path in paths_:
@@ -292,6 +315,7 @@ def test_wrong_calls_leave_a_session_as_it_was(client: TestClient) -> None:
         (client.post(f"{path}/objects", json={}), 422),
         (client.post(f"{path}/objects", json={"box": [500, 500, 600, 600]}), 422),
         (client.get(f"{path}/export?to=nothing"), 422),
+        (client.get(f"{path}/export?to=overlay"), 422),
     ):
         error_of(answer, status)
     assert client.get(f"{path}/masks").json() == before
@@ -331,7 +355,7 @@ def test_an_upload_is_opened(client: TestClient, tmp_path: Path) -> None:
     data = toy_video(tmp_path / "mine.mp4", 3).read_bytes()
     video = client.put("/v1/uploads/mine.mp4", content=data).json()["video"]
     assert client.get(opened(client, video=video)).json()["frames"] == 3
-    assert error_of(client.put("/v1/uploads/broken.mp4", content=data[:200]), 422)
+    assert error_of(client.put("/v1/uploads/broken.mp4", content=data[:200]), 422).startswith("broken.mp4: ")
     png = io.BytesIO()
     Image.fromarray(FRAMES[0].rgb).save(png, "png")
     assert "a picture, not a video" in error_of(client.put("/v1/uploads/x.mp4", content=png.getvalue()), 422)

@@ -284,7 +284,7 @@ class _Server:
         async def export_session(served: Served, to: str) -> Response:
             """The masks of all frames in a format of `vidseg export`; folders come as a zip."""
             folder = await self.compute("export", served.settle)
-            path = await export(folder, served.video or folder, to)
+            path = await export(folder, served.video, to)
             return FileResponse(path, filename=path.name)
 
         @app.websocket("/v1/sessions/{session_id}/frames")

@@ -43,6 +43,15 @@ class DraftingSession(Session):
         self._lock = threading.Lock()
 
     @property
+    def hw(self) -> tuple[int, int]:
+        """(height, width) of the frames.
+
+        Raises:
+            UsageError: no frame yet.
+        """
+        return self._intake.size or self._seen().step.frame.hw
+
+    @property
     def shows_frame(self) -> bool:
         """Whether there is a frame just seen; none after a state was loaded."""
         return self._engine.shown is not None

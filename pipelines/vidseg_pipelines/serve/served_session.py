@@ -164,20 +164,19 @@ class ServedSession:
             UsageError: no frame yet. Missing: no such frame.
         """
         with self._call() as session:
-            if frame is None or frame == session.next_index - 1:
+            if frame is None:
                 return session.masks
             assert self._results is not None
             line = self._results.line(frame)
             if line is None:
                 raise Missing(f"frame {frame} has no masks; the last one is {session.next_index - 1}")
-            return parse_line(line).with_hw(session.masks.hw or (0, 0))
+            return parse_line(line).with_hw(session.hw)
 
     def reset(self) -> None:
         """As :meth:`vidseg.Session.reset`: from the first frame on."""
         with self._call() as session:
             session.reset()
-            self.store.begin_generation(None, None)
-            self._noted = 0
+            self._begin(session, None)
 
     def state(self) -> State:
         """As :meth:`vidseg.Session.state_dict`."""
@@ -185,11 +184,10 @@ class ServedSession:
             return session.state_dict()
 
     def load_state(self, state: State) -> None:
-        """As :meth:`vidseg.Session.load_state_dict`."""
+        """As :meth:`vidseg.Session.load_state_dict`; frames that come again have no masks until then."""
         with self._call() as session:
             session.load_state_dict(state)
-            self.store.begin_generation(state, None)
-            self._noted = 0
+            self._begin(session, state)
 
     def suggest(self, k: int) -> list[Suggestion]:
         """As :meth:`vidseg.Session.suggest`, of all frames so far."""
@@ -216,7 +214,7 @@ class ServedSession:
             self._results.settle()
             info = self._video.info if self._video is not None else None
             if info is None:
-                height, width = session.masks.hw or (0, 0)
+                height, width = session.hw
                 info = VideoInfo(width, height, session.fps)
             config = RunConfig(input=str(self.video or ""), save="none")
             keep_manifest(self.store.folder, config, info, self._results, [])
@@ -269,6 +267,13 @@ class ServedSession:
             shown = dict(zip(masks.ids, masks.masks, strict=True))
             return object_id, shown.get(object_id, np.zeros(masks.hw or (0, 0), np.bool_))
 
+    def _begin(self, session: DraftingSession, state: State | None) -> None:
+        """Go on from a state; what is known of later frames is outdated."""
+        assert self._results is not None
+        self.store.begin_generation(state, None)
+        self._noted = 0
+        self._results.cut(session.next_index)
+
     def _let_go(self) -> None:
         """Close what is in memory; the folder has all of it."""
         for held in (self._results, self._video, self._session):
@@ -293,6 +298,7 @@ class ServedSession:
             for call in self.store.calls():
                 repeat(session, call, lambda call: self._frame(call, self._pushed(call)))
                 self._noted += 1
+            self._results.cut(session.next_index)  # in case of a kill after a reset
             self._session = session
         return self._session
 

@@ -9,9 +9,11 @@ import zipfile
 from pathlib import Path
 
 from vidseg.atomic_files import atomic_file, make_folder
-from vidseg.errors import OutputError, UsageError
+from vidseg.errors import InputError, OutputError, UsageError, VidsegError
+from vidseg.outputs import WRITERS
 from vidseg.outputs.layout import EXPORTED
 
+_ERRORS: dict[int, type[VidsegError]] = {kind.exit_code: kind for kind in (UsageError, InputError)}
 EXPORTS = "exports"
 """Folder below that of a run which holds what was exported on the page."""
 
@@ -21,19 +23,22 @@ def formats() -> list[str]:
     return list(EXPORTED)
 
 
-async def export(run: Path, video: Path, name: str) -> Path:
-    """Export a run; gives the file to download, a folder as a zip.
+async def export(run: Path, video: Path | None, name: str) -> Path:
+    """Export a run; gives the file to download, a folder as a zip. Without a ``video`` there are no pictures.
 
     Raises:
-        UsageError: unknown format. OutputError: what ``vidseg export`` complained of.
+        UsageError: unknown format, or one that shows the frames. InputError, OutputError: what ``vidseg export``
+            complained of.
     """
     if name not in EXPORTED:
         raise UsageError(f"export {name[:40]!r}: allowed are {', '.join(EXPORTED)}")
+    if video is None and name not in WRITERS:
+        raise UsageError(f"export {name}: it shows the frames, and those that were pushed are not kept")
     target = run / EXPORTS / name
     shutil.rmtree(target, ignore_errors=True)
     make_folder(target)
     command = [sys.executable, "-m", "vidseg", "export", str(run), "--to", name, "--output", str(target)]
-    command += ["--input", str(video)]
+    command += [] if video is None else ["--input", str(video)]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -45,7 +50,8 @@ async def export(run: Path, video: Path, name: str) -> Path:
     made = target / EXPORTED[name]
     if not made.exists():
         text = complaint.decode(errors="replace").strip().splitlines()
-        raise OutputError(text[-1].removeprefix("vidseg: ") if text else f"{name}: the export failed")
+        kind = _ERRORS.get(process.returncode or 1, OutputError)
+        raise kind(text[-1].removeprefix("vidseg: ") if text else f"{name}: the export failed")
     return await asyncio.to_thread(_zipped, made) if made.is_dir() else made
 
 

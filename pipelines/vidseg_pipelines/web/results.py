@@ -125,6 +125,17 @@ class Results:
             elif self._size(self._changes):
                 self._rewrite((frame, self.line(frame) or b"") for frame in self.frames)
 
+    def cut(self, first: int) -> None:
+        """Forget all results from a frame on.
+
+        Raises:
+            OutputError: it cannot be written; nothing is lost.
+        """
+        with self._lock:
+            if any(frame >= first for frame in self._places):
+                self._rewrite((frame, self.line(frame) or b"") for frame in self.frames if frame < first)
+                self.facts = {frame: facts for frame, facts in self.facts.items() if frame < first}
+
     def time(self, frame: int) -> int:
         """Timestamp (pts) of a frame that has a result."""
         return int(json.loads(self.line(frame) or b"")["pts"])

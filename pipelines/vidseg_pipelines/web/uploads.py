@@ -37,9 +37,9 @@ async def receive(chunks: AsyncIterator[bytes], name: str, folder: Path, limit: 
     try:
         if probe(path).frame_names:  # read by its content, whatever its name
             raise InputError(f"{name[:80]}: a picture, not a video")
-    except InputError:
+    except InputError as error:
         path.unlink(missing_ok=True)
-        raise
+        raise InputError(str(error).replace(str(path), path.name)) from error  # where it lay is nobody's business
     return path
 
 
