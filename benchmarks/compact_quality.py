@@ -30,6 +30,8 @@ from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import draw_closely
 from vidseg.training.quality import Predictor, Quality, Score, measure, sam_predictor, zoom_predictor
 from vidseg.training.simulated_prompts import click, noisy_logits, tight_box
+from vidseg.types import Prompt
+from vidseg_pipelines.drawing import draw_object
 
 DEFAULT = Path(__file__).resolve().parents[1] / "vidseg" / "weights" / "data" / "compact.safetensors"
 
@@ -51,7 +53,7 @@ def grabcut(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dic
 
 def other_prompts(sam: Sam, items: list[Item]) -> None:
     """Print the quality for a click, a click with the best of three masks, a tracker-like mask, and box with mask."""
-    scores: dict[str, list[tuple[float, float]]] = {}
+    scores: dict[str, list[Score]] = {}
     for index, item in enumerate(items):
         sample, rng = load(item), np.random.default_rng(index)
         features = sam.encode([sample.image])
@@ -76,15 +78,19 @@ def other_prompts(sam: Sam, items: list[Item]) -> None:
             for name in ("click", "click, best"):
                 logits, _ = draw_closely(sam, sample.image, features[0], kinds[name][0], "always", None, kinds[name][1])
                 found[f"{name}, zoom"] = logits[0, 0].numpy() > 0
+            (place,) = points[0].tolist()
+            asked = Prompt(0, 1, points=(tuple(place),), point_labels=(1,))
+            found["click, as users get it"] = draw_object(sam, sample.image, features[0], asked, "auto").mask
             given = cv2.resize(hint[0], geometry.padded[::-1])[: geometry.resized[0], : geometry.resized[1]]
             found["(the mask itself)"] = cv2.resize(given, mask.shape[::-1]) > 0
             for name, answer in found.items():
                 pair = mask_scores(mask > 128, answer)
                 if pair is not None:
-                    scores.setdefault(name, []).append(pair)
-    for name, pairs in scores.items():
-        iou, boundary = np.mean(pairs, axis=0)
-        print(f"{name:20}: mIoU {iou:.4f} mBIoU {boundary:.4f} ({len(pairs)} masks)")
+                    scores.setdefault(name, []).append(Score(item.source, *pair))
+    for name, parts in scores.items():
+        over = Quality.over_sources(parts)
+        print(f"{name:24}: mean of sources mIoU {over.miou:.4f} mBIoU {over.mbiou:.4f}, ", end="")
+        report("all masks", {"": parts})
 
 
 def sheet(predict: Predictor, items: list[Item], path: Path) -> None:

@@ -20,6 +20,7 @@ from vidseg.masks.parts import Mask, parts_at
 from vidseg.sam.config import Output
 from vidseg.sam.mask_decoder import Candidates, stability_score
 from vidseg.sam.model import FrameFeatures, SegmentAnything
+from vidseg.sam.objectness import object_chance, promise
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import LEAST_PX, LOGIT_LIMIT, Crop, Zoom, crop_around, crop_side, zooms
 
@@ -66,17 +67,17 @@ def best_view(
             features=None if number else features,
             mirrored=len(crops) > 1,
         )
-        for logits, quality in zip(*view, strict=True):
+        for logits, quality, chance in view:
             places = [(x - crop.x1, y - crop.y1) for x, y in clicked]
             mask = (logits > 0).cpu().numpy()
             part = parts_at(mask, places)
-            score = max(quality, 0.0) * float(stability_score(logits)) if part.any() else 0.0
+            score = float(promise(quality, stability_score(logits).cpu(), chance)) if part.any() else 0.0
             part = part if part.any() else mask
             if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
-                best, best_score = (logits, part, crop, quality), score
+                best, best_score = (logits, part, crop, float(quality)), score
     assert best is not None
-    logits, part, crop, quality = best
-    return Drawn(_placed(keep_part(logits, part), crop, frame), quality)
+    logits, part, crop, predicted = best
+    return Drawn(_placed(keep_part(logits, part), crop, frame), predicted)
 
 
 def look_again(
@@ -91,10 +92,10 @@ def look_again(
     frame, box = drawn.mask.shape, mask_box(drawn.mask)
     crop = crop_around(box, (frame[0], frame[1]))
     asked = replace(_clicks_in(crop, prompts), boxes=crop.shift(box[None]))
-    masks, (quality,) = _look(sam, crop.of(image), asked, output, side=crop_side(sam.config))
-    logits = _placed(masks[0], crop, (frame[0], frame[1]))
+    ((drawn_again, quality, _),) = _look(sam, crop.of(image), asked, output, side=crop_side(sam.config))
+    logits = _placed(drawn_again, crop, (frame[0], frame[1]))
     part = parts_at((logits > 0).cpu().numpy(), clicked)
-    return Drawn(keep_part(logits, part), quality) if part.any() else drawn
+    return Drawn(keep_part(logits, part), float(quality)) if part.any() else drawn
 
 
 def _look(
@@ -107,20 +108,21 @@ def _look(
     features: FrameFeatures | None = None,
     side: int | None = None,
     mirrored: bool = True,
-) -> tuple[Float[Tensor, "m H W"], list[float]]:
-    """Logits and qualities of the M answers to one prompt: the mean over an image and its mirror image.
+) -> list[tuple[Float[Tensor, "H W"], Float[Tensor, ""], Float[Tensor, ""]]]:
+    """Logits, quality and :func:`object_chance` of the answers to one prompt: means over an image and its mirror image.
 
     ``features``: of the image, where it is encoded already.
     """
     images = [image, np.ascontiguousarray(image[:, ::-1])] if mirrored else [image]
     views = [*([] if features is None else [features]), *sam.encode(images[features is not None :], side)]
-    answers = sam.decode(views, [asked, _mirrored(asked, image.shape[1])][: len(views)], output, candidates)
-    if len(answers) == 1:
-        return answers[0].upsampled()[0].clamp_(-LOGIT_LIMIT, LOGIT_LIMIT), answers[0].iou[0].tolist()
+    prompts = [asked, _mirrored(asked, image.shape[1])][: len(views)]
+    answers = sam.decode(views, prompts, output, candidates)
     masks = [answer.upsampled()[0].clamp(-LOGIT_LIMIT, LOGIT_LIMIT) for answer in answers]
     masks[1:] = [mask.flip(-1) for mask in masks[1:]]
-    quality = torch.stack([answer.iou[0] for answer in answers]).mean(0)
-    return torch.stack(masks).mean(0), quality.tolist()
+    quality = torch.stack([answer.iou[0].cpu() for answer in answers]).mean(0)
+    judge = sam.objectness if candidates == "all" else None
+    chance = [object_chance(judge, *one)[0] for one in zip(views, answers, prompts, strict=True)]
+    return list(zip(torch.stack(masks).mean(0), quality, torch.stack(chance).mean(0), strict=True))
 
 
 def _mirrored(prompts: PromptBatch, width: int) -> PromptBatch:

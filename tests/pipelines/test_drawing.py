@@ -13,6 +13,7 @@ from toys import TINY, tiny_sam
 from vidseg.errors import UsageError
 from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
+from vidseg.sam.objectness import SHAPE, Objectness
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.types import Prompt
 from vidseg_pipelines import click_views
@@ -25,6 +26,7 @@ class SeesBright:
     """A network for which all bright pixels are the object, whatever the prompt says."""
 
     config = replace(TINY, image_size=512)
+    objectness: Objectness | None = None
 
     def __init__(self) -> None:
         self.asked: list[PromptBatch] = []
@@ -190,10 +192,36 @@ def test_a_look_sees_the_mirror_image_as_well() -> None:
         points=np.array([[[30, 33]]], np.float32),
         labels=np.ones((1, 1)),
     )
-    logits, quality = click_views._look(sam, image, asked, None)
+    ((logits, quality, _),) = click_views._look(sam, image, asked, None)
     mirror = np.ascontiguousarray(image[:, ::-1])
-    other, same = click_views._look(sam, mirror, click_views._mirrored(asked, 96), None)
+    ((other, same, _),) = click_views._look(sam, mirror, click_views._mirrored(asked, 96), None)
     torch.testing.assert_close(other.flip(-1), logits, atol=1e-4, rtol=0)
-    assert same == pytest.approx(quality, abs=1e-5)
-    once, _ = click_views._look(sam, image, asked, None, mirrored=False)
+    assert float(same) == pytest.approx(float(quality), abs=1e-5)
+    ((once, _, _),) = click_views._look(sam, image, asked, None, mirrored=False)
     assert not torch.allclose(once, logits, atol=1e-2)
+
+
+class SeesPartsToo(SeesBright):
+    """A network whose candidates are what is very bright, all that is bright, and that again."""
+
+    def decode(self, *args: object, **options: object) -> list[Masks]:
+        answers = super().decode(*args, **options)  # type: ignore[arg-type]
+        for answer in answers:
+            answer.logits[:, 0] -= 8
+        return answers
+
+
+@pytest.mark.parametrize("likes", [1.0, -1.0])
+def test_of_the_meanings_of_a_click_the_judge_of_objects_chooses(likes: float) -> None:
+    sam = SeesPartsToo()
+    sam.objectness = Objectness(3)
+    with torch.no_grad():
+        sam.objectness.weight.zero_()
+        sam.objectness.weight[0, -SHAPE + 2] = 4 * likes  # the logarithm of the area
+        sam.objectness.bias.fill_(12 * likes)  # even at a twentieth of the frame
+    image = np.zeros((*FRAME, 3), np.uint8)
+    image[100:380, 100:400] = 150
+    image[200:280, 200:280] = 255
+    (features,) = sam.encode([image])
+    drawn = draw_object(sam, image, features, clicks((240, 240)), "never").mask  # type: ignore[arg-type]
+    assert iou(drawn, box(100, 100, 400, 380) if likes > 0 else box(200, 200, 280, 280)) > 0.9

@@ -48,7 +48,8 @@ class AutomaticOptions:
     """Parameters of the official generator, with its names and defaults.
 
     ``point_grids``: per crop layer an array (P, 2) of points in 0..1, instead of ``points_per_side``. ``candidates``
-    and ``output`` as in :meth:`Sam.decode`; None takes the best of three with the HQ branch, all three without.
+    and ``output`` as in :meth:`Sam.decode`, "best" by predicted quality alone; None takes the best of three with the HQ
+    branch, all three without.
     ``pred_iou_thresh`` None is 0.88, or for SAM 2 0.8.
     """
 
@@ -175,9 +176,13 @@ def _clicks(sam: SegmentAnything, features: FrameFeatures, options: AutomaticOpt
 
     def answer(points: Floats) -> tuple[Tensor, Upsample]:
         prompts = PromptBatch(points=points[:, None], labels=np.ones((len(points), 1), np.int64))
-        (masks,) = sam.decode([features], [prompts], options.output, candidates)
-        low, g = masks.logits.flatten(0, 1), features.geometry
-        return masks.iou, lambda keep: to_original_size(low[keep], *g.between, g.original)
+        (masks,) = sam.decode([features], [prompts], options.output, "single" if candidates == "single" else "all")
+        logits, iou, g = masks.logits, masks.iou, features.geometry
+        if candidates == "best":  # by predicted quality alone: parts of things are masks too
+            best = iou.argmax(1, keepdim=True)
+            logits, iou = logits.take_along_dim(best[..., None, None], 1), iou.take_along_dim(best, 1)
+        low = logits.flatten(0, 1)
+        return iou, lambda keep: to_original_size(low[keep], *g.between, g.original)
 
     return answer
 

@@ -22,7 +22,7 @@ from vidseg.runtime import send
 from vidseg.sam.config import InputConfig, Output, SamConfig
 from vidseg.sam.geometry import Geometry, check_image, frame_geometry, preprocess
 from vidseg.sam.mask_decoder import Candidates, MaskDecoder, hq_iou, select_masks, wanted_masks
-from vidseg.sam.objectness import Objectness
+from vidseg.sam.objectness import Objectness, pick_best
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.prompt_encoder import PromptEncoder, prompt_map
 from vidseg.types import Frame, ShapeRepr
@@ -183,8 +183,9 @@ class Sam(nn.Module):
         """Masks for ``prompts[i]`` on ``features[i]``; the numbers of prompts may differ and may be 0.
 
         ``output`` is "sum" (SAM + HQ logits), "hq" or "sam", by default what the model was made for; ``candidates``
-        "single" (one mask), "best" (of three, by predicted quality) or "all" (three). At most ``max_batch`` prompts are
-        decoded at a time, by default as many as fit in a bounded memory; the result does not depend on it.
+        "single" (one mask), "best" (of three, by predicted quality and the judge of objects, where there is one)
+        or "all" (three). At most ``max_batch`` prompts are decoded at a time, by default as many as fit in a bounded
+        memory; the result does not depend on it.
         """
         if len(features) != len(prompts):
             raise UsageError(f"decode: {len(features)} frames but {len(prompts)} sets of prompts")
@@ -193,6 +194,10 @@ class Sam(nn.Module):
             output = "sum" if several else self.config.output
         if output != "sam" and not self.config.hq:
             raise UsageError(f"output {output!r}: this is a plain SAM without the HQ branch, only 'sam' is possible")
+        if candidates == "best" and self.objectness is not None and output != "hq":
+            every = self.decode(features, prompts, output, "all", max_batch)
+            judged = zip(features, every, prompts, strict=True)
+            return [pick_best(self.objectness, frame, answer, asked) for frame, answer, asked in judged]
         groups: dict[object, list[int]] = {}
         for i, (feature, prompt) in enumerate(zip(features, prompts, strict=True)):
             groups.setdefault((feature.geometry.grid, prompt.kind), []).append(i)

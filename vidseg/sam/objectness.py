@@ -1,16 +1,20 @@
 """How much a mask looks like a thing, not like a wall, a road or a part: what the encoder saw inside it and around it.
 
 SAM's predicted quality says how good a mask is, not whether anybody would call it an object: roads and skies have
-excellent masks.
+excellent masks, and so has a sleeve. The judge ranks what is found without prompts, and chooses among the candidates
+for a click.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,10 +24,13 @@ from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.prompt_batch import PromptBatch
 
 if TYPE_CHECKING:
-    from vidseg.sam.model import FrameFeatures, SegmentAnything
+    from vidseg.sam.geometry import Geometry
+    from vidseg.sam.model import FrameFeatures, Masks, SegmentAnything
 
 NOTHING = -1.0
 """Logit of what belongs to a mask but not to the part that was clicked."""
+LEAST = 1e-3
+"""Predicted qualities (which may be negative) and stabilities below this count as this."""
 SHAPE = 7
 """Numbers about a mask alone that follow the 2 D about what the encoder saw."""
 
@@ -79,6 +86,64 @@ def describe_masks(
     return torch.cat([within, within - beside, torch.stack(shape, dim=1)], dim=1)
 
 
+@torch.no_grad()
+def object_chance(
+    judge: Objectness | None, features: FrameFeatures, answer: Masks, prompts: PromptBatch
+) -> Float[Tensor, "n m"]:
+    """The chance (0..1) that each mask is an object as people see it, on the CPU; 1 where there is no ``judge``.
+
+    Of masks for clicks the parts under the clicks on the object count, or the whole masks where these hit nothing.
+    """
+    if judge is None:
+        return torch.ones(answer.iou.shape)
+    rows, columns = features.geometry.low_res_frame
+    logits = answer.logits[..., :rows, :columns]
+    stability = stability_score(logits)
+    if prompts.points is not None and prompts.labels is not None:
+        own = [points[labels == 1] for points, labels in zip(prompts.points, prompts.labels, strict=True)]
+        logits = logits.cpu()
+        parts, hit = _parts_under(logits, [points.double().cpu().numpy() for points in own], features.geometry)
+        logits = torch.where(parts | ~hit[..., None, None], logits, logits.clamp(max=NOTHING))
+    judged = judge.judge(features.embedding, logits.flatten(0, 1), answer.iou.flatten(), stability.flatten())
+    return judged.sigmoid().cpu().unflatten(0, answer.iou.shape)
+
+
+@torch.no_grad()
+def pick_best(judge: Objectness, features: FrameFeatures, answer: Masks, prompts: PromptBatch) -> Masks:
+    """Of the candidates for each prompt the one of the largest :func:`promise`."""
+    rows, columns = features.geometry.low_res_frame
+    stability = stability_score(answer.logits[..., :rows, :columns]).cpu()
+    chance = object_chance(judge, features, answer, prompts)
+    best = promise(answer.iou.cpu(), stability, chance).argmax(1).to(answer.iou.device)
+    row = torch.arange(len(best), device=best.device)
+    same = None if answer.hq_iou is None else answer.hq_iou[row, best][:, None]
+    return replace(answer, logits=answer.logits[row, best][:, None], iou=answer.iou[row, best][:, None], hq_iou=same)
+
+
+def promise(quality: Tensor, stability: Tensor, chance: Tensor) -> Tensor:
+    """What candidates for a prompt are compared by.
+
+    Predicted quality times stability (Segment Anything, appendix B) says how good a mask is, the root of the
+    :func:`object_chance` whether it is what was meant: the person, not a sleeve.
+    """
+    return quality.clamp(min=LEAST) * stability.clamp(min=LEAST) * chance.sqrt()
+
+
+def _parts_under(
+    logits: Float[Tensor, "n m h w"], clicks: Sequence[npt.NDArray[np.float64]], geometry: Geometry
+) -> tuple[Bool[Tensor, "n m h w"], Bool[Tensor, "n m"]]:
+    """Of each mask the parts under its prompt's clicks, in pixels of the original image, and whether there are any."""
+    columns_rows = np.array(logits.shape[:1:-1])
+    scale = columns_rows / np.array(geometry.original[::-1])
+    parts = np.zeros(logits.shape, np.bool_)
+    for row, places in enumerate(clicks):
+        cells = [tuple(xy) for xy in np.clip((places * scale).astype(int), 0, columns_rows - 1).tolist()]
+        for column, mask in enumerate(logits[row].numpy() > 0):
+            parts[row, column] = parts_at(mask, cells)
+    found = torch.from_numpy(parts)
+    return found, found.any(-1).any(-1)
+
+
 class ClickMasks(NamedTuple):
     """Candidates of a grid of clicks: the part of each mask that its click hit.
 
@@ -97,11 +162,8 @@ def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: 
     prompts = PromptBatch(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
     (answer,) = sam.decode([features], [prompts], candidates="all")
     rows, columns = features.geometry.low_res_frame
-    logits = answer.logits[..., :rows, :columns].flatten(0, 1)
-    stability, iou, logits = stability_score(logits).cpu(), answer.iou.flatten().cpu(), logits.cpu()
-    scale = np.array([columns, rows]) / np.array(features.geometry.original[::-1])
-    places = np.minimum(np.repeat((clicks * scale).astype(int), answer.iou.shape[1], axis=0), [columns - 1, rows - 1])
-    parts = np.stack([parts_at(m, [tuple(xy)]) for m, xy in zip(logits.numpy() > 0, places, strict=True)])
-    hit = torch.from_numpy(parts.any((1, 2)))
-    logits = torch.where(torch.from_numpy(parts), logits, logits.clamp(max=NOTHING))
-    return ClickMasks(logits[hit], iou[hit], stability[hit])
+    logits = answer.logits[..., :rows, :columns]
+    stability, logits = stability_score(logits).cpu(), logits.cpu()
+    parts, hit = _parts_under(logits, list(clicks[:, None]), features.geometry)
+    logits = torch.where(parts, logits, logits.clamp(max=NOTHING))
+    return ClickMasks(logits[hit], answer.iou.cpu()[hit], stability[hit])

@@ -55,7 +55,7 @@ class ImageCommand:
     """sum: SAM and HQ logits added. hq: the HQ mask alone, for one salient object. sam: without the HQ branch."""
     candidates: Literal["auto", "single", "best", "all"] = "auto"
     """Masks per prompt: one, the best of three, or all three. auto: one; for clicks the best of several passes over the
-    image and its crops, keeping only the clicked parts."""
+    image and its crops, keeping only the clicked parts. best: what is most likely an object (compact)."""
     zoom: Literal["auto", "always", "never"] = "auto"
     """Draw every object a second time, on a crop around it, and use the mean of both. auto: only with the compact
     model, and not with --candidates all."""
