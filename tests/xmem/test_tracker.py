@@ -27,8 +27,9 @@ CPU = torch.device("cpu")
 QUICK = {"mem_every": 2, "max_mid_term_frames": 5, "min_mid_term_frames": 2, "num_prototypes": 16}
 
 
-def tracker(height: int = 64, width: int = 80, **options: object) -> XMemTracker:
-    made = XMemTracker(toy_network(), XMemOptions.from_mapping({"max_long_term_elements": 64, **QUICK, **options}))
+def tracker(height: int = 64, width: int = 80, dtype: torch.dtype = torch.float32, **options: object) -> XMemTracker:
+    network = toy_network() if dtype == torch.float32 else deepcopy(toy_network()).to(dtype)
+    made = XMemTracker(network, XMemOptions.from_mapping({"max_long_term_elements": 64, **QUICK, **options}))
     made.start(VideoInfo(width, height, Fraction(25)))
     return made
 
@@ -90,10 +91,18 @@ def test_memory_is_constant_over_800_frames_with_five_objects_coming_and_going()
     assert max(tensors[20:]) <= 1.1 * max(tensors[:20])
 
 
-@pytest.mark.parametrize("options", [{}, {"memory": "official"}, {"scene_cut": 0.2, "forget_after": 3}])
-def test_a_resumed_run_is_bit_identical(options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, torch.float32),
+        ({}, torch.bfloat16),
+        ({"memory": "official"}, torch.float32),
+        ({"scene_cut": 0.2, "forget_after": 3}, torch.float32),
+    ],
+)
+def test_a_resumed_run_is_bit_identical(options: dict[str, object], dtype: torch.dtype) -> None:
     frames = toy_video(30)
-    whole, first = tracker(**options), tracker(**options)
+    whole, first = tracker(dtype=dtype, **options), tracker(dtype=dtype, **options)
     prompts = {0: [prompt(0, 1, 10, 10)], 4: [prompt(4, 2, 30, 40)], 20: [prompt(20, 1, 15, 15)]}
     expected = [whole.step(f, prompts.get(f.index, []))[0] for f in frames]
     for frame in frames[:14]:
@@ -101,7 +110,7 @@ def test_a_resumed_run_is_bit_identical(options: dict[str, object]) -> None:
     state = first.state_dict()
     first.step(frames[14])  # a snapshot does not change with what follows
     tensors = load(save({k: v for k, v in state.items() if isinstance(v, torch.Tensor)}))
-    second = tracker(**options)
+    second = tracker(dtype=dtype, **options)
     second.load_state_dict({**{k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}, **tensors})
     for frame, wanted in zip(frames[14:], expected[14:], strict=True):
         assert same(second.step(frame, prompts.get(frame.index, []))[0], wanted)
@@ -297,6 +306,20 @@ def test_boxes_are_those_of_the_whole_label_map(size: tuple[int, int]) -> None:
         assert 1 < len(found) < 4
         for one in found:
             assert one.score == pytest.approx(wanted[one.row][1], abs=1e-4)
+
+
+def test_the_key_encoder_of_the_compact_network_stays_exact_in_half_precision() -> None:
+    """Also what it sees: of the numbers of a frame only those that are passed on are rounded."""
+    exact, half = (load_network("compact-xmem", device=CPU, dtype=d, offline=True) for d in (torch.float32, torch.half))
+    assert half.decoder.pred.weight.dtype == half.key_proj.key_proj.weight.dtype == torch.half
+    looks = []
+    for network in (exact, half):
+        network.key_proj = deepcopy(exact.key_proj)  # float32 takes what it gets as it is
+        network.key_proj.forward = lambda f16: (f16, f16, f16)  # type: ignore[method-assign]
+        tracker = XMemTracker(network)
+        tracker.start(VideoInfo(80, 64, Fraction(25)))
+        looks.append(tracker.look(toy_video(1)[0]).seen)
+    assert all(torch.equal(a.half(), b) for a, b in zip(*looks, strict=True))
 
 
 def test_the_device_is_asked_three_times_per_frame_whatever_is_on_it() -> None:

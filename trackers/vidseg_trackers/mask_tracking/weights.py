@@ -70,15 +70,16 @@ def finish(
 ) -> N:
     """The network with these tensors, in evaluation mode and without gradients; it may be on the meta device before.
 
-    What is in modules of the types ``exact`` stays float32.
+    What is in modules of the types ``exact``, at any depth, stays float32.
 
     Raises:
         WeightsError: the tensors do not fit.
     """
     check_state(state, network.state_dict(), str(path))
     network.load_state_dict(state, assign=True)
+    kept = {part for module in network.modules() if isinstance(module, exact) for part in module.modules()}
     for module in network.eval().requires_grad_(False).modules():
-        if not isinstance(module, exact):
+        if module not in kept:
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 tensor.data = tensor.data.to(dtype)
     channels_last: N = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -123,7 +123,11 @@ class XMem(nn.Module):
 
     def encode_key(self, image: Float[Tensor, "B 3 H W"]) -> KeyFeatures:
         """Look at images: RGB, (x/255 - mean) / std with ImageNet's mean and std, zero-padded to multiples of 16."""
-        f16, f8, f4 = self.key_encoder(image)
+        own, others = next(self.key_encoder.parameters()).dtype, self.decoder.pred.weight.dtype
+        if own == others:
+            f16, f8, f4 = self.key_encoder(image)
+        else:  # it is more precise than the rest
+            f16, f8, f4 = (feature.to(others) for feature in self.key_encoder(image.to(own)))
         key, shrinkage, selection = self.key_proj(f16)
         return KeyFeatures(key, shrinkage, selection, f16, f8, f4)
 

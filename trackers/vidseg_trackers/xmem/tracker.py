@@ -80,7 +80,8 @@ class XMemTracker(MaskTracker):
             self.online.forget_motion()
 
     def _see(self, image: Tensor, geometry: InnerGeometry) -> KeyFeatures:
-        return self.online.network.encode_key(geometry.pad(image).to(self.dtype))
+        network, padded = self.online.network, geometry.pad(image)
+        return network.encode_key(padded.to(next(network.key_encoder.parameters()).dtype))
 
     def _propagate(self, look: Look, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
         judge = partial(self._presence.absent, look.image) if self._absence else None

@@ -7,10 +7,14 @@ import torch
 from vidseg.weights.fit import config_from_metadata
 from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.mask_tracking.weights import finish, for_several_objects, read_tracker
+from vidseg_trackers.xmem.compact import CompactKeyEncoder
 from vidseg_trackers.xmem.config import XMemConfig
 from vidseg_trackers.xmem.network import XMem
 
 _NETWORK = ExpectedNetwork.of_parts("an XMem", "key_encoder", "value_encoder", "key_proj", "decoder")
+EXACT = (torch.nn.BatchNorm2d, CompactKeyEncoder)
+"""What stays float32. With the weights of its key encoder rounded to bfloat16, the compact network loses objects that
+it follows otherwise, however precisely it computes with them."""
 _SINGLE = {"value_encoder.conv1.weight": 4}
 
 
@@ -31,4 +35,4 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
         config = XMemConfig.from_state_dict(state, str(path))
     if config.encoder == "resnet":
         state = for_several_objects(state, _SINGLE)
-    return finish(XMem(config), state, path, exact=(torch.nn.BatchNorm2d,), dtype=dtype, device=device)
+    return finish(XMem(config), state, path, exact=EXACT, dtype=dtype, device=device)
