@@ -34,6 +34,7 @@ from vidseg.masks.rle import encode
 from vidseg.outputs.journal import parse_line
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.batching import BatchedEncoder
+from vidseg_pipelines.serve.bodies import MasksAnswer
 from vidseg_pipelines.serve.cores import Cores
 from vidseg_pipelines.serve.hub import Hub
 from vidseg_pipelines.serve.served_session import KEPT_CALLS, ServedSession
@@ -365,7 +366,14 @@ def test_an_upload_is_opened(client: TestClient, tmp_path: Path) -> None:
 def test_routes_are_typed(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     assert "/v1/sessions/{session_id}/objects/{object_id}" in described["paths"]
-    assert described["components"]["schemas"]["SessionBody"]["properties"]["video"]
+    schemas = described["components"]["schemas"]
+    assert schemas["SessionBody"]["properties"]["video"] and schemas["SessionAnswer"]["properties"]["fps"]
+    path = opened(client)
+    push(client, path, 0)
+    client.post(f"{path}/objects", json={"box": BOX})
+    for form in ("rle", "polygons"):
+        answer = client.get(f"{path}/masks?form={form}").json()
+        MasksAnswer.model_validate(answer, extra="forbid")
 
 
 def test_label_studio_gets_brushes_and_tracks(client: TestClient, hub: Hub) -> None:

@@ -22,7 +22,18 @@ from vidseg.masks.rle import encode
 from vidseg.masks.trust import trust
 from vidseg.names import printable
 from vidseg.outputs.journal import journal_line
-from vidseg_pipelines.serve.bodies import ObjectBody, PreviewBody, PromptBody, PropagateBody, SessionBody
+from vidseg_pipelines.serve.bodies import (
+    MaskAnswer,
+    MasksAnswer,
+    ObjectAnswer,
+    ObjectBody,
+    PreviewBody,
+    PromptBody,
+    PropagateBody,
+    Rle,
+    SessionAnswer,
+    SessionBody,
+)
 from vidseg_pipelines.serve.cores import CORES
 from vidseg_pipelines.serve.frames import RAW, label_map_png
 from vidseg_pipelines.serve.guard import ERRORS, Guard, explain
@@ -35,6 +46,8 @@ from vidseg_pipelines.web.exports import export
 from vidseg_pipelines.web.uploads import receive
 
 T = TypeVar("T")
+_MASKS: dict[int | str, dict[str, Any]] = {200: {"model": MasksAnswer, "content": {"image/png": {}}}}
+"""What routes answer that give the masks of a frame."""
 Form = Literal["rle", "polygons"]
 _PAUSE_S = 0.3
 """Seconds without a call after which a session prepares for the next one: who steps through a video is quicker."""
@@ -165,15 +178,15 @@ class _Server:
             return {"sessions": self.hub.ids}
 
         @app.post("/v1/sessions", status_code=201)
-        async def open_session(body: SessionBody) -> dict[str, Any]:
+        async def open_session(body: SessionBody) -> SessionAnswer:
             """Open a session."""
             name = await self.compute("open", lambda: self.hub.open(body.video, body.max_objects, body.detect_every))
-            return await asyncio.to_thread(self.hub.get(name).describe)
+            return SessionAnswer(**await asyncio.to_thread(self.hub.get(name).describe))
 
         @app.get("/v1/sessions/{session_id}")
-        async def describe(served: Served) -> dict[str, Any]:
+        async def describe(served: Served) -> SessionAnswer:
             """Where a session stands."""
-            return await self.compute("describe", served.describe)
+            return SessionAnswer(**await self.compute("describe", served.describe))
 
         @app.delete("/v1/sessions/{session_id}")
         async def close(session_id: str) -> dict[str, str]:
@@ -181,7 +194,7 @@ class _Server:
             await asyncio.to_thread(self.hub.close, session_id)
             return {"closed": session_id}
 
-        @app.post("/v1/sessions/{session_id}/step")
+        @app.post("/v1/sessions/{session_id}/step", responses=_MASKS)
         async def step(
             served: Served,
             request: Request,
@@ -223,18 +236,18 @@ class _Server:
             return StreamingResponse(lines(), media_type="application/x-ndjson")
 
         @app.post("/v1/sessions/{session_id}/objects", status_code=201)
-        async def add(served: Served, body: ObjectBody) -> dict[str, Any]:
+        async def add(served: Served, body: ObjectBody) -> ObjectAnswer:
             """A new object on the frame just seen: its id and mask."""
             object_id, mask = await self.compute("add", lambda: served.add(**body.arguments()))
             self.prepare(served)
-            return {"id": object_id, "rle": encode(mask).to_coco()}
+            return ObjectAnswer(id=object_id, rle=Rle(**encode(mask).to_coco()))
 
         @app.patch("/v1/sessions/{session_id}/objects/{object_id}")
-        async def correct(served: Served, object_id: int, body: PromptBody) -> dict[str, Any]:
+        async def correct(served: Served, object_id: int, body: PromptBody) -> ObjectAnswer:
             """Correct an object on the frame just seen: its id and mask."""
             mask = await self.compute("correct", lambda: served.correct(object_id, **body.arguments()))
             self.prepare(served)
-            return {"id": object_id, "rle": encode(mask).to_coco()}
+            return ObjectAnswer(id=object_id, rle=Rle(**encode(mask).to_coco()))
 
         @app.delete("/v1/sessions/{session_id}/objects/{object_id}")
         async def remove(served: Served, object_id: int) -> dict[str, int]:
@@ -243,12 +256,12 @@ class _Server:
             return {"id": object_id}
 
         @app.post("/v1/sessions/{session_id}/preview")
-        async def preview(served: Served, body: PreviewBody) -> dict[str, Any]:
+        async def preview(served: Served, body: PreviewBody) -> MaskAnswer:
             """The mask that a prompt would give; nothing changes."""
             mask = await self.compute("preview", lambda: served.preview(body.id, **body.arguments()))
-            return {"rle": encode(mask).to_coco()}
+            return MaskAnswer(rle=Rle(**encode(mask).to_coco()))
 
-        @app.get("/v1/sessions/{session_id}/masks")
+        @app.get("/v1/sessions/{session_id}/masks", responses=_MASKS)
         async def masks(
             served: Served, request: Request, frame: Annotated[int | None, Query(ge=0)] = None, form: Form = "rle"
         ) -> Response:

@@ -1,4 +1,4 @@
-"""What clients send, as JSON."""
+"""What clients send and get, as JSON."""
 
 from __future__ import annotations
 
@@ -58,3 +58,51 @@ class PropagateBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     direction: Literal["forward", "backward"] = "forward"
     frames: int | None = Field(default=None, ge=1)
+
+
+class SessionAnswer(BaseModel):
+    """Where a session stands: the frame just seen (-1: none yet), and its video if it has one."""
+
+    id: str
+    frame: int
+    objects: list[int]
+    frames: int | None
+    width: int | None
+    height: int | None
+    fps: float | None
+
+
+class MaskAnswer(BaseModel):
+    """A mask."""
+
+    rle: Rle
+
+
+class ObjectAnswer(MaskAnswer):
+    """An object and its mask, which is not the final one where the prompt was ``quick``."""
+
+    id: int
+
+
+class ObjectMask(BaseModel):
+    """An object on a frame, with ``rle`` or with ``polygons``: closed lines of points (x, y)."""
+
+    id: int
+    box: tuple[float, float, float, float]
+    score: float
+    label: str | None
+    trust: float
+    signals: dict[str, Any] | None = None
+    rle: Rle | None = None
+    polygons: list[list[tuple[float, float]]] | None = None
+
+
+class MasksAnswer(BaseModel):
+    """The masks of a frame."""
+
+    frame: int
+    pts: int
+    time_s: float
+    height: int | None
+    width: int | None
+    objects: list[ObjectMask]
