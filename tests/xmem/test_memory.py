@@ -144,6 +144,44 @@ def test_corrected_frames_of_living_objects_are_permanent_and_bounded() -> None:
     assert permanent_frames([3, 5, 9], 1) == [3]
 
 
+def test_a_correction_hides_what_came_before_from_its_object_and_its_frame_from_the_others() -> None:
+    """Values say where a read comes from: channel 0 the frames between the first one and the correction, 1 its own."""
+    banks = [Memory(replace(SMALL, forget_on_correction=forget)) for forget in (True, False)]
+    rng, most = np.random.default_rng(14), torch.zeros(2, 2, 2)  # bank, object, channel
+    query = look(rng)[0]
+    for t in range(60):
+        key, shrinkage, selection = look(rng)
+        key = query + 0.3 * key  # all frames look much alike
+        value = torch.tensor([[float(0 < t < 9), float(t == 9)]]).expand(HW, 2)
+        prompted = [1, 2] if t == 0 else [1] if t == 9 else []
+        for bank in banks:
+            corrected = {"anew": [1], "only": [1]} if t == 9 else {}
+            bank.add(key, shrinkage, selection, {1: value, 2: value}, prompted, **corrected)
+        reads = torch.stack([bank.read(query, selection, [1, 2]).amax(1) for bank in banks])
+        assert t > 9 or torch.equal(reads[0, 1], reads[1, 1])
+        most = torch.maximum(most, reads) if t >= 9 else most
+    assert banks[0].sizes[1] > 0
+    assert (most > 0.1).tolist() == [[[False, True], [True, False]], [[True, True], [True, False]]]
+    assert most[0, 0, 0] == most[0, 1, 1] == most[1, 1, 1] == 0
+
+
+def test_what_counts_for_no_object_is_dropped() -> None:
+    rng, memory = np.random.default_rng(15), Memory(SMALL)
+    for t in range(30):
+        key, shrinkage, selection = look(rng)
+        given = {0: [1, 2], 20: [1], 25: [2]}.get(t, [])
+        memory.add(key, shrinkage, selection, {1: key, 2: key}, given, anew=given if t else [])
+        memory.read(key, selection, [1, 2])
+        times = set(memory.table["time"].tolist())
+        assert (t < 20) or min(times - {0}) < (20 if t < 25 else 26)
+        assert (t < 25) or min(times - {0}) == 20
+        work, long = memory.sizes
+        assert {len(rows) for rows in (*memory.table.values(), *memory.values.values())} == {work + long}
+        assert {len(rows) for rows in memory.work.values()} == {work}
+    memory.remove([1])
+    assert min(set(memory.table["time"].tolist()) - {0}) == 25
+
+
 def test_a_first_frame_of_a_living_object_stays() -> None:
     rng = np.random.default_rng(5)
     memory = Memory(SMALL)
@@ -202,9 +240,9 @@ def test_state_goes_through_a_file(kind: type[Memory] | type[OfficialMemory]) ->
         out = []
         for t in steps:
             key, shrinkage, selection = look(rng)
-            memory.add(
-                key, shrinkage, selection, {i: key * i for i in ([1, 2] if t else [1])}, [1] if t in (0, 3, 8) else []
-            )
+            values = {i: key * i for i in ([1, 2] if t else [1])}
+            corrected = {3: {"only": [1]}, 8: {"anew": [1], "only": [1]}}.get(t, {})
+            memory.add(key, shrinkage, selection, values, [1] if t in (0, 3, 8) else [], **corrected)
             out.append(memory.read(key, selection, [1, 2] if t else [1]))
         return out
 

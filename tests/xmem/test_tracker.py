@@ -18,6 +18,7 @@ from vidseg.weights.fit import config_from_metadata
 from vidseg_trackers.mask_tracking.label_map import objects_in_label_map
 from vidseg_trackers.mask_tracking.preprocess import InnerGeometry, prepare_frame, prepare_masks
 from vidseg_trackers.xmem.config import XMemConfig
+from vidseg_trackers.xmem.inference_core import InferenceCore
 from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.tracker import XMemTracker, build
 from vidseg_trackers.xmem.weights import load_network
@@ -42,6 +43,20 @@ def block(y: int, x: int, height: int = 64, width: int = 80, side: int = 20) -> 
 
 def prompt(frame: int, i: int, y: int, x: int) -> Prompt:
     return Prompt(frame, i, mask=block(y, x))
+
+
+def predicted_mask(xmem: XMemTracker, frame: Frame) -> np.ndarray:
+    """The mask (H, W) of the first object on the next frame, which the tracker sees again afterwards."""
+    state = xmem.state_dict()
+    (tracks,) = xmem.step(frame)
+    xmem.load_state_dict(state)
+    assert tracks.masks is not None
+    return (tracks.masks[0] > 0.5).numpy()
+
+
+def times_of(core: InferenceCore) -> set[int]:
+    """Times of the frames that a memory holds."""
+    return set(core.memory.table["time"].tolist())  # type: ignore[union-attr]
 
 
 def same(a: Tracks, b: Tracks) -> bool:
@@ -103,7 +118,8 @@ def test_memory_is_constant_over_800_frames_with_five_objects_coming_and_going()
 def test_a_resumed_run_is_bit_identical(options: dict[str, object], dtype: torch.dtype) -> None:
     frames = toy_video(30)
     whole, first = tracker(dtype=dtype, **options), tracker(dtype=dtype, **options)
-    prompts = {0: [prompt(0, 1, 10, 10)], 4: [prompt(4, 2, 30, 40)], 20: [prompt(20, 1, 15, 15)]}
+    prompts = {0: [prompt(0, 1, 10, 10)], 4: [prompt(4, 2, 30, 40)]}
+    prompts |= {t: [prompt(t, 1, 15, 15)] for t in (9, 20)}
     expected = [whole.step(f, prompts.get(f.index, []))[0] for f in frames]
     for frame in frames[:14]:
         first.step(frame, prompts.get(frame.index, []))
@@ -127,6 +143,57 @@ def test_a_later_prompt_corrects_its_object_and_leaves_the_others() -> None:
     box = dict(zip(tracks.ids.tolist(), tracks.boxes.tolist(), strict=True))[1]
     assert box == [30, 30, 50, 50]
     assert xmem.online.memory.prompted == {1: [0, xmem.online.memory.now - 1], 2: [0]}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("options", [{}, {"deep_update_every": 3}])
+def test_a_correction_changes_nothing_that_is_remembered_of_the_others(options: dict[str, object]) -> None:
+    plain, corrected = tracker(**options), tracker(**options)
+    frames = toy_video(8)
+    for xmem in (plain, corrected):
+        xmem.step(frames[0], [prompt(0, 1, 5, 5), prompt(0, 2, 40, 50)])
+        for frame in frames[1:7]:
+            xmem.step(frame)
+    plain.step(frames[7])
+    corrected.step(frames[7], [prompt(7, 1, 30, 30)])
+    a, b = plain.online, corrected.online
+    assert (a.last_memory, a.last_deep) == (b.last_memory, b.last_deep)
+    assert a.hidden is not None
+    assert b.hidden is not None
+    assert torch.equal(a.hidden[:, 1], b.hidden[:, 1])
+    assert not torch.equal(a.hidden[:, 0], b.hidden[:, 0])
+    query = torch.randn(20, TOY.key_dim, generator=torch.Generator().manual_seed(0)), torch.ones(20, TOY.key_dim)
+    with torch.inference_mode():
+        reads = [core.memory.read(*query, [1, 2]) for core in (a, b)]
+    torch.testing.assert_close(reads[0][1], reads[1][1])
+    assert not torch.allclose(reads[0][0], reads[1][0])
+
+
+def test_a_correction_that_changes_little_leaves_what_came_before() -> None:
+    """The predicted mask and a few pixels: nothing is taken for certain but those, and nothing forgotten."""
+    frames, made = toy_video(8), []
+    for change in (None, 0, 4, 400):
+        xmem = tracker()
+        xmem.step(frames[0], [prompt(0, 1, 5, 5)])
+        for frame in frames[1:7]:
+            xmem.step(frame)
+        predicted = predicted_mask(xmem, frames[7])
+        if change is None:
+            xmem.step(frames[7])
+        else:
+            mask = predicted.copy()
+            mask.reshape(-1)[np.flatnonzero(predicted)[:change]] = False
+            (tracks,) = xmem.step(frames[7], [Prompt(7, 1, mask=mask)])
+            assert np.array_equal(tracks.masks[0].numpy() > 0.5, mask)  # type: ignore[index]
+        made.append(xmem.online)
+    assert int(predicted.sum()) > 800
+    plain, same, small, large = made
+    for core in (same, small):
+        assert core.last_memory == plain.last_memory
+        assert torch.equal(core.hidden, plain.hidden)  # type: ignore[arg-type]
+        assert times_of(core) > times_of(plain)
+    assert not torch.equal(same.memory.values[1][-20:], small.memory.values[1][-20:])  # type: ignore[union-attr]
+    assert large.last_memory == 7
+    assert times_of(large) == {0, max(times_of(small))}
 
 
 def test_where_masks_overlap_the_smaller_is_in_front() -> None:

@@ -11,18 +11,20 @@ The number of rows is bounded: long-term elements by ``max_long_term_elements``,
 ``max_mid_term_frames``, and permanent frames by ``max_permanent_frames``. Permanent are the frames on which living
 objects were given or corrected; they are not consolidated (for objects of the first frame: the official rule). Of more
 than the bound, the first and the newest are. The room for the rows is taken once, with that of one permanent frame.
+
+Which rows count for an object: :mod:`vidseg_trackers.xmem.corrections`. Those that count for nobody are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vidseg.types import State
-from vidseg_trackers.mask_tracking.permanent import permanent_frames
+from vidseg_trackers.xmem.corrections import NOTHING, Corrections, Hidden
 from vidseg_trackers.xmem.memory_reading import expand_memory, expand_query, similarity, top_weights, weighted_rows
 from vidseg_trackers.xmem.options import XMemOptions
 from vidseg_trackers.xmem.rows import Rows
@@ -30,6 +32,8 @@ from vidseg_trackers.xmem.rows import Rows
 MAX_SCORES = 1 << 22
 """Similarities computed at once (16 MB): pixels are read in parts, so that a full memory needs no more for it. The
 room for them is taken once: blocks of a size that changes with every frame would leave holes in the heap."""
+_LEAST = torch.finfo(torch.float32).min
+"""Similarity of what does not count."""
 
 
 class Memory:
@@ -49,10 +53,16 @@ class Memory:
         self._table: dict[str, Rows] = {}
         self._work: dict[str, Rows] = {}
         self._values: dict[int, Rows] = {}
-        self.prompted: dict[int, list[int]] = {}
+        options = self.options
+        self._corrections = Corrections(options.max_permanent_frames, forget=options.forget_on_correction)
         self.now = 0
         self.nearest = torch.empty(0, 0)
         self._scores: Tensor | None = None
+
+    @property
+    def prompted(self) -> dict[int, list[int]]:
+        """Times at which every object was given or corrected."""
+        return self._corrections.prompted
 
     @property
     def table(self) -> dict[str, Tensor]:
@@ -89,9 +99,10 @@ class Memory:
         total = len(memory)
         out = torch.stack([values[i].new_empty(len(key), values[i].shape[1]) for i in ids])
         self.nearest = key.new_empty(out.shape[:2])
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, Hidden], list[int]] = {}
         for position, i in enumerate(ids):
-            groups.setdefault(total - len(values[i]), []).append(position)
+            groups.setdefault((total - len(values[i]), self._corrections.hidden_from(i)), []).append(position)
+        hidden = {rule: self._hidden(rule) for _, rule in groups if rule != NOTHING}
         use = self.table["use"].clone()
         step = max(1, MAX_SCORES // total)
         query = expand_query(key, selection)
@@ -100,9 +111,12 @@ class Memory:
         for low in range(0, len(key), step):
             part = query[low : low + step]
             scores = similarity(part, memory, self._scores[: len(part) * total].view(len(part), total))
-            for start, positions in groups.items():
-                weights, index = top_weights(scores[:, start:], self.options.top_k)
-                nearest = scores[:, start:].gather(1, index[:, :1])[:, 0]
+            for (start, rule), positions in groups.items():
+                own = scores[:, start:]
+                if rule in hidden:
+                    own = own.masked_fill(hidden[rule][start:], _LEAST)
+                weights, index = top_weights(own, self.options.top_k)
+                nearest = own.gather(1, index[:, :1])[:, 0]
                 for position in positions:
                     self.nearest[position, low : low + step] = nearest
                     out[position, low : low + step] = weighted_rows(values[ids[position]], weights, index)
@@ -118,9 +132,19 @@ class Memory:
         shrinkage: Float[Tensor, "Q 1"],
         selection: Float[Tensor, "Q C"],
         values: Mapping[int, Float[Tensor, "Q Cv"]],
-        prompted: Iterable[int],
+        prompted: Collection[int],
+        *,
+        anew: Collection[int] = (),
+        only: Collection[int] | None = None,
     ) -> None:
-        """Memorise one frame: values of every object, new ones are born here. Consolidates a full working memory."""
+        """Memorise one frame: values of every object, new ones are born here. Consolidates a full working memory.
+
+        Args:
+            key, shrinkage, selection, values: of the frame.
+            prompted: the objects that the user gave or corrected on it.
+            anew: those of them for which what came before no longer counts.
+            only: the objects that the frame counts for; None: all.
+        """
         n = len(key)
         rows = {
             "expanded": expand_memory(key, shrinkage),
@@ -138,9 +162,10 @@ class Memory:
             self._work.setdefault(name, Rows()).append(column, work_room)
         for i, value in values.items():
             self._values.setdefault(i, Rows()).append(value, room)
-        for i in prompted:
-            self.prompted[i] = permanent_frames([*self.prompted.get(i, ()), self.now], o.max_permanent_frames)
+        self._corrections.add(prompted, self.now, anew, only)
         self.now += 1
+        if anew:
+            self._drop_unread()
         if self.options.long_term:
             self._consolidate()
 
@@ -148,24 +173,39 @@ class Memory:
         """Forget objects, and the rows that nobody else has values for."""
         for i in ids:
             self._values.pop(i, None)
-            self.prompted.pop(i, None)
+            self._corrections.forget(i)
         if not self._values:
             now = self.now
             self.clear()
             self.now = now
             return
-        needed = max(map(len, self._values.values()))
-        working = int((~self.table["prototype"][-needed:]).sum())
-        for columns, count in ((self._table, needed), (self._work, working)):
-            for rows in columns.values():
-                rows.keep(torch.arange(len(rows) - count, len(rows), device=rows.all.device))
+        self._drop_unread()
+
+    def _hidden(self, rule: Hidden) -> Bool[Tensor, " m"]:
+        return self._corrections.rows(rule, self.table["time"])
+
+    def _drop_unread(self) -> None:
+        """Drop the rows that count for no object."""
+        unread = torch.ones_like(self.table["prototype"])
+        for i, rows in self._values.items():
+            birth = len(unread) - len(rows)
+            unread[birth:] &= self._hidden(self._corrections.hidden_from(i))[birth:]
+        self._drop(unread)
+        self._corrections.keep(self.table["time"].tolist())
+
+    def _drop(self, dropped: Bool[Tensor, " m"]) -> None:
+        """Drop rows from every table."""
+        keep, working = ~dropped, ~self.table["prototype"]
+        parts = [(rows, keep[len(keep) - len(rows) :]) for rows in (*self._values.values(), *self._table.values())]
+        for rows, part in (*parts, *((rows, keep[working]) for rows in self._work.values())):
+            if not part.all():
+                rows.keep(part.nonzero()[:, 0])
 
     def _consolidate(self) -> None:
         """Turn the older working frames into prototypes by memory potentiation (section 3.4)."""
         o = self.options
         time, working = self.table["time"], ~self.table["prototype"]
-        prompted = sorted({t for times in self.prompted.values() for t in times})
-        permanent = permanent_frames(prompted, o.max_permanent_frames)
+        permanent = self._corrections.permanent
         frames = [t for t in time[working].unique().tolist() if t not in permanent]
         if len(frames) < o.max_mid_term_frames - 1:
             return
@@ -194,13 +234,16 @@ class Memory:
     def _swap(self, chosen: Tensor, prototypes: dict[str, Tensor], scores: Tensor) -> None:
         """Put prototypes in the place of the chosen rows, in every table, and keep the order of time."""
         total, time = len(chosen), self.table["time"].clone()
-        for rows in self._values.values():
-            birth = total - len(rows)
+        for i, rows in self._values.items():
+            birth, rule = total - len(rows), self._corrections.hidden_from(i)
             own = chosen[birth:]
             candidates, first = rows.all[own], int(chosen[:birth].sum())
             # an object gets a value at a prototype when it lived at its time, from the candidates it lived at
             alive = prototypes["time"] >= time[birth]
-            weights = torch.softmax(scores[alive, first:], -1) if len(candidates) else scores[alive, :0]
+            part = scores[alive, first:]
+            if rule != NOTHING:  # where nothing counts for it, neither does what is made of it
+                part = part.masked_fill(self._hidden(rule)[birth:][own], _LEAST)
+            weights = torch.softmax(part, -1) if len(candidates) else scores[alive, :0]
             new = (weights @ candidates.float()).to(candidates.dtype)
             rows.keep(_merged(time[birth:], own, prototypes["time"][alive]), new)
         index = _merged(time, chosen, prototypes["time"])
@@ -215,30 +258,28 @@ class Memory:
         surplus = len(usage) - target
         if surplus <= 0:
             return
-        keep = torch.ones_like(long)
-        keep[long] = usage > usage.topk(surplus, largest=False).values[-1]
-        for rows in (*self._values.values(), *self._table.values()):
-            rows.keep(keep[len(keep) - len(rows) :].nonzero()[:, 0])
+        dropped = torch.zeros_like(long)
+        dropped[long] = usage <= usage.topk(surplus, largest=False).values[-1]
+        self._drop(dropped)
 
     def state_dict(self) -> State:
         """All of it as tensors and scalars, independent of what happens later."""
         state: State = {f"table.{name}": rows.share() for name, rows in self._table.items()}
         state |= {f"work.{name}": rows.share() for name, rows in self._work.items()}
         state |= {f"value.{i}": rows.share() for i, rows in self._values.items()}
-        state |= {f"prompted.{i}": torch.tensor(times) for i, times in self.prompted.items()}
+        state |= self._corrections.state_dict()
         return state | {"now": self.now}
 
     def load_state_dict(self, state: State, device: torch.device) -> None:
         """Restore what :meth:`state_dict` gave."""
         self.clear()
+        self._corrections.load_state_dict(state)
         for name, item in state.items():
             kind, _, rest = name.partition(".")
             if kind in ("table", "work") and isinstance(item, Tensor):
                 (self._table if kind == "table" else self._work)[rest] = Rows(item.to(device, copy=True))
             elif kind == "value" and isinstance(item, Tensor):
                 self._values[int(rest)] = Rows(item.to(device, copy=True))
-            elif kind == "prompted" and isinstance(item, Tensor):
-                self.prompted[int(rest)] = item.tolist()
             elif name == "now" and isinstance(item, int):
                 self.now = item
 

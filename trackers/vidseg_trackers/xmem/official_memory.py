@@ -96,8 +96,11 @@ class OfficialMemory:
         selection: Float[Tensor, "Q C"],
         values: Mapping[int, Float[Tensor, "Q Cv"]],
         prompted: Iterable[int],
+        *,
+        anew: Iterable[int] = (),
+        only: Iterable[int] | None = None,
     ) -> None:
-        """Memorise one frame; new objects form a new group."""
+        """Memorise one frame, for all objects; new objects form a new group."""
         new = [i for i in values if all(i not in group for group in self.members)]
         self.work.append({"key": key, "shrinkage": shrinkage, "selection": selection})
         for g, members in enumerate(self.members):

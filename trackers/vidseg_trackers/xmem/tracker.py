@@ -35,7 +35,7 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
 
 
 class XMemTracker(MaskTracker):
-    """XMem as a tracker. A corrected frame becomes the object's reference frame in memory."""
+    """XMem as a tracker. A corrected frame becomes the object's reference frame in memory; others are not affected."""
 
     name = "xmem"
 
