@@ -105,6 +105,9 @@ class RunConfig:
     zoom: Literal["auto", "always", "never"] = "auto"
     """Draw objects on crops around them, encoded larger than in the frame. auto: for first masks and corrections, and
     later where the crops cost no more than the frame that they replace; only with the compact model."""
+    keep_still: bool = False
+    """Do not draw an object again while neither its tracker mask nor its pixels change: saves time where camera and
+    objects stand still (see docs/performance.md)."""
     max_objects: int = 5
     """Maximum number of objects to track, visible or not, when they are found automatically."""
     first_found_id: Annotated[int, tyro.conf.Suppress] = 0

@@ -69,6 +69,7 @@ class RunSettings(TypedDict, total=False):
     overlay_style: str | Sequence[str]
     refine: Mode
     zoom: Zoom
+    keep_still: bool
     max_objects: int
     detector: str | None
     detect_with: str
@@ -178,8 +179,9 @@ def segment_frames(
         batch: frames per HQ-SAM batch; 1 has the least delay.
         fps: rate that gives arrays and images their times.
         bgr: arrays are BGR, as OpenCV has them.
-        models: ``tracker``, ``model``, ``refine``, ``zoom``, ``detector``, ``device``, ``dtype``, ``tracker_options``,
-            ``detector_options`` and ``offline``: the fields of :class:`vidseg_pipelines.build.ModelChoice`.
+        models: ``tracker``, ``model``, ``refine``, ``zoom``, ``keep_still``, ``detector``, ``device``, ``dtype``,
+            ``tracker_options``, ``detector_options`` and ``offline``: the fields of
+            :class:`vidseg_pipelines.build.ModelChoice`.
 
     Raises:
         UsageError: at the call: wrong values, or prompts that do not fit ``frames`` where they are a sequence. Later: a

@@ -40,6 +40,7 @@ class ModelSettings(TypedDict, total=False):
     model: str | Path | SegmentAnything
     refine: Mode
     zoom: Zoom
+    keep_still: bool
     detector: str | Detector | None
     device: str
     dtype: str
@@ -60,6 +61,8 @@ class ModelChoice:
     """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
     zoom: Zoom = "auto"
     """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
+    keep_still: bool = False
+    """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
     detector: str | Detector | None = None
     """What finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks."""
     device: str = "auto"
@@ -79,7 +82,7 @@ class ModelChoice:
         Raises:
             UsageError: a mode that does not exist; no name and no instance; options of an instance.
         """
-        RefineOptions(self.refine, zoom=self.zoom)
+        self._refine_options()
         for name, kinds in _KINDS.items():
             given, options = getattr(self, name), getattr(self, f"{name}_options", None)
             if options is not None and not isinstance(given, str):
@@ -116,7 +119,7 @@ class ModelChoice:
         """
         self.check()
         sam = self.load_sam()
-        refiner = Refiner(sam, RefineOptions(self.refine, zoom=self.zoom))
+        refiner = Refiner(sam, self._refine_options())
         return Models(self.load_tracker(), sam, refiner, self.load_detector())
 
     def load_sam(self, progress: Callable[[int, int | None], None] | None = None) -> SegmentAnything:
@@ -136,6 +139,9 @@ class ModelChoice:
         if not isinstance(self.detector, str):
             return self.detector
         return build_detector(self.detector, self.detector_options, **self._place())
+
+    def _refine_options(self) -> RefineOptions:
+        return RefineOptions(self.refine, zoom=self.zoom, keep_still=self.keep_still)
 
     def _place(self) -> dict[str, Any]:
         device = resolve_device(self.device)

@@ -7,15 +7,15 @@ masks' logits, but only where they agree on what the object is. "none" leaves th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.errors import UsageError
@@ -24,11 +24,13 @@ from vidseg.masks.paste import resolve_overlaps
 from vidseg.masks.trust import Signals
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
-from vidseg.sam.zoom import Crop, Zoom, check_zoom, cut_maps, logits_of, plan_crops, to_low_res
+from vidseg.sam.zoom import Crop, Zoom, check_zoom, logits_of, plan_crops
 from vidseg.types import Frame, Prompt, Tracks
+from vidseg_pipelines.decoder_views import Drawn, View
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, to_host
-from vidseg_pipelines.mask_signals import Agreement, agreement, certainty, measured
+from vidseg_pipelines.mask_signals import Agreement, certainty, measured
+from vidseg_pipelines.still_masks import StillMasks
 
 Mode = Literal["auto", "box", "none"]
 Clock = Callable[[str], AbstractContextManager[None]]
@@ -46,7 +48,8 @@ class RefineOptions:
 
     ``min_iou_small``: the same for objects of fewer than :data:`SMALL_CELLS` cells, which the decoder draws coarsely.
     ``mask_logit``: the tracker's probabilities become mask prompts clipped to +- this logit. ``zoom``: whether objects
-    are drawn on crops around them, see :mod:`vidseg.sam.zoom`.
+    are drawn on crops around them, see :mod:`vidseg.sam.zoom`. ``keep_still``: objects that neither move nor change are
+    not drawn again, see :mod:`vidseg_pipelines.still_masks`.
     """
 
     mode: Mode = "auto"
@@ -54,12 +57,15 @@ class RefineOptions:
     min_iou_small: float = 0.9
     mask_logit: float = 8.0
     zoom: Zoom = "auto"
+    keep_still: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a mode or zoom that does not exist."""
+        """Refuse a mode or zoom that does not exist, and what is neither true nor false."""
         check_zoom(self.zoom)
         if self.mode not in get_args(Mode):
             raise UsageError(f"refine {self.mode!r}: allowed are {', '.join(get_args(Mode))}")
+        if not isinstance(self.keep_still, bool):
+            raise UsageError(f"keep_still {self.keep_still!r}: True or False expected")
 
 
 class Refiner:
@@ -73,6 +79,10 @@ class Refiner:
     def uses_sam(self) -> bool:
         """True when every frame must be encoded."""
         return self.options.mode != "none"
+
+    def still_masks(self) -> StillMasks | None:
+        """What :meth:`refine` keeps of the objects of one video; None: nothing is kept."""
+        return StillMasks(self.sam.config) if self.options.keep_still and self.uses_sam else None
 
     def draw(
         self,
@@ -91,27 +101,32 @@ class Refiner:
         tracks: Sequence[Tracks],
         given: Sequence[Mapping[int, npt.NDArray[np.bool_]]] | None = None,
         *,
+        still: StillMasks | None = None,
         clock: Clock = lambda stage: nullcontext(),
     ) -> list[FrameMasks]:
         """Final masks of several frames, all boxes in one decoder batch.
 
         ``features`` are those of frames that are encoded already; what else is needed, frames and crops, is encoded
         here. ``given[i]`` maps object ids to masks (H, W) that are taken as they are on frame i. Masks of a frame are
-        disjoint: a pixel goes to the highest logit. Objects without any pixel are left out. ``clock(stage)`` times the
-        stages "encode" and "decode" (networks) and "paste".
+        disjoint: a pixel goes to the highest logit. Objects without any pixel are left out. ``still``: what is kept of
+        earlier frames. ``clock(stage)`` times the stages "encode" and "decode" (networks) and "paste".
 
         Raises:
             UsageError: mode "none" with a tracker that gives no masks.
         """
         given = given or [{} for _ in frames]
-        drawn: list[_Drawn] = []
+        logits = _tracker_logits(tracks)
+        drawn: list[Drawn] = []
         if self.uses_sam:
             with clock("encode"):
-                views = self._views(frames, features, tracks, given)
+                kept = [set[int]() for _ in frames] if still is None else still.look(frames, tracks, logits, given)
+                views = self._views(frames, features, tracks, given, kept)
             with clock("decode"):
                 drawn = self._decode(views, tracks)
+            if still is not None:
+                drawn += still.complete(drawn, kept, frames)
         with clock("paste"):
-            layers, signals = self._layers(frames, drawn, tracks, given)
+            layers, signals = self._layers(frames, drawn, tracks, logits, given)
             return _results(frames, tracks, layers, given, signals)
 
     def _views(
@@ -120,11 +135,15 @@ class Refiner:
         features: Sequence[FrameFeatures | None],
         tracks: Sequence[Tracks],
         given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
-    ) -> list[_View]:
-        """What the objects of each frame are drawn on: all on the whole frame, or each on a crop of its own."""
+        kept: Sequence[Collection[int]],
+    ) -> list[tuple[View, FrameFeatures]]:
+        """What the objects of each frame are drawn on: all on the whole frame, or each on a crop of its own.
+
+        Objects with a mask, given or kept, are left out.
+        """
         wanted: list[tuple[int, list[int], Crop, int | None]] = []
         for n, (frame, found) in enumerate(zip(frames, tracks, strict=True)):
-            rows = [row for row, object_id in enumerate(found.ids.tolist()) if object_id not in given[n]]
+            rows = [row for row, i in enumerate(found.ids.tolist()) if i not in given[n] and row not in kept[n]]
             plan = plan_crops(found.boxes[rows], frame.hw, self.sam.config, self._zoom) if rows else None
             if plan is not None:
                 wanted += [(n, [row], crop, plan[1]) for row, crop in zip(rows, plan[0], strict=True)]
@@ -140,7 +159,7 @@ class Refiner:
                 for k, feature in zip(part, self.sam.encode(pixels, side), strict=True):
                     known[k] = feature
         return [
-            _View(n, frames[n].hw, rows, crop, feature)
+            (View(n, frames[n].hw, rows, crop, feature.geometry), feature)
             for (n, rows, crop, _), feature in zip(wanted, known, strict=True)
             if feature is not None
         ]
@@ -151,13 +170,14 @@ class Refiner:
         zoom = self.options.zoom
         return "never" if zoom == "auto" and self.options.mode == "box" else zoom
 
-    def _decode(self, views: Sequence[_View], tracks: Sequence[Tracks]) -> list[_Drawn]:
+    def _decode(self, views: Sequence[tuple[View, FrameFeatures]], tracks: Sequence[Tracks]) -> list[Drawn]:
         """What the decoder draws on each view."""
-        prompts = [self._prompts(view, tracks[view.frame]) for view in views]
-        answers = self.sam.decode([v.features for v in views], prompts)
-        return [_Drawn(answer.logits[:, 0], view, answer.hq_iou) for view, answer in zip(views, answers, strict=True)]
+        prompts = [self._prompts(view, tracks[view.frame]) for view, _ in views]
+        answers = self.sam.decode([features for _, features in views], prompts)
+        drawn = zip(views, answers, strict=True)
+        return [Drawn(answer.logits[:, 0], view, answer.hq_iou) for (view, _), answer in drawn]
 
-    def _prompts(self, view: _View, tracks: Tracks) -> PromptBatch:
+    def _prompts(self, view: View, tracks: Tracks) -> PromptBatch:
         boxes = view.crop.shift(tracks.boxes[view.rows])
         if self.options.mode == "box" or tracks.masks is None:
             return PromptBatch(boxes=boxes)
@@ -167,8 +187,9 @@ class Refiner:
     def _layers(
         self,
         frames: Sequence[Frame],
-        drawn: Sequence[_Drawn],
+        drawn: Sequence[Drawn],
         tracks: Sequence[Tracks],
+        logits: Mapping[int, Float[Tensor, "N h w"]],
         given: Sequence[Mapping[int, npt.NDArray[np.bool_]]],
     ) -> tuple[list[dict[int, list[Layer]]], list[dict[int, Signals]]]:
         """By frame and object id: what the mask is made of, and what says whether it can be trusted.
@@ -176,7 +197,6 @@ class Refiner:
         Objects with given masks are left out. Waits for the device once.
         """
         auto = self.options.mode == "auto"
-        logits = _tracker_logits(tracks)
         own = {} if self.options.mode == "box" else logits
         judged = [one for one in drawn if one.view.frame in logits]
         maps = [*own.values(), *(one.logits for one in drawn)]
@@ -193,7 +213,7 @@ class Refiner:
         kept = {place for place, numbers in agreed.items() if auto and self._keeps_tracker(numbers)}
         found: list[dict[int, list[Layer]]] = [{row: [] for row in range(len(t.ids))} for t in tracks]
         for one, hit in zip(drawn, hits[len(own) :], strict=True):
-            geometry, n = one.view.features.geometry, one.view.frame
+            geometry, n = one.view.geometry, one.view.frame
             for row, layer in zip(
                 one.view.rows, layers_of(one.logits, *geometry.between, one.view.crop, *hit), strict=True
             ):
@@ -215,35 +235,6 @@ class Refiner:
         few = max(agreed.rows, agreed.columns) < SMALL_CELLS
         least = self.options.min_iou_small if few else self.options.min_iou
         return agreed.both < least * max(1, agreed.either)
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """A frame of the batch, or a crop of it, and the rows of its tracks that are drawn there."""
-
-    frame: int
-    size: Size
-    rows: list[int]
-    crop: Crop
-    features: FrameFeatures
-
-    def low_res(self, maps: Float[Tensor, "N h w"], outside: float) -> Float[Tensor, "n lh lw"]:
-        """The rows of a tracker's maps of the whole frame as the decoder sees this view."""
-        chosen = torch.stack([maps[row] for row in self.rows])
-        return to_low_res(cut_maps(chosen, self.size, self.crop), self.features.geometry, outside)
-
-
-class _Drawn(NamedTuple):
-    """Low-resolution logits (n, h, w) of the objects of a view."""
-
-    logits: Float[Tensor, "n h w"]
-    view: _View
-    hq_iou: Float[Tensor, "n 1"] | None
-
-    def agreement(self, own: Float[Tensor, "N h w"]) -> Int[Tensor, "n 5"]:
-        """See :func:`vidseg_pipelines.mask_signals.agreement`; ``own`` are the logits of all objects of the frame."""
-        rows, columns = self.view.features.geometry.low_res_frame
-        return agreement(self.view.low_res(own, -1.0)[:, :rows, :columns], self.logits[:, :rows, :columns], self.hq_iou)
 
 
 def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"]]:

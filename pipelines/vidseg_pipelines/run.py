@@ -40,6 +40,7 @@ def models_of(config: RunConfig) -> ModelChoice:
         model=config.model,
         refine=config.refine,
         zoom=config.zoom,
+        keep_still=config.keep_still,
         detector=config.detector or None,
         device=config.device,
         dtype=config.dtype,
@@ -188,7 +189,7 @@ def _load(config: RunConfig, source: Source, prompts: Sequence[Prompt], loaders:
     return Segmenter(
         tracker,
         sam,
-        Refiner(sam, RefineOptions(config.refine, zoom=config.zoom)),
+        Refiner(sam, RefineOptions(config.refine, zoom=config.zoom, keep_still=config.keep_still)),
         prompts=prompts,
         removals=config.removals,
         names=config.names,

@@ -109,6 +109,7 @@ class Segmenter:
         self._pending: dict[int, FrameStep] = {}
         self._boxes = self._empty_boxes = 0
         self._references = References()
+        self._still = refiner.still_masks()
 
     @property
     def warnings(self) -> list[str]:
@@ -136,6 +137,7 @@ class Segmenter:
         self.tracker.start(video)
         self._pending.clear()
         self._references = References()
+        self._still = self.refiner.still_masks()
 
     def step(self, frames: Sequence[Frame]) -> list[tuple[Frame, FrameMasks]]:
         """The next frames, in order; returns those that became final.
@@ -189,6 +191,8 @@ class Segmenter:
             "references": self._references.state_dict(),
             "tracker": self.tracker.state_dict(),
         }
+        if self._still is not None:
+            parts["still"] = self._still.state_dict()
         return {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor | int | float | str], next_frame: int) -> None:
@@ -196,6 +200,8 @@ class Segmenter:
         self._pending.clear()
         for name, part in (("finder", self.finder), ("references", self._references), ("tracker", self.tracker)):
             part.load_state_dict(nested(f"{name}.", state))
+        if self._still is not None:
+            self._still.load_state_dict(nested("still.", state), self.sam.device)
         self._boxes, self._empty_boxes = int(state["segmenter.boxes"]), int(state["segmenter.empty_boxes"])
         for planned in (self._prompts, self._removals):
             for index in [i for i in planned if i < next_frame]:
@@ -271,6 +277,7 @@ class Segmenter:
                 [step.features for step in steps],
                 part,
                 [step.given for step in steps],
+                still=self._still,
                 clock=self.clock,
             )
             for found, result, pending in zip(part, masks, steps, strict=True):

@@ -56,8 +56,8 @@ class Session(SessionCalls):
             detect_every: search again every so many frames; 0: only until something is found.
             fps: rate that gives arrays and images their times.
             bgr: arrays are BGR, as OpenCV's cameras give them.
-            models: ``tracker``, ``model``, ``refine``, ``zoom``, ``detector``, ``device``, ``dtype``,
-                ``tracker_options``, ``detector_options`` and ``offline``: the fields of
+            models: ``tracker``, ``model``, ``refine``, ``zoom``, ``keep_still``, ``detector``, ``device``,
+                ``dtype``, ``tracker_options``, ``detector_options`` and ``offline``: the fields of
                 :class:`vidseg_pipelines.build.ModelChoice`.
 
         Raises:

@@ -58,6 +58,17 @@ def test_the_device_is_asked_twice_per_micro_batch(mode: Mode, zoom: Zoom, masks
         assert [result.ids for result in results] == [(1, 2, 3, 4, 5)] * 4
 
 
+def test_keeping_still_objects_asks_once_more() -> None:
+    sam, clip = on_device(tiny_sam()), frames(3)
+    with FakeDevice() as device:
+        refiner = Refiner(sam, RefineOptions(keep_still=True, zoom="never"))
+        still = refiner.still_masks()
+        for _ in range(2):
+            device.waits.clear()
+            refiner.refine(clip, [None] * 3, [tracks(frame.index, 4) for frame in clip], still=still)
+            assert dict(+device.waits) == {"to the host": 3}
+
+
 def test_masks_of_the_device_equal_those_of_the_cpu() -> None:
     sam, clip = tiny_sam(), frames(2)
     _, results = refine(2, 3, "auto", "never", masks=True)

@@ -35,8 +35,8 @@ class XMemOptions:
     max_permanent_frames: int = 10
     """Permanent memory frames, which are not consolidated: the first given one and the newest corrections."""
     forget_on_correction: bool = True
-    """After a correction that changes much, of an object's earlier memory only frames on which it was given or corrected
-    count for it."""
+    """After a correction that changes much, of an object's earlier memory only the frames on which it was given or
+    corrected count for it."""
     max_long_term_elements: int = 10000
     """Bound of the long-term memory."""
     num_prototypes: int = 128
