@@ -126,22 +126,28 @@ def test_a_click_need_not_wait_for_what_is_being_drawn(hub: Hub, monkeypatch: py
     apply = DraftingSession.apply
 
     def slow(self: DraftingSession, prompt: Prompt) -> None:
-        self._engine.segmenter.finder.forget([1])  # as while a frame is computed anew
+        finder = self._engine.segmenter.finder
+        before = finder.state_dict()
+        finder.forget([1, 2])  # as while a frame is computed anew
+        finder._highest_id = 0
         begun.set()
         assert go_on.wait(60)
+        finder.load_state_dict(before)
         apply(self, prompt)
 
+    assert served.add(box=BOX)[0] == 1
+    assert served.add(points=[(40, 20)])[0] == 2
     monkeypatch.setattr(DraftingSession, "apply", slow)
-    assert served.add(quick=True, box=BOX)[0] == 1
+    assert served.correct(1, quick=True, **AWAY).any()
     drawing = threading.Thread(target=served.prepare)
     drawing.start()
     assert begun.wait(60)
-    assert served.add(quick=True, points=[(40, 20)])[0] == 2
-    assert served.correct(1, quick=True, **AWAY).any()
-    assert served.describe()["objects"] == [1, 2]
+    assert served.add(quick=True, points=[(50, 40)])[0] == 3
+    assert served.correct(2, quick=True, points=[(45, 5)]).any()
+    assert served.describe()["objects"] == [1, 2, 3]
     go_on.set()
     drawing.join()
-    assert served.masks().ids == (1, 2)
+    assert served.masks().ids == (1, 2, 3)
 
 
 def test_where_the_full_drawing_finds_nothing_the_answer_counts(
