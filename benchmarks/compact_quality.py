@@ -5,20 +5,19 @@
 
 DATA holds images/ and masks/. sam is the mask of the base network, hq the HQ mask, sum both added, zoom what users get:
 the default mask with a second look at a crop around every object. Fill is the share of its box that an object fills.
-bfloat16 is rounded as CPUs with instructions for it do (benchmarks/bfloat16.py).
+Half precision is rounded as devices with instructions for it do (benchmarks/half_precision.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from bfloat16 import Bfloat16Products
+from half_precision import DTYPES, rounded
 
 from vidseg.datasets.pairs import Item, find_pairs, load
 from vidseg.evaluation.region import mask_scores
@@ -121,7 +120,7 @@ def report(label: str, scores: dict[str, list[Score]]) -> None:
 def main() -> None:
     """Measure and print."""
     args = arguments()
-    with Bfloat16Products() if args.dtype == "bfloat16" else contextlib.nullcontext():
+    with rounded(args.dtype):
         everything(args)
 
 
@@ -134,7 +133,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--grabcut", type=int, default=0, help="GrabCut too, everything on this many images")
     parser.add_argument("--every", type=int, default=1, help="only every n-th image")
     parser.add_argument("--prompts", action="store_true", help="also clicks, masks, and box with mask")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--sheet", type=Path, help="a picture of 12 images, masks side by side")
     return parser.parse_args()
 

@@ -1,23 +1,23 @@
 """J&F of whole runs on clips with ground truth: the first mask is given, the rest is followed.
 
     python benchmarks/video_quality.py DATA [--clips dev|all|NAME...] [--refine none auto box] [--tracker xmem]
-        [--dtype float32 bfloat16]
+        [--dtype float32 bfloat16 float16]
 
 DATA holds one folder per clip with frames/ and masks/ (DAVIS palette). Every run goes through `run_video` with
-`--mask`, as a user would start it, and its DAVIS PNGs through the DAVIS 2017 semi-supervised evaluator. bfloat16 is
-rounded as CPUs with instructions for it do (benchmarks/bfloat16.py), so that it can be measured on any CPU.
+`--mask`, as a user would start it, and its DAVIS PNGs through the DAVIS 2017 semi-supervised evaluator. Half precision
+is rounded as devices with instructions for it do (benchmarks/half_precision.py), so that any CPU can measure it.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import tempfile
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-from bfloat16 import Bfloat16Products
+import torch
+from half_precision import DTYPES, rounded
 
 from vidseg.config import RunConfig
 from vidseg.evaluation.davis import evaluate_sequence, statistics
@@ -41,7 +41,7 @@ def j_and_f(clip: Path, options: argparse.Namespace, refine: str, dtype: str) ->
             dtype=dtype,  # type: ignore[arg-type]
             tracker_option=tuple(options.tracker_option),
         )
-        with Bfloat16Products() if dtype == "bfloat16" else contextlib.nullcontext():
+        with rounded(dtype):
             summary = run_video(config)
         scores = evaluate_sequence(clip / "masks", Path(folder) / "run" / "davis")
     drift = np.mean([statistics(values).decay for values in (*scores.j, *scores.f)])
@@ -58,8 +58,9 @@ def main() -> None:
     parser.add_argument("--tracker", default="xmem")
     parser.add_argument("--tracker-option", action="append", default=[])
     parser.add_argument("--model", default="compact")
-    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=DTYPES)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # with several, a run has a thread of its own for the masks, where nothing is rounded
     modes = list(product(options.refine, options.dtype))
     titles = [refine if len(options.dtype) == 1 else f"{refine} {dtype}" for refine, dtype in modes]
     names = {

@@ -61,6 +61,12 @@ def pytest_runtest_call(item: pytest.Item) -> None:  # whichever fixtures were m
     _same_beginning(item)
 
 
+@pytest.fixture(autouse=True)
+def _float32_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits of results do not depend on what ``--dtype auto`` finds on the CPU that runs the tests."""
+    monkeypatch.setattr("vidseg.runtime._instructions", str)
+
+
 @cache
 def allowed_skips() -> dict[str, str]:
     """Tests, or whole files, that may be skipped -> why."""

@@ -37,7 +37,7 @@ Device = Annotated[str, tyro.conf.arg(help="auto, cpu, cuda, cuda:N or mps.")]
 """A setting: the device that runs the networks."""
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    tyro.conf.arg(help="Precision of the networks; auto: bfloat16 on CUDA devices that support it, else float32."),
+    tyro.conf.arg(help="Precision of the networks; auto: bfloat16 or float16 where the device gains from it."),
 ]
 """A setting: the precision of the networks."""
 Offline = Annotated[bool, tyro.conf.arg(help="Never use the network: missing weights are an error.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from vidseg.atomic_files import atomic_file
 from vidseg.classes import ClassSet
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError
-from vidseg.runtime import resolve_dtype
+from vidseg.runtime import Precision, choose_precision, computes_in, resolve_device
 from vidseg.types import Prompt, VideoInfo
 from vidseg_pipelines.run_inputs import files_of, fingerprint_of_prompt, weights_of
 from vidseg_pipelines.segmenter import Segmenter
@@ -45,7 +45,35 @@ def new_manifest(config: RunConfig, video: VideoInfo, prompts: Sequence[Prompt] 
     }
 
 
-def record_models(manifest: dict[str, Any], config: RunConfig, segmenter: Segmenter, classes: ClassSet | None) -> None:
+def precision_of(config: RunConfig, device: torch.device, earlier: Mapping[str, Any] | None) -> Precision:
+    """What a run computes in; ``auto`` is what the ``earlier`` run used that it goes on from, where it can be so here.
+
+    What ``auto`` chooses on a CPU is measured, and a run that goes on has to give the same bytes.
+    """
+    chosen, used = choose_precision(config.dtype, device), (earlier or {}).get("used")
+    if config.dtype != "auto" or not used or _kind(used) == _kind({"device": device, "dtype": chosen.name}):
+        return chosen
+    same_device = str(used["device"]).partition(":")[0] == device.type
+    if not same_device or not computes_in(used["dtype"], device):
+        return chosen
+    return Precision(choose_precision(used["dtype"], device).dtype, "as in the frames before")
+
+
+def for_models(config: RunConfig, earlier: Mapping[str, Any] | None) -> RunConfig:
+    """``config`` for those who load models: with the precision of a run that goes on (:func:`precision_of`)."""
+    if config.dtype != "auto" or not earlier:
+        return config
+    dtype = precision_of(config, resolve_device(config.device), earlier).name
+    return replace(config, dtype=dtype)  # type: ignore[arg-type]
+
+
+def record_models(
+    manifest: dict[str, Any],
+    config: RunConfig,
+    segmenter: Segmenter,
+    classes: ClassSet | None,
+    earlier: Mapping[str, Any] | None,
+) -> None:
     """Add what is known when the models are loaded: where they compute, their classes, and weights fetched just now."""
     detector, tracker = segmenter.finder.detector, segmenter.tracker
     numbers = classes.ids if classes else getattr(detector, "classes", None) or getattr(tracker, "classes", None)
@@ -54,8 +82,13 @@ def record_models(manifest: dict[str, Any], config: RunConfig, segmenter: Segmen
     device = segmenter.sam.device
     if not all(file["sha256"] for file in manifest["weights"].values()):
         manifest["weights"] = weights_of(config)
-    dtype = str(resolve_dtype(config.dtype, device)).removeprefix("torch.")
-    manifest["used"] = {"device": str(device), "dtype": dtype, "threads": torch.get_num_threads()}
+    precision = precision_of(config, device, earlier)
+    manifest["used"] = {
+        "device": str(device),
+        "dtype": precision.name,
+        "dtype_reason": precision.reason,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def record_earlier(manifest: dict[str, Any], earlier: Mapping[str, Any], keep: int, corrected: int | None) -> None:

@@ -21,7 +21,7 @@ from vidseg_pipelines.build import ModelChoice
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.continuation import labelled_objects, start_of, with_all_exports, with_all_said
 from vidseg_pipelines.made_of import MadeOf
-from vidseg_pipelines.manifest import new_manifest, record_earlier, record_models
+from vidseg_pipelines.manifest import for_models, new_manifest, record_earlier, record_models
 from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.remote_folder import RemoteFolder
 from vidseg_pipelines.run_folder import FINISHED, RunFolder
@@ -136,8 +136,8 @@ def _run_here(
             if said is None and earlier is not None and earlier["status"] in FINISHED:
                 folder.remove_snapshot()  # when the kill came right after the end
                 return RunSummary.of(earlier, folder)
-            segmenter = _load(config, source, all_prompts, loaders or Loaders())
-            record_models(manifest, config, segmenter, classes)
+            segmenter = _load(for_models(config, earlier), source, all_prompts, loaders or Loaders())
+            record_models(manifest, config, segmenter, classes, earlier)
             if earlier is not None:
                 record_earlier(manifest, earlier, start.keep, start.corrected)
             unused = UnusedPrompts(all_prompts, config.removals)

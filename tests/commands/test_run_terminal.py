@@ -61,7 +61,7 @@ def test_verbose_says_with_what_and_how_long(command: list[str], capsys: pytest.
     assert main([*command, "--verbose", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "6 frames, 1 object (1), " in out
-    assert "computed on cpu in float32 with 1 threads" in out
+    assert "computed on cpu in float32 (the CPU has neither AMX nor AVX512-BF16) with 1 threads" in out
     assert "weights of the model: compact" in out and "\nseconds: " in out
 
 

@@ -26,6 +26,7 @@ from vidseg.errors import InputError, UsageError, WeightsError
 from vidseg.outputs import read_journal
 from vidseg.outputs.layout import LOCK, SNAPSHOT
 from vidseg.registry import build_tracker
+from vidseg.runtime import Precision
 from vidseg.sam.model import Sam
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines import build
@@ -467,7 +468,8 @@ def test_the_manifest_says_what_was_used_and_where_a_run_moved(
     stop(config, monkeypatch)
     path = config.output / "run.json"
     manifest = json.loads(path.read_bytes())
-    here = {"device": "cpu", "dtype": "float32", "threads": torch.get_num_threads()}
+    why = "the CPU has neither AMX nor AVX512-BF16"
+    here = {"device": "cpu", "dtype": "float32", "dtype_reason": why, "threads": torch.get_num_threads()}
     assert (manifest["used"], manifest["config"]["dtype"]) == (here, "auto")
     there = {"device": "cuda:1", "dtype": "bfloat16", "threads": 64}
     path.write_text(json.dumps({**manifest, "used": there}))
@@ -478,6 +480,35 @@ def test_the_manifest_says_what_was_used_and_where_a_run_moved(
     manifest = json.loads(path.read_bytes())
     assert (manifest["status"], manifest["used"], manifest["warnings"]) == ("done", here, [told])
     assert manifest["resumed"] == [{"frame": 8, "used_before": there}]
+
+
+@pytest.mark.parametrize(
+    ("before", "has", "dtype"),
+    [("bfloat16", "AMX", "bfloat16"), ("float32", "AMX", "float32"), ("bfloat16", "", "float32")],
+)
+def test_a_run_goes_on_in_the_precision_that_it_began_in_where_the_cpu_has_it(
+    before: str, has: str, dtype: str, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is measured meanwhile: the bytes are those of a run that was not interrupted."""
+    assert config.output is not None
+    loaded: list[str] = []
+
+    def load(config: RunConfig) -> Sam:
+        loaded.append(config.dtype)
+        return tiny_sam()
+
+    stop(config, monkeypatch)
+    path = config.output / "run.json"
+    manifest = json.loads(path.read_bytes())
+    path.write_text(json.dumps(manifest | {"used": manifest["used"] | {"dtype": before}}))
+    other = torch.float32 if not has or before == "bfloat16" else torch.bfloat16
+    monkeypatch.setattr("vidseg.runtime._instructions", lambda: has)
+    monkeypatch.setattr("vidseg.runtime._precision_of_the_cpu", lambda: Precision(other, "measured"))
+    summary = run_video(replace(config, resume=True), loaders=Loaders(load, lambda config: KeepMasks()))
+    manifest = json.loads(path.read_bytes())
+    assert (loaded, manifest["used"]["dtype"], manifest["config"]["dtype"]) == ([dtype], dtype, "auto")
+    assert manifest["used"]["dtype_reason"] == ("as in the frames before" if has else "measured")
+    assert any("frames before 8 were made on cpu in bfloat16" in w for w in summary.warnings) == (before != dtype)
 
 
 def test_a_prompt_beyond_the_last_frame_is_refused_where_all_frames_are_listed(

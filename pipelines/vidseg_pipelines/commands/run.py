@@ -185,7 +185,8 @@ def _lines(command: RunCommand, summary: RunSummary) -> list[str]:
     if command.verbose:
         manifest = read_json(summary.folder / MANIFEST)
         used, seconds = manifest["used"], manifest["seconds"]
-        lines.append(f"computed on {used['device']} in {used['dtype']} with {used['threads']} threads")
+        precision = f"{used['dtype']} ({used['dtype_reason']})"
+        lines.append(f"computed on {used['device']} in {precision} with {used['threads']} threads")
         lines += [f"weights of the {part}: {file['name']}" for part, file in manifest["weights"].items()]
         lines.append("seconds: " + ", ".join(f"{stage} {time:.2f}" for stage, time in seconds.items()))
     overlay = [path for path in summary.outputs if path.name == OVERLAY]
