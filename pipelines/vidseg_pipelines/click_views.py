@@ -26,6 +26,8 @@ from vidseg.sam.zoom import LEAST_PX, LOGIT_LIMIT, Crop, Zoom, crop_around, crop
 
 SCALES = (1 / 2, 1 / 4)
 """Sides of the crops around a click, as fractions of the frame's longer side."""
+NEAR = 0.5
+"""Power of these fractions by which candidates on crops promise less: seen from near, parts of a thing look whole."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -72,6 +74,7 @@ def best_view(
             mask = (logits > 0).cpu().numpy()
             part = parts_at(mask, places)
             score = float(promise(quality, stability_score(logits).cpu(), chance)) if part.any() else 0.0
+            score *= (max(crop.size) / max(frame)) ** NEAR
             part = part if part.any() else mask
             if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
                 best, best_score = (logits, part, crop, float(quality)), score

@@ -2,10 +2,10 @@
 
 A click names a thing, but not how large it is. So a new object is looked at on the whole frame and on crops around the
 click; of what is drawn there, cut off by no crop, the candidate that promises most counts (its predicted quality, its
-stability, and what the judge of objects says: :func:`vidseg.sam.objectness.promise`), and of it the connected parts
-under the clicks. Then it is drawn anew, twice, from its box and the clicks on a crop around it: a box says how large
-the thing is. The mean of both counts. Every look is two, at the image and at its mirror image, and counts with the mean
-of both.
+stability, and what the judge of objects says, :func:`vidseg.sam.objectness.promise`; less on small crops), and of it
+the connected parts under the clicks. Then it is drawn anew, twice, from its box and the clicks on a crop around it: a
+box says how large the thing is. The mean of both counts. Every look is two, at the image and at its mirror image, and
+counts with the mean of both.
 
 Clicks on an object that is followed already correct the mask that would be shown without them, which is a prompt with
 the clicks. A click that agrees with that mask changes nothing. One on the object outside of it adds, and one on the

@@ -55,6 +55,22 @@ class SeesBright:
         return answers
 
 
+class SeesBetterFromNear(SeesBright):
+    """On the whole frame its masks have this quality, on crops quality 1; there only what is brighter counts."""
+
+    def __init__(self, quality: float, darker: float = 0.0) -> None:
+        super().__init__()
+        self.quality, self.darker = quality, darker
+
+    def decode(self, features: Sequence[FrameFeatures], *args: object, **options: object) -> list[Masks]:  # type: ignore[override]
+        answers = super().decode(features, *args, **options)  # type: ignore[arg-type]
+        near = [float(feature.geometry.original != FRAME) for feature in features]
+        return [
+            Masks(answer.logits - self.darker * n, answer.iou * max(n, self.quality), answer.geometry)
+            for answer, n in zip(answers, near, strict=True)
+        ]
+
+
 def box(x1: int, y1: int, x2: int, y2: int) -> np.ndarray:
     mask = np.zeros(FRAME, np.bool_)
     mask[y1:y2, x1:x2] = True
@@ -91,7 +107,7 @@ def test_a_click_on_a_small_thing_looks_at_a_crop_of_it() -> None:
     for x in range(200, 400, 12):
         row |= box(x, 200, x + 10, 210)  # the gaps are too narrow for the whole frame
     one = box(296, 200, 306, 210)
-    sam = SeesBright()
+    sam = SeesBetterFromNear(0.4)
     image = np.repeat(row[..., None].astype(np.uint8) * 255, 3, 2)
     (features,) = sam.encode([image])
     click = clicks((301, 205))
@@ -225,3 +241,22 @@ def test_of_the_meanings_of_a_click_the_judge_of_objects_chooses(likes: float) -
     (features,) = sam.encode([image])
     drawn = draw_object(sam, image, features, clicks((240, 240)), "never").mask  # type: ignore[arg-type]
     assert iou(drawn, box(100, 100, 400, 380) if likes > 0 else box(200, 200, 280, 280)) > 0.9
+
+
+@pytest.mark.parametrize(("quality", "expected"), [(0.8, "whole"), (0.5, "part")])
+def test_what_only_a_crop_shows_must_be_better_to_be_meant(quality: float, expected: str) -> None:
+    image = np.zeros((*FRAME, 3), np.uint8)
+    image[150:330, 150:330] = 150
+    image[200:280, 200:280] = 255
+    sam = SeesBetterFromNear(quality, darker=10.0)
+    (features,) = sam.encode([image])
+    view = click_views.best_view(
+        sam,  # type: ignore[arg-type]
+        image,
+        features,
+        PromptBatch(points=np.array([[[240, 240]]], np.float32), labels=np.ones((1, 1))),
+        [(240, 240)],
+        "always",
+        None,
+    )
+    assert iou(view.mask, {"whole": box(150, 150, 330, 330), "part": box(200, 200, 280, 280)}[expected]) > 0.9
