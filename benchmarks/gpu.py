@@ -237,6 +237,25 @@ def time_encoders(bench: Bench) -> dict[str, Any]:
     return found
 
 
+def check_compiled(bench: Bench) -> dict[str, Any]:
+    """The embedded encoder through torch.compile: the same masks; seconds of the first image, and of one after it."""
+    made = load_sam(
+        "compact",
+        device=bench.device,
+        dtype=torch.bfloat16 if bench.device.type == "cuda" else torch.float32,
+        offline=True,
+    )
+    assert isinstance(made, Sam)
+    picture, exact = bench.picture(0), _logits(bench, made)
+    plain = bench.seconds(lambda: made.encode([picture]))
+    made.compile_encoder()
+    begun = time.perf_counter()
+    found = compare(exact, _logits(bench, made), 0.0, half=True)
+    first = time.perf_counter() - begun
+    took = bench.seconds(lambda: made.encode([picture]))
+    return {"compact": {**found, "first_s": first, "ms_per_frame": 1e3 * took, "plain_ms_per_frame": 1e3 * plain}}
+
+
 def time_runs(bench: Bench) -> dict[str, Any]:
     """Whole runs on a folder of images, from its files to the journal: frames per second with 1, 3 and 10 objects."""
     from vidseg.config import RunConfig
@@ -279,6 +298,7 @@ STEPS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "memory": check_memory,
     "matrix": time_matrix,
     "encoders": time_encoders,
+    "compiled": check_compiled,
     "runs": time_runs,
 }
 

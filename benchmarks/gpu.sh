@@ -20,12 +20,13 @@ step() {  # SECONDS NAME COMMAND...
 }
 check() { step "$1" "$2" "$python" benchmarks/gpu.py "$2" --out "$out" "${more[@]}"; }
 
-check 20 matrix
-step 60 tests "$python" -m pytest -q -m cuda tests -p no:cacheprovider
-check 60 image-models
-check 50 trackers
+check 15 matrix
+step 50 tests "$python" -m pytest -q -m cuda tests -p no:cacheprovider
+check 55 image-models
+check 45 trackers
 check 25 resume
-check 60 runs
-check 50 encoders
-check 30 memory
+check 55 runs
+check 45 encoders
+check 45 compiled
+check 25 memory
 exit $failed

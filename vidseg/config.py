@@ -141,6 +141,9 @@ class RunConfig:
     """Frames per HQ-SAM encoder batch."""
     device: Device = field(default="auto", metadata=NOT_RESULT)
     dtype: Dtype = "auto"
+    compile: bool = False
+    """Put the image encoder through torch.compile: half a minute or more before the first frame, less in later runs.
+    For long runs (see docs/performance.md)."""
     tracker_options: Annotated[dict[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
     """Settings of the tracker (in YAML)."""
     tracker_option: _Repeat = ()

@@ -11,7 +11,7 @@ from vidseg.sam import build
 from vidseg.sam.added_weights import join_added
 from vidseg.sam.config import named_config
 from vidseg.sam.convert import SAM, infer_sam_config, official_sam_state
-from vidseg.sam.model import SegmentAnything
+from vidseg.sam.model import Sam
 from vidseg.sam2 import loading as sam2
 from vidseg.sam2.adapter import Sam2AsSam
 from vidseg.weights.catalog import CATALOG, split_added
@@ -30,7 +30,7 @@ def load_sam(
     dtype: torch.dtype = torch.float32,
     offline: bool = False,
     progress: Progress | None = None,
-) -> SegmentAnything:
+) -> Sam | Sam2AsSam:
     """A network with weights, ready to use (evaluation mode, no gradients).
 
     ``model`` is a name of the catalogue ("compact", "sam-hq-vit-l", "sam2.1-hiera-tiny", ...), fetched when it is not

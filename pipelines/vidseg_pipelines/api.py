@@ -85,6 +85,7 @@ class RunSettings(TypedDict, total=False):
     batch: int
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    compile: bool
     tracker_options: Mapping[str, Any]
     tracker_option: str | Sequence[str]
     snapshot_every: int
@@ -180,7 +181,7 @@ def segment_frames(
         fps: rate that gives arrays and images their times.
         bgr: arrays are BGR, as OpenCV has them.
         models: ``tracker``, ``model``, ``refine``, ``zoom``, ``keep_still``, ``detector``, ``device``, ``dtype``,
-            ``tracker_options``, ``detector_options`` and ``offline``: the fields of
+            ``compile``, ``tracker_options``, ``detector_options`` and ``offline``: the fields of
             :class:`vidseg_pipelines.build.ModelChoice`.
 
     Raises:

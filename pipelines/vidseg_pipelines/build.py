@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+from vidseg.compiling import check_compiler
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
 from vidseg.registry import build_detector, build_tracker, check_name
@@ -44,6 +45,7 @@ class ModelSettings(TypedDict, total=False):
     detector: str | Detector | None
     device: str
     dtype: str
+    compile: bool
     tracker_options: Mapping[str, object] | None
     detector_options: Mapping[str, object] | None
     offline: bool
@@ -69,6 +71,8 @@ class ModelChoice:
     """Where named models run: auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
     """How precisely named models run: auto, float32, bfloat16 or float16."""
+    compile: bool = False
+    """Put the image encoder of a named model through torch.compile."""
     tracker_options: Mapping[str, object] | None = None
     """Settings of a named tracker."""
     detector_options: Mapping[str, object] | None = None
@@ -83,6 +87,8 @@ class ModelChoice:
             UsageError: a mode that does not exist; no name and no instance; options of an instance.
         """
         self._refine_options()
+        if not isinstance(self.compile, bool):
+            raise UsageError(f"compile {self.compile!r}: True or False expected")
         for name, kinds in _KINDS.items():
             given, options = getattr(self, name), getattr(self, f"{name}_options", None)
             if options is not None and not isinstance(given, str):
@@ -91,6 +97,8 @@ class ModelChoice:
                 raise UsageError(f"{name}_options {options!r}: a mapping of settings expected")
             if not isinstance(given, kinds):
                 raise UsageError(f"{name} {given!r}: a name or a {kinds[0].__name__} expected")
+        if self.compile and isinstance(self.model, SegmentAnything):
+            raise UsageError("compile is for a model that is named; an instance has compile_encoder()")
 
     @classmethod
     def of(cls, where: str, settings: ModelSettings) -> Self:
@@ -126,7 +134,10 @@ class ModelChoice:
         """What draws masks; ``progress`` is called while it is downloaded."""
         if not isinstance(self.model, (str, Path)):
             return self.model
-        return load_sam(self.model, progress=progress, **self._place())
+        sam = load_sam(self.model, progress=progress, **self._place())
+        if self.compile:
+            sam.compile_encoder()
+        return sam
 
     def load_tracker(self) -> Tracker:
         """What follows objects."""
@@ -145,4 +156,6 @@ class ModelChoice:
 
     def _place(self) -> dict[str, Any]:
         device = resolve_device(self.device)
+        if self.compile:
+            check_compiler(device)
         return {"device": device, "dtype": resolve_dtype(self.dtype, device), "offline": self.offline}

@@ -44,6 +44,7 @@ def models_of(config: RunConfig) -> ModelChoice:
         detector=config.detector or None,
         device=config.device,
         dtype=config.dtype,
+        compile=config.compile,
         tracker_options=config.all_tracker_options(),
         detector_options=config.all_detector_options() if config.detector else None,
         offline=config.offline,

@@ -280,6 +280,8 @@ def _recorded(run: Run, begun: float) -> Iterator[_RunOutputs]:
 def _describe(run: Run, counts: CountingSink, status: str, seconds: float = 0.0, losses: Sequence[str] = ()) -> None:
     """Bring the manifest to what is known now."""
     segmenter = run.segmenter
+    stages = segmenter.clock.seconds()
+    working = seconds - stages.get("compile", 0.0)
     doubts = [*run.start.warnings, *(segmenter.doubts if status != "running" else ())]
     if status in FINISHED:
         run.manifest.pop("recompute_from", None)
@@ -290,8 +292,8 @@ def _describe(run: Run, counts: CountingSink, status: str, seconds: float = 0.0,
         frames=counts.frames,
         objects=sorted(counts.objects),
         wall_seconds=round(seconds, 3),
-        fps=round(counts.frames / seconds, 3) if seconds else 0.0,
-        seconds=segmenter.clock.seconds(),
+        fps=round(counts.frames / working, 3) if working > 0 else 0.0,
+        seconds=stages,
         warnings=bounded([*moves_of(run.manifest), *doubts, *losses]),
         notes=bounded([*run.source.notes, *segmenter.notes, *run.notes]),
     )

@@ -57,7 +57,7 @@ class Session(SessionCalls):
             fps: rate that gives arrays and images their times.
             bgr: arrays are BGR, as OpenCV's cameras give them.
             models: ``tracker``, ``model``, ``refine``, ``zoom``, ``keep_still``, ``detector``, ``device``,
-                ``dtype``, ``tracker_options``, ``detector_options`` and ``offline``: the fields of
+                ``dtype``, ``compile``, ``tracker_options``, ``detector_options`` and ``offline``: the fields of
                 :class:`vidseg_pipelines.build.ModelChoice`.
 
         Raises:

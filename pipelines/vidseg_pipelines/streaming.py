@@ -69,6 +69,9 @@ def stream(
             if not group:
                 break
             end = group[-1].index + 1
+            if not read and segmenter.refiner.uses_sam and getattr(segmenter.sam, "compiled", None):
+                with clock("compile"):  # while one thread compiles, torch takes other paths in all of them
+                    segmenter.sam.encode([group[0].rgb])
             try:
                 _tell(work.step(group), advance)
                 if snapshots is not None and snapshots.due(end):

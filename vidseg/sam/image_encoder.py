@@ -56,7 +56,8 @@ def attend_folded(
 
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, row_bias: Tensor, column_bias: Tensor) -> Tensor:
     """The same with the bias of some queries at a time in memory: on CPUs faster than longer vectors."""
-    if q.dtype == torch.float32 and not q.requires_grad and not torch.onnx.is_in_onnx_export():
+    traced = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()  # its many small steps one by one
+    if q.dtype == torch.float32 and not q.requires_grad and not traced:
         return attend_in_blocks(q, k, v, row_bias, column_bias)
     b, n, length, _ = q.shape
     step = max(1, BIAS_ELEMENTS // (b * n * length))

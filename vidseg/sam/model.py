@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vidseg.compiling import Compiled
 from vidseg.errors import UsageError
 from vidseg.masks.paste import to_original_size
 from vidseg.runtime import send
@@ -124,6 +125,7 @@ class Sam(nn.Module):
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.objectness = Objectness(config.prompt_dim) if config.objectness else None
+        self.compiled: Compiled | None = None
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +138,14 @@ class Sam(nn.Module):
         other.config = replace(self.config, output=output)
         return other
 
+    def compile_encoder(self) -> None:
+        """Encode with torch.compile from now on, all but crops: their shapes are many.
+
+        Raises:
+            UsageError: it cannot work here, see :func:`vidseg.compiling.check_compiler`.
+        """
+        self.compiled = Compiled(self.image_encoder, self.device)
+
     def _autocast(self) -> torch.autocast:
         """Mixed precision when the weights are half precision; norms and the positional code stay float32."""
         dtype = self.mask_decoder.transformer.final_attn_token_to_image.q_proj.weight.dtype
@@ -144,7 +154,7 @@ class Sam(nn.Module):
     @torch.no_grad()
     def encode(self, images: Sequence[npt.NDArray[np.uint8]], side: int | None = None) -> list[FrameFeatures]:
         """Features of RGB images (uint8, (H, W, 3)), in order. Images whose padded size agrees share a batch,
-        on a CPU as many as :data:`CPU_PIXELS` allows.
+        on a CPU as many as :data:`CPU_PIXELS` allows, and each alone where the encoder is compiled.
 
         ``side`` is the length to which the longer side is brought, by default the network's image size.
 
@@ -153,6 +163,7 @@ class Sam(nn.Module):
         for image in images:
             check_image(image)
         geometries = [frame_geometry((image.shape[0], image.shape[1]), self.config, side) for image in images]
+        compiled = self.compiled if side in (None, self.config.image_size) else None
         groups: dict[tuple[int, int], list[int]] = {}
         for i, geometry in enumerate(geometries):
             groups.setdefault(geometry.padded, []).append(i)
@@ -160,11 +171,12 @@ class Sam(nn.Module):
         parts: list[list[int]] = []
         for padded, members in groups.items():
             at_once = max(1, CPU_PIXELS // (padded[0] * padded[1])) if self.device.type == "cpu" else len(members)
+            at_once = 1 if compiled else at_once  # one shape for all
             parts += [members[i : i + at_once] for i in range(0, len(members), at_once)]
         for group in parts:
             pixels = preprocess([images[i] for i in group], [geometries[i] for i in group], self.config, self.device)
             with self._autocast():
-                embedding, early = self.image_encoder(pixels)
+                embedding, early = (compiled or self.image_encoder)(pixels)
                 fused = self.mask_decoder.fuse(embedding, early)
             pe = self.prompt_encoder.dense_pe(*geometries[group[0]].grid)
             for row, i in enumerate(group):

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vidseg.compiling import Compiled
 from vidseg.errors import UsageError
 from vidseg.runtime import send
 from vidseg.sam.config import Output
@@ -66,6 +67,15 @@ class Sam2AsSam:
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.net.device
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """The encoder, where it is compiled."""
+        return self.net.compiled
+
+    def compile_encoder(self) -> None:
+        """See :meth:`vidseg.sam.model.Sam.compile_encoder`."""
+        self.net.compiled = Compiled(self.net.image_encoder, self.device)
 
     def with_output(self, output: Output) -> Sam2AsSam:
         """The same network, which hands out ``output`` by default; the weights are shared."""

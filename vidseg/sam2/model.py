@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vidseg.backbones.layers import Mlp
+from vidseg.compiling import Compiled
 from vidseg.errors import UsageError
 from vidseg.sam2 import preprocess
 from vidseg.sam2.config import Sam2Config
@@ -69,6 +70,7 @@ class Sam2(nn.Module):
         if config.occlusion:
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, memory))
         self.image_encoder = ImageEncoder(config)
+        self.compiled: Compiled | None = None
         self.mask_downsample = nn.Conv2d(1, 1, 4, 4)
         self.memory_attention = MemoryAttention(config)
         self.memory_encoder = MemoryEncoder(config)
@@ -97,7 +99,7 @@ class Sam2(nn.Module):
 
     def encode(self, x: Float[Tensor, "B 3 S S"], size: tuple[int, int]) -> Sam2Features:
         """Encode normalised squares; ``size`` is the original (height, width)."""
-        f0, f1, f2 = self.image_encoder(x.to(self.no_mem_embed.dtype))
+        f0, f1, f2 = (self.compiled or self.image_encoder)(x.to(self.no_mem_embed.dtype))
         decoder = self.sam_mask_decoder
         embedding = f2 + self.no_mem_embed.reshape(1, -1, 1, 1)
         return Sam2Features(x, (f0, f1, f2), embedding, (decoder.conv_s0(f0), decoder.conv_s1(f1)), size)

@@ -201,7 +201,7 @@ class _Last(Generic[T]):
 def remembering(loaders: Loaders, device: str | None) -> Loaders:
     """Loaders that keep what they loaded last, for many videos in a row; ``device`` replaces that of the settings."""
     return Loaders(
-        _Last(loaders.sam, lambda config: (config.model,), device),
+        _Last(loaders.sam, lambda config: (config.model, config.compile), device),
         _Last(loaders.tracker, lambda config: (config.tracker, repr(config.all_tracker_options())), device),
         _Last(loaders.detector, lambda config: (config.detector, repr(config.all_detector_options())), device),
     )

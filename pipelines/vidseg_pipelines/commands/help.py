@@ -16,7 +16,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "models": ("tracker", "tracker_option", "model", "refine", "zoom", "direction", "offline"),
     "output": ("output", "save", "overlay_style", "video_id", "overwrite"),
     "going on with a run": ("resume", "continue_", "continue_from", "keep_states", "snapshot_every"),
-    "speed": ("device", "dtype", "batch", "keep_still"),
+    "speed": ("device", "dtype", "compile", "batch", "keep_still"),
     "live sources and slow files": ("drop", "reconnect", "read_timeout"),
     "many videos": (
         "workers",

@@ -46,6 +46,8 @@ class ServeCommand:
     """auto, cpu, cuda, cuda:N or mps."""
     dtype: str = "auto"
     """auto, float32, bfloat16 or float16."""
+    compile: bool = False
+    """Put the image encoder through torch.compile (see docs/performance.md)."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
 
@@ -71,7 +73,12 @@ class ServeCommand:
         token = self._token()
         warn_of(self.host)
         models = ModelChoice(
-            tracker=self.tracker, model=self.model, device=self.device, dtype=self.dtype, offline=self.offline
+            tracker=self.tracker,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            compile=self.compile,
+            offline=self.offline,
         )
         limits = Limits(sessions=self.sessions, in_memory=self.in_memory, idle_s=self.idle)
         hub = Hub(self.root, self.state, models.load, limits)
