@@ -55,7 +55,7 @@ def test_a_stream_gives_back_the_holes_in_its_heap(monkeypatch: pytest.MonkeyPat
         def finish(self) -> list[object]:
             return []
 
-    streaming.stream(iter([_Frame(i) for i in range(70)]), Nothing(), [], batch=4)  # type: ignore[arg-type]
+    streaming.stream(iter([_Frame(i) for i in range(70)]), Nothing(), [], batch=4, live=True)  # type: ignore[arg-type]
     assert calls == [28, 52]
 
 

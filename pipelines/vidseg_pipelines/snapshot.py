@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vidseg import __version__
-from vidseg.atomic_files import atomic_file, make_folder
+from vidseg.atomic_files import make_folder
 from vidseg.errors import OutputError, UsageError, output_error
+from vidseg.names import part_of
 from vidseg.types import State
 from vidseg_pipelines.made_of import MadeOf
 from vidseg_pipelines.segmenter import Segmenter
@@ -99,11 +101,18 @@ def save_snapshot(path: Path, snapshot: Snapshot, made_of: MadeOf) -> None:
         "version": __version__,
         "run": made_of.before(snapshot.next_frame),
     }
-    with atomic_file(path) as file:
+    part = part_of(path)  # a folder: safetensors writes a temporary file beside the one that it is asked for
+    try:
+        part.mkdir()
         try:  # straight from the tensors: as one piece of bytes they would be in memory twice
-            save_file(tensors, file.name, metadata)
+            save_file(tensors, str(part / path.name), metadata)
         except SafetensorError as error:
             raise _cannot_write(path, error) from error
+        (part / path.name).replace(path)
+    except OSError as error:
+        raise error if isinstance(error, OutputError) else output_error(path, error) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def load_snapshot(path: Path, made_of: MadeOf) -> Snapshot | None:
