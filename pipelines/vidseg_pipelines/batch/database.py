@@ -33,7 +33,7 @@ class Database:
         self._open: dict[int, sqlite3.Connection] = {}  # a connection must not be used, nor closed, behind a fork
 
     def create(self, schema: str) -> None:
-        """Make the tables that are not there yet.
+        """Make the tables that are not there yet. One process at a time: SQLite does not wait to begin its log.
 
         Raises:
             OutputError: the file cannot be written. InputError: it is something else.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+from vidseg.atomic_files import make_folder
 from vidseg.config import RunConfig
 from vidseg.errors import UsageError, output_error
 from vidseg.locks import file_lock
@@ -52,8 +53,9 @@ def plan_jobs(
             are just being made and are to be made again; an input among the results that ``overwrite`` replaces.
         OutputError: the folder cannot be written.
     """
-    store.create()
+    make_folder(store.root)
     with file_lock(store.root / "plan.lock"):  # calls that begin at the same moment plan one after the other
+        store.create()
         return _Plan(store, overwrite, retry_failed).call(requests)
 
 
