@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +48,7 @@ def test_a_stream_gives_back_the_holes_in_its_heap(monkeypatch: pytest.MonkeyPat
 
     class Nothing:
         clock = StageClock()
+        refiner = SimpleNamespace(uses_sam=False)
 
         def step(self, group: list[object]) -> list[object]:
             seen[0] += len(group)
