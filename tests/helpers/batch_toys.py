@@ -1,8 +1,9 @@
 """Models for the workers of a batch: importable, so that worker processes find them by name.
 
 The tracker's options say what shall happen. ``log``: a file that gets a line per loaded model and per frame. While the
-file ``once`` does not exist: ``slow``: seconds per frame; ``die_at``: the process creates ``once`` and dies by SIGKILL
-at that frame, when the file ``after`` is there.
+file ``once`` does not exist: ``slow``: seconds per frame; ``wait_at``: that frame is not done before it does (or two
+minutes have passed); ``die_at``: the process creates ``once`` and dies by SIGKILL at that frame, when the file
+``after`` is there.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class ToldTracker(KeepMasks):
                 once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(self.options.get("slow", 0))
+            deadline = time.monotonic() + (120 if frame.index == self.options.get("wait_at") else 0)
+            while time.monotonic() < deadline and not once.exists():
+                time.sleep(0.02)
         return super().step(frame, prompts)
 
 
