@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+from importlib.metadata import EntryPoints
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from PIL import Image
 import vidseg
 from media import write_video
 from paths import ROOT
+from vidseg import registry
 from vidseg.errors import UsageError
 from vidseg.outputs import read_journal
-from vidseg.registry import build_tracker, installed
+from vidseg.registry import build_tracker, installed, package_of
 from vidseg.testing import synthetic_frame, synthetic_masks
 from vidseg_pipelines.cli import main
 
@@ -128,6 +130,26 @@ def test_two_packages_with_one_name_are_both_named(tmp_path: Path, monkeypatch: 
         (tmp_path / f"{package}-1.5.dist-info" / "entry_points.txt").write_text("[vidseg.trackers]\nsame = one:build\n")
     with pytest.raises(UsageError, match=r"^tracker 'same' is in several packages, one 1\.5, two 1\.5: uninstall"):
         build_tracker("same")
+
+
+def test_a_package_that_is_installed_while_the_program_runs_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "first", BUILD.format("return 5"))
+    os.utime(tmp_path, ns=(0, 0))  # however coarse the clock of the file system is
+    assert {"first", "boxes"} <= set(installed("tracker"))
+    install(tmp_path, monkeypatch, "second", BUILD.format("return 5"))
+    sys.path.remove(str(tmp_path))  # once is enough
+    assert {"first", "second", "boxes"} <= set(installed("tracker"))
+
+
+def test_packages_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def again(**chosen: str) -> EntryPoints:
+        raise AssertionError("read again")
+
+    installed("tracker")
+    monkeypatch.setattr(registry, "entry_points", again)
+    assert "boxes" in installed("tracker") and package_of("tracker", "boxes") == ""
 
 
 def test_broken_packages_disturb_nobody_else(

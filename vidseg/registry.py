@@ -12,9 +12,12 @@ A package that is broken is a :class:`~vidseg.errors.UsageError` that names it, 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidseg.errors import UsageError, VidsegError, did_you_mean
@@ -36,7 +39,7 @@ _MEMBERS = {
 
 def installed(kind: str) -> list[str]:
     """Names of all installed trackers or detectors (``kind``), sorted."""
-    return sorted(entry_points(group=_GROUPS[kind]).names)
+    return sorted(_declared(kind).names)
 
 
 def check_name(kind: str, name: str) -> None:
@@ -94,8 +97,8 @@ def build_detector(
 def broken_plugins() -> list[str]:
     """One line for each tracker or detector of another package that cannot be imported."""
     lines = []
-    for kind, group in _GROUPS.items():
-        for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+    for kind in KINDS:
+        for entry in sorted(_declared(kind), key=lambda entry: entry.name):
             if not _is_ours(entry):
                 try:
                     with _blamed(kind, entry, "cannot be imported"):
@@ -107,7 +110,26 @@ def broken_plugins() -> list[str]:
 
 def package_of(kind: str, name: str) -> str:
     """Names and versions of the packages that give a tracker or detector; empty for our own."""
-    return ", ".join(_package(entry) for entry in entry_points(group=_GROUPS[kind], name=name) if not _is_ours(entry))
+    return ", ".join(_package(entry) for entry in _declared(kind).select(name=name) if not _is_ours(entry))
+
+
+def _declared(kind: str) -> EntryPoints:
+    """The entry points of all installed packages. Reading them takes some 30 ms, so it is done once per kind."""
+    return _read_declared(kind, tuple((place, _changed(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=2 * len(_GROUPS))
+def _read_declared(kind: str, places: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """As :func:`_declared`; ``places`` are other ones when a package was installed or removed since."""
+    return entry_points(group=_GROUPS[kind])
+
+
+def _changed(place: str) -> int:
+    """When something was last put into a folder, or taken out; 0: there is none."""
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _package(entry: EntryPoint) -> str:
@@ -137,7 +159,7 @@ def _plugin(kind: str, entry: EntryPoint) -> str:
 
 def _entry(kind: str, name: str) -> EntryPoint:
     check_name(kind, name)
-    entries = list(entry_points(group=_GROUPS[kind], name=name))
+    entries = list(_declared(kind).select(name=name))
     if len(entries) > 1:
         packages = ", ".join(sorted(map(_package, entries)))
         raise UsageError(f"{kind} '{name}' is in several packages, {packages}: uninstall all but one")

@@ -241,11 +241,9 @@ PERSON, CAR = (4, 4, 20, 30, 0.9, 0), (36, 10, 60, 40, 0.8, 1)
 
 def run_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: SeesPhrases, *flags: str) -> int:
     entry = EntryPoint("text", "vidseg_trackers.open_vocabulary.detect:build", "vidseg.detectors")
-    installed = registry.entry_points
+    installed = registry._declared
     monkeypatch.setattr(
-        registry,
-        "entry_points",
-        lambda group, **k: EntryPoints([entry]) if group == "vidseg.detectors" else installed(group=group, **k),
+        registry, "_declared", lambda kind: EntryPoints([entry]) if kind == "detector" else installed(kind)
     )
     monkeypatch.setattr("vidseg_trackers.open_vocabulary.detect.load_network", lambda *a, **k: network)
     monkeypatch.setattr(build_module, "load_sam", lambda *a, **k: tiny_sam())

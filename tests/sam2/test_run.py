@@ -44,12 +44,11 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trackers are those of pyproject.toml, however old the installation is."""
     tables = tomllib.loads(PROJECT.read_text())["project"]["entry-points"]
 
-    def entry_points(**chosen: str) -> EntryPoints:
-        return EntryPoints(EntryPoint(n, v, group) for group in tables for n, v in tables[group].items()).select(
-            **chosen
-        )
+    def declared(kind: str) -> EntryPoints:
+        group = f"vidseg.{kind}s"
+        return EntryPoints(EntryPoint(name, value, group) for name, value in tables[group].items())
 
-    monkeypatch.setattr("vidseg.registry.entry_points", entry_points)
+    monkeypatch.setattr("vidseg.registry._declared", declared)
 
 
 @cache
