@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.backbones.tiny_vit import TinyViT
@@ -18,9 +15,7 @@ from vidseg.sam.config import SamConfig
 from vidseg.sam.convert import check_sam_state
 from vidseg.sam.image_encoder import CompactEncoder, ImageEncoderViT
 from vidseg.sam.model import Sam
-
-_DRAWING = {"normal_", "trunc_normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}
-"""Functions that draw initial weights in place."""
+from vidseg.weights.fit import NoInitialWeights
 
 
 def build_sam(config: SamConfig) -> Sam:
@@ -33,26 +28,11 @@ def from_state(config: SamConfig, state: dict[str, Tensor], where: str, *, hq: b
 
     ``hq`` demands that the state is (or is not) an HQ-SAM; by default what the configuration says.
     """
-    with torch.device("meta"), _NoInitialWeights():
+    with torch.device("meta"), NoInitialWeights():
         sam = build_sam(config)
     check_sam_state(state, sam.state_dict(), where, hq=config.hq if hq is None else hq)
     sam.load_state_dict(state, strict=True, assign=True)
     return sam.eval().requires_grad_(False)
-
-
-class _NoInitialWeights(TorchFunctionMode):
-    """Initial weights are left out: all are replaced, and drawing them on the meta device would first import torch's
-    compiler and sympy, which takes over a second; reading a compact model takes less than a tenth of one."""
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _DRAWING:
-            return args[0] if args else kwargs["tensor"]
-        if func is torch.randn:
-            return torch.empty(*args, **kwargs)
-        return func(*args, **kwargs)
 
 
 def save_sam(sam: Sam, path: Path, *, half: bool = False) -> None:

@@ -16,7 +16,7 @@ from vidseg.sam2.hugging_face import official_names
 from vidseg.sam2.model import Sam2
 from vidseg.weights.catalog import CATALOG, split_model
 from vidseg.weights.fetch import Progress, file_here, locate_model
-from vidseg.weights.fit import check_state, config_from_metadata
+from vidseg.weights.fit import NoInitialWeights, check_state, config_from_metadata
 from vidseg.weights.read import WeightFile, read_weights, tensor_names
 from vidseg.weights.unwrap import ExpectedNetwork
 
@@ -101,7 +101,7 @@ def sam2_from_file(file: WeightFile, name: str = "") -> Sam2:
 
 def sam2_from_state(config: Sam2Config, state: Mapping[str, Tensor], where: str) -> Sam2:
     """A network of ``config`` that holds exactly the tensors of ``state`` (official names, float32)."""
-    with torch.device("meta"):
+    with torch.device("meta"), NoInitialWeights():
         net = Sam2(config)
     check_state(state, net.state_dict(), where)
     net.load_state_dict(state, strict=True, assign=True)

@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vidseg.errors import WeightsError
 from vidseg.options import from_mapping
 from vidseg.weights.unwrap import some
 
 C = TypeVar("C")
+
+_DRAWING = {"normal_", "trunc_normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}
+"""Functions that draw initial weights in place."""
+
+
+class NoInitialWeights(TorchFunctionMode):
+    """Networks that are built in this context get no initial weights, because all of them are about to be replaced.
+
+    Drawing them on the meta device would first import torch's compiler and sympy, which takes over a second.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def config_from_metadata(cls: type[C], text: str, where: str) -> C:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg.errors import WeightsError
+from vidseg.weights.fit import NoInitialWeights
 from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.cutie.config import NAMES, CutieConfig
 from vidseg_trackers.cutie.modules import PositionalEncoding, inverse_frequencies
@@ -32,7 +33,7 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
     path, state, _ = read_tracker(weights, "Cutie weights", "cutie", _NETWORK, offline=offline)
     config = CutieConfig.of_state(state)
     _check_size(config, path)
-    with torch.device("meta"):
+    with torch.device("meta"), NoInitialWeights():
         network = Cutie(config)
     state = _complete(for_several_objects(state, _SINGLE), network.state_dict())
     return finish(network, state, path, exact=_EXACT, dtype=dtype, device=device)

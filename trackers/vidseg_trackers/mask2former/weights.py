@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidseg.errors import WeightsError
 from vidseg.weights.fetch import locate_model
-from vidseg.weights.fit import check_state
+from vidseg.weights.fit import NoInitialWeights, check_state
 from vidseg.weights.pickled_arrays import read_arrays
 from vidseg.weights.read import no_such_file, read_weights
 from vidseg.weights.unwrap import ExpectedNetwork
@@ -87,7 +87,7 @@ def network_from_state_dict(state: Mapping[str, Tensor], *, video: bool | None =
     config = config_from_state_dict(state)
     if video is not None:
         config = replace(config, video=video)
-    with torch.device("meta"):
+    with torch.device("meta"), NoInitialWeights():
         network = Mask2Former(config)
     check_state(state, network.state_dict(), where)
     network.load_state_dict(state, assign=True)

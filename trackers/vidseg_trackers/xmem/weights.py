@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vidseg.weights.fit import config_from_metadata
+from vidseg.weights.fit import NoInitialWeights, config_from_metadata
 from vidseg.weights.unwrap import ExpectedNetwork
 from vidseg_trackers.mask_tracking.weights import finish, for_several_objects, read_tracker
 from vidseg_trackers.xmem.compact import CompactKeyEncoder
@@ -35,4 +35,6 @@ def load_network(weights: str, *, device: torch.device, dtype: torch.dtype = tor
         config = XMemConfig.from_state_dict(state, str(path))
     if config.encoder == "resnet":
         state = for_several_objects(state, _SINGLE)
-    return finish(XMem(config), state, path, exact=EXACT, dtype=dtype, device=device)
+    with NoInitialWeights():
+        network = XMem(config)
+    return finish(network, state, path, exact=EXACT, dtype=dtype, device=device)
