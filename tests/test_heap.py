@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -59,6 +60,22 @@ def test_a_stream_gives_back_the_holes_in_its_heap(monkeypatch: pytest.MonkeyPat
 
     streaming.stream(iter([_Frame(i) for i in range(70)]), Nothing(), [], batch=4, live=True)  # type: ignore[arg-type]
     assert calls == [28, 52]
+
+
+def test_imports_are_not_searched_for_garbage() -> None:
+    try:
+        with pytest.raises(ImportError), heap.without_collection():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 1000, "later searches leave out what there is"
+        gc.disable()
+        with heap.without_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class _Frame:

@@ -1,4 +1,5 @@
-"""The heap of the C library, kept from growing with the length of a video (glibc; elsewhere nothing is done).
+"""The heap of the C library, kept from growing with the length of a video (glibc; elsewhere nothing is done), and
+when Python looks for garbage.
 
 Tensors of many sizes that come and go with every frame leave holes in it, and each thread that allocates gets a heap of
 its own: the peak of 2,000 frames was 100 MB above that of 200, though no more was in use.
@@ -7,6 +8,9 @@ its own: the peak of 2,000 frames was 100 MB above that of 200, though no more w
 from __future__ import annotations
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -25,6 +29,22 @@ def trim_heap() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """No garbage collection while a program imports its modules: they make many objects and hardly any garbage.
+
+    Later collections leave these objects out. For programs, not for libraries: it concerns the whole process.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vidseg.config import NOT_RESULT, RunConfig, from_mapping
 from vidseg.errors import UsageError, VidsegError
+from vidseg.heap import without_collection
 from vidseg.names import printable
 from vidseg.outputs.layout import MANIFEST, OVERLAY
 from vidseg.text import read_json
@@ -77,8 +78,9 @@ class RunCommand(RunConfig):  # noqa: D101
         return 5 if summary.status == "partial" else 0
 
     def _segment(self) -> RunSummary:
-        from vidseg_pipelines.progress import RunProgress, write_event
-        from vidseg_pipelines.run import Loaders, run_video
+        with without_collection():
+            from vidseg_pipelines.progress import RunProgress, write_event
+            from vidseg_pipelines.run import Loaders, run_video
 
         with _Signals(self.say) as signals, ExitStack() as stack:
 
