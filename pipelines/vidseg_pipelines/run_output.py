@@ -110,6 +110,7 @@ def write_run(run: Run, on_start: Started | None = None) -> RunSummary:
                 snapshots=snapshots,
                 cancel=run.source.stop,
                 live=run.source.live,
+                first_alone=run.start.snapshot is None,  # after one: the micro-batches of the run that took it
             )
         if run.back is not None:
             _go_back(run, run.back, outputs, snapshots, advance)

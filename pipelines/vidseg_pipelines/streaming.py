@@ -9,7 +9,7 @@ finished before is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import TypeAlias
 
 from vidseg.heap import share_one_heap, trim_heap
@@ -47,25 +47,28 @@ def stream(
     snapshots: Snapshots | None = None,
     cancel: Callable[[], None] = lambda: None,
     live: bool = False,
+    first_alone: bool = False,
 ) -> None:
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
     ``advance(results)`` is called with what was done since the last call; it may raise :class:`Preempted`, then a
     snapshot is taken first. ``snapshots`` are taken between two
     micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
-    waits for the next one. ``live``: every result is there before the next frames are waited for.
+    waits for the next one. ``live``: every result is there before the next frames are waited for. ``first_alone``: the
+    first frame goes ahead of the rest of its micro-batch, so that its result is there sooner.
     """
     share_one_heap()
     clock = segmenter.clock
     reader = Prefetch(frames, size=2 * batch, cancel=cancel)
     writer = WriteBehind(_Writing(sinks, snapshots, clock), size=4 * batch)
     work = (InTurn if live or not overlaps(segmenter) else Overlap)(segmenter, writer.put)
+    sizes = chain((1, batch - 1) if first_alone and batch > 1 else (), repeat(batch))
     done, read = False, 0
     try:
         iterator = iter(reader)
         while True:
             with clock("wait for input"):
-                group = list(islice(iterator, batch))
+                group = list(islice(iterator, next(sizes)))
             if not group:
                 break
             end = group[-1].index + 1

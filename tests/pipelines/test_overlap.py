@@ -106,6 +106,21 @@ def test_two_things_at_once_give_the_same_results_and_states(monkeypatch: pytest
             np.testing.assert_array_equal(other.state[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_first_frame_need_not_wait_for_a_whole_micro_batch(monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    monkeypatch.setattr(streaming, "overlaps", lambda segmenter: at_once)
+    (sizes, sink), (alone, first) = ([], Results()), ([], Results())
+    stream(toy_video(10), segmenter(xmem()), [sink], batch=4, advance=lambda done: sizes.append(len(done)))
+    stream(
+        *(toy_video(10), segmenter(xmem()), [first]),
+        batch=4,
+        advance=lambda done: alone.append(len(done)),
+        first_alone=True,
+    )
+    assert (sizes, alone) == ([4, 4, 2], [1, 3, 4, 2])
+    assert first.lines == sink.lines
+
+
 class Watched(XMemTracker):
     """Says when it has seen a frame, and which thread looks at which."""
 

@@ -144,6 +144,12 @@ def test_a_run_of_stills_names_its_pngs_after_them(config: RunConfig, tmp_path: 
     assert "frame_names" not in json.loads((summary.folder / "run.json").read_text())["video"]
 
 
+def test_the_first_result_does_not_wait_for_its_micro_batch(config: RunConfig) -> None:
+    sizes: list[int] = []
+    run_video(replace(config, batch=4), on_start=lambda info, total: lambda results: sizes.append(len(results)))
+    assert sizes[:3] == [1, 3, 4]
+
+
 def test_all_outputs_speak_of_the_same_run(config: RunConfig) -> None:
     summary = run_video(config)
     folder = summary.folder
