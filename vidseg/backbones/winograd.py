@@ -102,15 +102,14 @@ class _Room:
     def kernels(self, weight: Float[Tensor, "D C 3 3"]) -> Float[Tensor, "36 C D"]:
         """Transformed kernels."""
         d, c = weight.shape[:2]
-        flat = weight.permute(2, 3, 0, 1).reshape(9, d * c)
-        return _product(_transforms()[1], flat, self._kernels).view(-1, d, c).transpose(1, 2)
+        return _products(_transforms()[1], weight.permute(0, 2, 3, 1).reshape(d, 9, c), self._kernels).permute(1, 2, 0)
 
     def tiles(self, window: Float[Tensor, "n h w C"]) -> Float[Tensor, "36 t C"]:
         """Transformed tiles of padded images."""
-        tiles = window.unfold(1, _IN, _OUT).unfold(2, _IN, _OUT).permute(4, 5, 0, 1, 2, 3)
-        flat = self._tiles[: tiles.numel()].view(_IN * _IN, -1)
+        tiles = window.unfold(1, _IN, _OUT).unfold(2, _IN, _OUT).permute(0, 1, 2, 4, 5, 3)
+        flat = self._tiles[: tiles.numel()].view(-1, _IN * _IN, window.shape[-1])
         flat.view(tiles.shape).copy_(tiles)
-        return _product(_transforms()[0], flat, self._transformed).view(_IN * _IN, -1, window.shape[-1])
+        return _products(_transforms()[0], flat, self._transformed).transpose(0, 1)
 
     def outputs(
         self,
@@ -123,16 +122,20 @@ class _Room:
         count, d = tiles.shape[1], kernels.shape[-1]
         products = self._products[: len(tiles) * count * d].view(len(tiles), count, d)
         torch.bmm(tiles, kernels, out=products)
-        outputs = _product(_transforms()[2], products.flatten(1), self._outputs).view(-1, count, d)
+        outputs = self._outputs[: _OUT * _OUT * count * d].view(_OUT * _OUT, -1)
+        outputs = torch.mm(_transforms()[2], products.flatten(1), out=outputs).view(-1, count, d)
         if bias is not None:
             outputs += bias
         n, h, _, w = out.shape[:4]
         out.copy_(outputs.view(_OUT, _OUT, n, h, w, d).permute(2, 3, 0, 4, 1, 5))
 
 
-def _product(matrix: Tensor, columns: Tensor, room: Tensor) -> Tensor:
-    shape = len(matrix), columns.shape[1]
-    return torch.mm(matrix, columns, out=room[: prod(shape)].view(shape))
+def _products(
+    matrix: Float[Tensor, "36 k"], columns: Float[Tensor, "n k C"], room: Float[Tensor, " m"]
+) -> Float[Tensor, "n 36 C"]:
+    """The matrix times every square: one at a time they stay in the cache, all at once they do not."""
+    shape = len(columns), len(matrix), columns.shape[2]
+    return torch.bmm(matrix.expand(len(columns), *matrix.shape), columns, out=room[: prod(shape)].view(shape))
 
 
 @lru_cache(maxsize=1)
