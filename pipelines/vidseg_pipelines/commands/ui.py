@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from vidseg.config import RunConfig
+from vidseg.config import Dtype, RunConfig
 from vidseg.errors import UsageError
 
 
@@ -44,6 +44,10 @@ class UiCommand:
     """Weights of HQ-SAM or SAM 2: a name from `vidseg weights list`, or a file."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Dtype = "auto"
+    """auto, float32, bfloat16 or float16."""
+    compile: bool = False
+    """Put the image encoder through torch.compile (see docs/performance.md)."""
     offline: bool = False
     """Never use the network: missing weights are an error."""
 
@@ -54,17 +58,23 @@ class UiCommand:
             raise UsageError(f"vidseg ui needs {', '.join(missing)}: pip install 'vidseg[ui]'")
         if not 0 <= self.port <= 65535:
             raise UsageError(f"--port {self.port}: expected 0 to 65535")
-        from vidseg_pipelines.build import ModelChoice
+        from vidseg_pipelines.run import models_of
         from vidseg_pipelines.ui.engine import PageEngine
         from vidseg_pipelines.ui.serve import serve
         from vidseg_pipelines.web.serving import warn_of
 
-        models = ModelChoice(tracker=self.tracker, model=self.model, device=self.device, offline=self.offline)
+        config = RunConfig(
+            tracker=self.tracker,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            compile=self.compile,
+            offline=self.offline,
+            save="none",
+        )
+        models = models_of(config)
         models.check()
         warn_of(self.host)
-        config = RunConfig(
-            tracker=self.tracker, model=self.model, device=self.device, offline=self.offline, save="none"
-        )
         has_screen = sys.platform in ("darwin", "win32") or bool(
             os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         )
