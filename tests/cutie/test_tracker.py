@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from cutie_rule import toy_cutie
 from vidseg.errors import UsageError, WeightsError
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
-from vidseg_trackers.cutie import memory
+from vidseg_trackers.cutie import bucket
 from vidseg_trackers.cutie.inference_core import InferenceCore
 from vidseg_trackers.cutie.options import CutieOptions, LongTermOptions
 from vidseg_trackers.cutie.tracker import CutieTracker, build
@@ -78,6 +78,42 @@ def test_a_subset_of_the_known_objects_may_be_corrected_in_any_order() -> None:
     assert set(tracks.ids.tolist()) <= {5, 2, 9}
 
 
+@pytest.mark.parametrize("joined", [0, 1])
+@pytest.mark.parametrize("long_term", [True, False])
+def test_a_correction_changes_nothing_that_is_remembered_of_the_others(joined: int, long_term: bool) -> None:
+    options = CutieOptions(size=-1, mem_every=5, use_long_term=long_term, absence=False)
+    plain, corrected = tracker(options), tracker(options)
+    for ours in (plain, corrected):
+        for t in range(7):
+            prompts = [prompt(t, 1, 5, 5)] if t == 0 else []
+            ours.step(FRAMES[t], [*prompts, prompt(t, 2, 50, 60)] if t == joined else prompts)
+    plain.step(FRAMES[7])
+    corrected.step(FRAMES[7], [prompt(7, 1, 20, 20)])
+    a, b = plain.core, corrected.core
+    assert a._last_memory == b._last_memory == 5 + joined
+    query = (torch.randn(1, 20, a.network.config.key_dim, generator=torch.Generator().manual_seed(0)),) * 2
+    with torch.inference_mode():
+        said = [dict(zip(ids, rows[0], strict=True)) for core in (a, b) for ids, rows in core.memory.read(*query)]
+    reads = [{i: one[i] for one in half for i in one} for half in (said[: len(said) // 2], said[len(said) // 2 :])]
+    for of in (lambda core, read: core.sensory, lambda core, read: core.memory.object_memory, lambda core, read: read):
+        before, after = of(a, reads[0]), of(b, reads[1])
+        torch.testing.assert_close(before[2], after[2])
+        assert not torch.allclose(before[1], after[1])
+
+
+def test_a_state_after_a_correction_continues_bit_for_bit() -> None:
+    slow = CutieOptions(size=-1, mem_every=4, max_permanent_frames=2, absence=False)
+    first, second = tracker(slow), tracker(slow)
+    for t in range(8):
+        corrected = [prompt(t, 1, 10 + t, 9)] if t in (2, 3, 6) else []
+        first.step(FRAMES[t], [prompt(0, 1, 5, 5), prompt(0, 2, 50, 60)] if t == 0 else corrected)
+    (memory,) = first.core.memory.buckets.values()
+    assert memory.owners == [[1], None], "the newest correction, and the first frame"
+    second.load_state_dict(first.state_dict())
+    for t in range(8, 12):
+        np.testing.assert_array_equal(masks_of(first.step(FRAMES[t])), masks_of(second.step(FRAMES[t])))
+
+
 def test_memory_is_bounded_however_often_objects_are_corrected_and_exchanged() -> None:
     ours = tracker()
     sizes = []
@@ -112,7 +148,7 @@ def test_memory_is_read_in_parts_of_bounded_size(monkeypatch: pytest.MonkeyPatch
 
     outs = []
     for limit in (1 << 22, 500):
-        monkeypatch.setattr(memory, "MAX_SCORES", limit)
+        monkeypatch.setattr(bucket, "MAX_SCORES", limit)
         ours = tracker()
         ours.step(FRAMES[0], [prompt(0, 1, 5, 5), prompt(0, 2, 50, 60)])
         ours.step(FRAMES[1])

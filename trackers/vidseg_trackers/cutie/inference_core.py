@@ -5,7 +5,7 @@ All tensors are those of one image; nothing here knows of videos, files or promp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch import Tensor
 from vidseg.errors import UsageError
 from vidseg.state import nested, prefixed
 from vidseg.types import State
-from vidseg_trackers.cutie.memory import Memory, MemoryFrame
+from vidseg_trackers.cutie.bucket import MemoryFrame
+from vidseg_trackers.cutie.memory import Memory
 from vidseg_trackers.cutie.network import Cutie, ImageFeatures
 from vidseg_trackers.cutie.options import CutieOptions
 from vidseg_trackers.xmem.network import aggregate, aggregate_probabilities
@@ -55,6 +56,7 @@ class InferenceCore:
         *,
         end: bool = False,
         permanent: bool = False,
+        alone: bool = False,
     ) -> Float[Tensor, "N1 h w"]:
         """One frame: probabilities of the background and of every object of ``ids``.
 
@@ -64,6 +66,8 @@ class InferenceCore:
                 The other known objects are propagated and give way to the given masks.
             end: the last frame: nothing is memorised, which changes no result.
             permanent: memorise this frame for ever (see ``max_permanent_frames``).
+            alone: the frame is memorised for the given objects, all of which are known, and no other one, unless it is
+                time to memorise a frame anyway.
 
         Returns:
             Probabilities that sum to one, of the size of the image; without an object one channel of zeros, of the
@@ -86,15 +90,16 @@ class InferenceCore:
         given = {i: _pad(_resized(mask, inner, device)) for i, mask in (masks or {}).items()}
         if self.options.flip_aug:
             image = torch.cat([image, image.flip(-1)])
-        result = _unpad(self._step(image, given, end, permanent), inner)
+        result = _unpad(self._step(image, given, end, permanent, alone), inner)
         if inner != size:
             result = F.interpolate(result, size, mode="bilinear", align_corners=False)
         return result[0]
 
-    def _step(self, image: Tensor, given: Mapping[int, Tensor], end: bool, permanent: bool) -> Tensor:
+    def _step(self, image: Tensor, given: Mapping[int, Tensor], end: bool, permanent: bool, alone: bool) -> Tensor:
         """Probabilities (1, N+1, H, W) of the padded image; the second image of a batch is the mirrored one."""
         since = self._time - self._last_memory
-        remember = (since >= self.options.mem_every or bool(given)) and not end
+        due = since >= self.options.mem_every
+        remember = (due or bool(given)) and not end
         known = list(self.ids)
         complete = bool(given) and all(i in given for i in known)
         joined = [i for i in given if i not in known]
@@ -113,7 +118,7 @@ class InferenceCore:
         masks = probabilities[:, 1:]
         self._previous = torch.cat([masks, masks.flip(-1)]) if len(image) == 2 else masks
         if remember or permanent:
-            self._memorise(features, self._previous, permanent)
+            self._memorise(features, self._previous, permanent, given if alone and not due and not complete else None)
         return probabilities
 
     def _segment(self, features: ImageFeatures, update_sensory: bool) -> Tensor:
@@ -152,18 +157,22 @@ class InferenceCore:
                 channels.append(torch.zeros_like(free))
         return aggregate_probabilities(torch.stack(channels, 1))
 
-    def _memorise(self, features: ImageFeatures, masks: Tensor, permanent: bool) -> None:
-        sensory = self._sensory_of(self.ids, features)
+    def _memorise(self, features: ImageFeatures, masks: Tensor, permanent: bool, only: Collection[int] | None) -> None:
+        before, sensory = self.sensory, self._sensory_of(self.ids, features)
         value, sensory, summaries = self.network.encode_mask(features, sensory, masks)
         self._keep_sensory(sensory)
+        if only is not None:
+            self.sensory |= {i: one for i, one in before.items() if i not in only}
         rows = value.permute(0, 1, 3, 4, 2).flatten(2, 3)
         self.memory.add(
             MemoryFrame(_rows(features.key), _rows(features.shrinkage), _rows(features.selection)),
             dict(zip(self.ids, rows.unbind(1), strict=True)),
             dict(zip(self.ids, summaries.unbind(1), strict=True)),
             permanent=permanent,
+            only=only,
         )
-        self._last_memory = self._time
+        if only is None:
+            self._last_memory = self._time
 
     def _last_masks(self, ids: Iterable[int]) -> Tensor:
         """The last masks of objects. After a removal the published code takes those of the shifted channels."""

@@ -1,191 +1,22 @@
 """Pixel memory in buckets, and the object memory (Cutie, section 3 and supplement; facts of the published memory).
 
-A bucket holds the objects that entered memory on the same frame: one table of elements with a key each, and the values
-of every object of the bucket. Rows stand in the order long-term, permanent, temporary. The first frame of a bucket is
-permanent; the elements of later frames are temporary and are consolidated into long-term prototypes or, without
-long-term memory, dropped first in, first out. All tensors have a leading batch axis B: 1, or 2 with the mirrored image.
+A bucket holds the objects that entered memory on the same frame.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.state import nested
 from vidseg.types import State
+from vidseg_trackers.cutie.bucket import Bucket, MemoryFrame
 from vidseg_trackers.cutie.options import CutieOptions
-from vidseg_trackers.mask_tracking.permanent import permanent_frames
-from vidseg_trackers.xmem.memory_reading import (
-    expand_memory,
-    expand_query,
-    similarity,
-    top_weights_in_parts,
-    weighted_rows,
-)
-
-_NEW_LIFE = 1e-7
-MAX_SCORES = 1 << 22
-"""Similarities computed at once (16 MB), so that a full memory of 26,000 elements does not need 170 MB for them."""
-
-
-class MemoryFrame(NamedTuple):
-    """The elements of one frame: key (B, M, C), shrinkage (B, M, 1), selection (B, M, C), float32."""
-
-    key: Tensor
-    shrinkage: Tensor
-    selection: Tensor
-
-
-class Bucket:
-    """The memory of the objects that joined on one frame. ``values`` maps an object id to its rows (B, M, Cv)."""
-
-    def __init__(self, options: CutieOptions) -> None:
-        self.options = options
-        self.table: dict[str, Tensor] = {}
-        """key, shrinkage, use and life of all rows; selection of the temporary rows alone."""
-        self.values: dict[int, Tensor] = {}
-        self.long = self.permanent = 0
-        """Rows at the beginning: first the long-term ones, then the permanent ones."""
-        self._expanded: Tensor | None = None
-
-    @property
-    def ids(self) -> list[int]:
-        """The objects, in the order in which they joined."""
-        return list(self.values)
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Number of working elements, of permanent ones among them, and of long-term elements."""
-        rows = self.table["key"].shape[1]
-        return rows - self.long, self.permanent, self.long
-
-    def add(self, frame: MemoryFrame, values: Mapping[int, Tensor], *, permanent: bool) -> None:
-        """Memorise a frame; the first one is permanent."""
-        first = not self.table
-        kept = first or permanent
-        place = self.long if kept else None
-        new = {"key": frame.key, "shrinkage": frame.shrinkage}
-        new["use"] = torch.zeros_like(frame.key[..., 0])
-        new["life"] = torch.full_like(new["use"], _NEW_LIFE)
-        for name, rows in new.items():
-            self.table[name] = rows.clone() if first else _insert(self.table[name], rows, place)
-        selection = frame.selection[:, :0] if kept else frame.selection
-        self.table["selection"] = torch.cat([self.table.get("selection", selection[:, :0]), selection], 1)
-        for i, rows in values.items():
-            self.values[i] = rows.clone() if first else _insert(self.values[i], rows, place)
-        self._expanded = None
-        if kept:
-            self.permanent += frame.key.shape[1]
-        self._bound(frame.key.shape[1])
-
-    def read(self, query: Float[Tensor, "B Q C"]) -> tuple[Float[Tensor, "B Q k"], Int[Tensor, "B Q k"]]:
-        """Weights and rows of the ``top_k`` most similar elements of every pixel; counts their use."""
-        if self._expanded is None:
-            self._expanded = expand_memory(self.table["key"], self.table["shrinkage"])
-        pairs = zip(query, self._expanded, strict=True)
-        read = (top_weights_in_parts(*pair, self.options.top_k, MAX_SCORES) for pair in pairs)
-        weights, index = zip(*read, strict=True)
-        self.count(torch.stack(weights), torch.stack(index))
-        return torch.stack(weights), torch.stack(index)
-
-    def count(self, weights: Float[Tensor, "B Q k"], index: Int[Tensor, "B Q k"]) -> None:
-        """Count a read with these weights as use of the rows that may be forgotten."""
-        if not self.options.use_long_term:
-            return
-        use = torch.zeros_like(self.table["use"]).scatter_add_(1, index.flatten(1), weights.flatten(1))
-        counted = [slice(self.long + self.permanent, None)]
-        if self.options.long_term.count_usage:
-            counted.append(slice(0, self.long))
-        for part in counted:
-            self.table["use"][:, part] += use[:, part]
-            self.table["life"][:, part] += 1
-
-    def keep_permanent(self) -> None:
-        """Forget the temporary and long-term elements."""
-        self._keep(slice(self.long, self.long + self.permanent), temporary=slice(0, 0))
-        self.long = 0
-
-    def _bound(self, frame: int) -> None:
-        """Keep the number of rows within the options; ``frame`` is the number of elements of a frame."""
-        options = self.options
-        count = self.permanent // frame
-        if options.memory == "correct" and count > options.max_permanent_frames:
-            newest_first = range(count)  # their blocks of rows; the first frame is the last of them
-            kept = permanent_frames(newest_first[::-1], options.max_permanent_frames)
-            blocks = [torch.arange(self.long + k * frame, self.long + (k + 1) * frame) for k in sorted(kept)]
-            rest = torch.arange(self.long + self.permanent, self.table["key"].shape[1])
-            self._keep(torch.cat([torch.arange(self.long), *blocks, rest]))
-            self.permanent = len(kept) * frame
-        temporary = self.table["selection"].shape[1]
-        if not options.use_long_term:
-            surplus = temporary - (options.max_mem_frames - 1) * frame
-            if surplus > 0:
-                self._drop_oldest(surplus)
-        elif temporary >= (options.long_term.max_mem_frames - 1) * frame:
-            self._consolidate(temporary - (options.long_term.min_mem_frames - 1) * frame)
-
-    def _drop_oldest(self, count: int) -> None:
-        start, rows = self.long + self.permanent, self.table["key"].shape[1]
-        self._keep(torch.cat([torch.arange(start), torch.arange(start + count, rows)]), temporary=slice(count, None))
-
-    def _consolidate(self, count: int) -> None:
-        """Turn the oldest ``count`` temporary elements into prototypes, picked by their usage."""
-        options = self.options.long_term
-        if self.long >= options.max_num_tokens - options.num_prototypes:
-            self._evict(options.max_num_tokens - options.num_prototypes - options.buffer_tokens)
-        start = self.long + self.permanent
-        part = {name: column[:, start : start + count] for name, column in self.table.items() if name != "selection"}
-        part["selection"] = self.table["selection"][:, :count]
-        picked = (part["use"] / part["life"]).topk(min(options.num_prototypes, count), 1).indices
-        chosen = {name: _gather(part[name], picked) for name in ("key", "selection")}
-        scores = similarity(
-            expand_query(chosen["key"], chosen["selection"]), expand_memory(part["key"], part["shrinkage"])
-        )
-        weights = torch.softmax(scores, -1)
-        new = {"key": chosen["key"], "shrinkage": weights @ part["shrinkage"]}
-        new["use"] = torch.zeros_like(new["key"][..., 0])
-        new["life"] = torch.full_like(new["use"], _NEW_LIFE)
-        for i, rows in self.values.items():
-            prototypes = (weights @ rows[:, start : start + count].float()).to(rows.dtype)
-            self.values[i] = torch.cat(
-                [rows[:, : self.long], prototypes, rows[:, self.long : start], rows[:, start + count :]], 1
-            )
-        for name, rows in new.items():
-            column = self.table[name]
-            self.table[name] = torch.cat(
-                [column[:, : self.long], rows, column[:, self.long : start], column[:, start + count :]], 1
-            )
-        self.table["selection"] = self.table["selection"][:, count:].clone()
-        self.long += picked.shape[1]
-        self._expanded = None
-
-    def _evict(self, target: int) -> None:
-        """Keep the ``target`` most used long-term elements, in the order of their usage."""
-        usage = self.table["use"][:, : self.long] / self.table["life"][:, : self.long]
-        kept = usage.topk(target, 1).indices
-        rest = torch.arange(self.long, self.table["key"].shape[1], device=kept.device).expand(len(kept), -1)
-        self._keep(torch.cat([kept, rest], 1))
-        self.long = target
-
-    def _keep(self, rows: Tensor | slice, temporary: slice = slice(None)) -> None:
-        """Only these rows: a slice, indices (M,), or indices (B, M) of every batch row."""
-
-        def kept(column: Tensor) -> Tensor:
-            if isinstance(rows, slice):
-                return column[:, rows].clone()
-            index = rows.to(column.device)
-            return _gather(column, index if index.ndim == 2 else index.expand(len(column), -1))
-
-        for name in ("key", "shrinkage", "use", "life"):
-            self.table[name] = kept(self.table[name])
-        self.table["selection"] = self.table["selection"][:, temporary].clone()
-        self.values = {i: kept(value) for i, value in self.values.items()}
-        self._expanded = None
+from vidseg_trackers.xmem.memory_reading import expand_query
 
 
 class Memory:
@@ -202,18 +33,30 @@ class Memory:
         self._next_bucket = 0
 
     def add(
-        self, frame: MemoryFrame, values: Mapping[int, Tensor], summaries: Mapping[int, Tensor], *, permanent: bool
+        self,
+        frame: MemoryFrame,
+        values: Mapping[int, Tensor],
+        summaries: Mapping[int, Tensor],
+        *,
+        permanent: bool,
+        only: Collection[int] | None = None,
     ) -> None:
-        """Memorise a frame: values (B, M, Cv) and summaries of every object; new objects found a bucket."""
+        """Memorise a frame: values (B, M, Cv) and summaries of every object; new objects found a bucket.
+
+        A permanent frame of known objects may count for ``only`` some of them: the others learn nothing from it.
+        """
         known = {i for bucket in self.buckets.values() for i in bucket.values}
         new = [i for i in values if i not in known]
         for bucket in self.buckets.values():
-            bucket.add(frame, {i: values[i] for i in bucket.values}, permanent=permanent)
+            if only is None or any(i in only for i in bucket.values):
+                bucket.add(frame, {i: values[i] for i in bucket.values}, permanent=permanent, only=only)
         if new:
             bucket = self.buckets[self._next_bucket] = Bucket(self.options)
             bucket.add(frame, {i: values[i] for i in new}, permanent=True)
             self._next_bucket += 1
         for i, summary in summaries.items():
+            if only is not None and i not in only:
+                continue
             old = self.object_memory.get(i)
             self.object_memory[i] = summary.clone() if old is None else old + summary
 
@@ -223,12 +66,7 @@ class Memory:
         """What memory says about every pixel, for the objects of every bucket."""
         query = expand_query(key, selection)
         for bucket in self.buckets.values():
-            weights, index = bucket.read(query)
-            rows = [
-                torch.stack([weighted_rows(v, w, i) for v, w, i in zip(value, weights, index, strict=True)])
-                for value in bucket.values.values()
-            ]
-            yield bucket.ids, torch.stack(rows, 1)
+            yield bucket.ids, bucket.read(query)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Forget objects. The published code forgets their pixel memory only."""
@@ -249,7 +87,8 @@ class Memory:
         state: State = {f"object.{i}": value.clone() for i, value in self.object_memory.items()}
         layout = {}
         for number, bucket in self.buckets.items():
-            layout[number] = {"ids": bucket.ids, "long": bucket.long, "permanent": bucket.permanent}
+            parts = {"long": bucket.long, "permanent": bucket.permanent, "owners": bucket.owners}
+            layout[number] = {"ids": bucket.ids, **parts}
             counts = {name: bucket.table[name].clone() for name in ("use", "life")}  # the others never change in place
             state |= {f"table.{number}.{name}": column for name, column in (bucket.table | counts).items()}
             state |= {f"value.{number}.{i}": value for i, value in bucket.values.items()}
@@ -261,21 +100,8 @@ class Memory:
         tensors = {k: v.to(device, copy=True) for k, v in state.items() if isinstance(v, Tensor)}
         for number, layout in json.loads(str(state["layout"])).items():
             bucket = self.buckets[int(number)] = Bucket(self.options)
-            bucket.long, bucket.permanent = layout["long"], layout["permanent"]
+            bucket.long, bucket.permanent, bucket.owners = (layout[name] for name in ("long", "permanent", "owners"))
             bucket.table = nested(f"table.{number}.", tensors)
             bucket.values = {i: tensors[f"value.{number}.{i}"] for i in layout["ids"]}
         self.object_memory = {int(k.split(".")[1]): v for k, v in tensors.items() if k.startswith("object.")}
         self._next_bucket = int(state["next_bucket"])
-
-
-def _insert(column: Tensor, rows: Tensor, place: int | None) -> Tensor:
-    """``rows`` before row ``place``, or at the end."""
-    parts = [column, rows] if place is None else [column[:, :place], rows, column[:, place:]]
-    return torch.cat(parts, 1)
-
-
-def _gather(column: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, n) of a column (B, M) or (B, M, C)."""
-    if column.ndim == 2:
-        return column.gather(1, index)
-    return column.gather(1, index[..., None].expand(-1, -1, column.shape[-1]))

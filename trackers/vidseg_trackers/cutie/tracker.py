@@ -30,7 +30,7 @@ def build(options: Mapping[str, object], *, device: torch.device, dtype: torch.d
 
 
 class CutieTracker(MaskTracker):
-    """Cutie as a tracker. A corrected frame becomes permanent memory."""
+    """Cutie as a tracker. A corrected frame becomes permanent memory of the corrected objects, and of no other one."""
 
     name = "cutie"
     can_remove = True
@@ -58,8 +58,9 @@ class CutieTracker(MaskTracker):
     def _propagate(self, look: Look, masks: Mapping[int, Tensor], geometry: InnerGeometry) -> Tensor:
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         corrected = any(i in self.core.ids for i in masks)
+        alone = corrected and self.options.memory == "correct" and all(i in self.core.ids for i in masks)
         given = {i: geometry.unpad(mask) for i, mask in masks.items()}
-        return self.core.step((look.image * std + mean)[0], given or None, permanent=corrected)
+        return self.core.step((look.image * std + mean)[0], given or None, permanent=corrected, alone=alone)
 
     def _skip(self) -> None:
         self.core.skip()
