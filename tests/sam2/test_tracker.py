@@ -157,6 +157,22 @@ def test_a_correction_is_remembered_and_in_parity_mode_it_is_not() -> None:
         assert (4 in corrected._stores[1].cond) is kept
 
 
+def test_a_correction_changes_nothing_for_the_others() -> None:
+    plain, corrected = tracker(), tracker()
+    for t in range(8):
+        for ours in (plain, corrected):
+            prompts = [Prompt(0, i, mask=mask(0, i - 1)) for i in (1, 2)] if t == 0 else []
+            prompts += [click(t, 1, 30, 30, 0)] if t == 4 and ours is corrected else []
+            ours.step(picture(t), prompts)
+    assert (4 in corrected._stores[1].cond) and 4 not in corrected._stores[2].cond
+    before, after = (ours._stores[2].other for ours in (plain, corrected))
+    assert before.keys() == after.keys()
+    for t in before:
+        torch.testing.assert_close(before[t].low, after[t].low, atol=1e-4, rtol=1e-4)
+    newest = max(plain._stores[1].other)
+    assert not torch.allclose(plain._stores[1].other[newest].low, corrected._stores[1].other[newest].low)
+
+
 def test_objects_of_different_age_in_one_batch_are_tracked_as_alone() -> None:
     together, alone = tracker(), tracker()
     for t in range(7):
