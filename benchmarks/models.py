@@ -1,6 +1,6 @@
 """What the models cost: parameters, operations, time and memory of one frame of 854x480 with three objects.
 
-    python benchmarks/models.py [NAME ...] [--threads 1] [--frames 2] [--dtype float32 bfloat16] [--plain]
+    python benchmarks/models.py [NAME ...] [--threads 1] [--frames 2] [--dtype float32 bfloat16] [--plain] [--run VIDEO]
 
 Image models encode the frame and draw three boxes; trackers follow three masks, from the second frame on; detectors
 look for three phrases. Weights are random where none are embedded, which changes no time. Operations are those that
@@ -14,6 +14,9 @@ share of the time; above 1 where the tiles of vidseg/backbones/winograd.py save 
 frames are also computed as the papers write the operations, in turn with ours: a convolution per object, all weights of
 a memory read, a bias for every pair of positions, no tiles. The ratio of the times and the least IoU of the masks
 follow. By default both types are measured where the CPU has instructions for bfloat16.
+
+With --run a whole run of the video follows, with its defaults and --threads: found objects, all files written, loading
+left out. Its ``outside`` is the share of the time of its two threads that is spent outside the networks.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from fractions import Fraction
 from unittest import mock
 
 import numpy as np
+import pipeline
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
@@ -187,7 +191,8 @@ def product_rate(dtype: torch.dtype, size: int = 1024) -> float:
 
 def masks_of(answer: object) -> list[torch.Tensor]:
     """The masks that a step gave."""
-    assert isinstance(answer, list)
+    if not isinstance(answer, list):
+        return []  # the program alone, and detectors, which draw none
     return [one.masks > 0.5 if isinstance(one, Tracks) else one.logits > 0 for one in answer]
 
 
@@ -261,6 +266,23 @@ def measure(name: str, threads: int, frames: int, dtype: torch.dtype, plain: boo
     print(line + (f"  {min(plain_times[1:]) / took:5.2f}  {min(ious):5.3f}" if plain else ""), flush=True)
 
 
+def measure_run(video: str, threads: int, dtype: str, plain: bool) -> None:
+    """Print the line of a whole run."""
+    torch.set_num_threads(threads)
+    rates = [product_rate(getattr(torch, dtype)) for _ in range(5)]
+    started = time.process_time()
+    summary, manifest = pipeline.run(video, [], dtype)
+    stages, count = manifest["seconds"], summary.frames
+    took = (time.process_time() - started - stages["load"]) / count
+    wall = (manifest["wall_seconds"] - stages["load"]) / count
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rates += [product_rate(getattr(torch, dtype)) for _ in range(5)]
+    operations = pipeline.flops_per_frame(video)
+    line = f"{'run':24} {dtype:9} {'':12}  {operations / 1e9:15.0f}  {took:11.2f}  {wall:10.2f}  {peak:7.0f}"
+    line += f"  {os.getloadavg()[0]:5.1f}  {operations / max(rates) / took:5.2f}{' ' * 14 * plain}"
+    print(f"{line}  {100 * pipeline.share_outside(stages):5.1f} %", flush=True)
+
+
 def main() -> None:
     """Print one line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,12 +291,16 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2)
     parser.add_argument("--dtype", nargs="+", default=fast_types(), choices=("float32", "bfloat16"))
     parser.add_argument("--plain", action="store_true", help="against the operations as the papers write them")
+    parser.add_argument("--run", metavar="VIDEO", help="a whole run too")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child and args.run:
+        measure_run(args.run, args.threads, args.dtype[0], args.plain)
+        return
     if args.child:
         measure(args.names[0], args.threads, args.frames, getattr(torch, args.dtype[0]), args.plain)
         return
-    extra = "  plain    IoU" if args.plain else ""
+    extra = "  plain    IoU" * args.plain + "  outside" * bool(args.run)
     print(
         f"{'model':24} type      parameters M  GFLOP per frame  CPU s/frame  s by clock  peak MB   load  limit{extra}",
         flush=True,
@@ -283,6 +309,8 @@ def main() -> None:
     for name in args.names or MODELS:
         for dtype in args.dtype:
             subprocess.run([sys.executable, __file__, name, *options, "--dtype", dtype], check=True)
+    for dtype in args.dtype if args.run else ():
+        subprocess.run([sys.executable, __file__, *options, "--run", args.run, "--dtype", dtype], check=True)
 
 
 if __name__ == "__main__":

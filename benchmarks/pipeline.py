@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidseg.config import RunConfig
+from vidseg.config import Dtype, RunConfig
 from vidseg.video import open_source
 from vidseg_pipelines import streaming
 from vidseg_pipelines.api import segment_frames
@@ -53,11 +53,17 @@ def flops_per_frame(video: str, frames: int = 8) -> float:
     return counter.get_total_flops() / max(done, 1)
 
 
-def run(video: str, boxes: list[str]) -> tuple[RunSummary, dict[str, Any]]:
-    """A run with default settings, and what its manifest says."""
+def run(video: str, boxes: list[str], dtype: Dtype = "auto") -> tuple[RunSummary, dict[str, Any]]:
+    """A run with default settings but for the type, and what its manifest says."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = run_video(RunConfig(input=video, output=Path(folder) / "run", box=tuple(boxes)))
+        summary = run_video(RunConfig(input=video, output=Path(folder) / "run", box=tuple(boxes), dtype=dtype))
         return summary, RunFolder(summary.folder).read_manifest() or {}
+
+
+def share_outside(stages: dict[str, float]) -> float:
+    """Of the time of both threads, what is spent outside the networks."""
+    networks, others = (sum(stages.get(stage, 0.0) for stage in s) for s in (NETWORK_STAGES, OTHER_STAGES))
+    return others / (networks + others)
 
 
 def compare(video: str, boxes: list[str], rounds: int) -> None:
@@ -82,11 +88,10 @@ def main() -> None:
         compare(options.video, options.prompt_box, options.in_turn)
     summary, manifest = run(options.video, options.prompt_box)
     wall, stages = manifest["wall_seconds"], manifest["seconds"]
-    networks, others = (sum(stages.get(stage, 0.0) for stage in s) for s in (NETWORK_STAGES, OTHER_STAGES))
     print(f"{summary.frames} frames, {len(summary.objects)} objects, {wall:.2f} s, {summary.frames / wall:.2f} fps")
     for stage, seconds in sorted(stages.items(), key=lambda item: -item[1]):
         print(f"  {stage:<16} {seconds:8.2f} s  {1000 * seconds / summary.frames:8.1f} ms per frame")
-    print(f"outside the networks: {100 * others / (networks + others):.1f} % of the time of both threads")
+    print(f"outside the networks: {100 * share_outside(stages):.1f} % of the time of both threads")
     limit = matmul_flops_per_s()
     rate = flops_per_frame(options.video) * summary.frames / (wall - stages.get("load", 0.0))
     print(f"the run: {rate / 1e9:.1f} of {limit / 1e9:.1f} GFLOP/s (measured / limit = {rate / limit:.2f})")
