@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -229,6 +231,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cutie") / "toy.pth"
     torch.save(toy_cutie().state_dict(), path)
     return path
+
+
+def test_a_file_is_read_without_the_compiler(file: Path) -> None:
+    """Drawing initial weights on the meta device would import it, which takes over a second."""
+    load = f"import torch; load_network({str(file)!r}, device=torch.device('cpu'), offline=True)"
+    code = f"import sys; from vidseg_trackers.cutie.weights import load_network; {load}; print('sympy' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
 
 
 def test_official_layouts_of_a_file_give_one_network(file: Path, tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ class PositionalEncoding(nn.Module):
 
 
 def inverse_frequencies(half: int) -> Float[Tensor, " f"]:
-    """Of the positional encoding, for ``half`` channels per axis; a file without them loses nothing."""
-    return 1 / PE_TEMPERATURE ** (torch.arange(0, half, 2, dtype=torch.float32) / half)
+    """Of the positional encoding, for ``half`` channels per axis, on the CPU; a file without them loses nothing."""
+    return 1 / PE_TEMPERATURE ** (torch.arange(0, half, 2, dtype=torch.float32, device="cpu") / half)
 
 
 class Attention(nn.Module):
