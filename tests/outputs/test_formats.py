@@ -218,6 +218,9 @@ def test_report_is_self_contained(run):
     assert len(page.encode()) < 3_000_000
     (run / "overlay.mp4").touch()
     assert 'href="overlay.mp4"' in exported("report", run / "masks.jsonl", run).read_text()
+    (run / "elsewhere").mkdir()
+    page = exported("report", run / "masks.jsonl", run / "elsewhere").read_text()
+    assert "overlay.mp4, in the folder of the run" in page and 'href="overlay.mp4"' not in page
 
 
 def test_the_report_shows_how_far_masks_can_be_trusted(tmp_path):

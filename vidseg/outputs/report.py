@@ -86,7 +86,7 @@ def write_report(recording: Recording, folder: Path) -> Generator[None, FrameMas
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{_STYLE}</style><main><h1>{title}</h1>"
         f'<p class="sub">{recording.count} frames, {objects}, last frame at {duration:.2f} s.{_lost(gap)}</p>'
-        f"{_facts(recording)}{_figures(recording.pictures)}<h2>Objects</h2><section><table>"
+        f"{_facts(recording, folder)}{_figures(recording.pictures)}<h2>Objects</h2><section><table>"
         "<tr><th>object<th>frames<th>first<th>last<th>mean score<th>mean area<th>area and certainty over time</tr>"
         f"{rows}</table>{_KEY}</section></main></html>\n"
     )
@@ -101,7 +101,7 @@ _KEY = (
 )
 
 
-def _facts(recording: Recording) -> str:
+def _facts(recording: Recording, folder: Path) -> str:
     """What was asked, with what, and what went wrong."""
     config: Mapping[str, Any] = recording.manifest.get("config") or {}
     facts: list[tuple[str, str]] = []
@@ -116,8 +116,10 @@ def _facts(recording: Recording) -> str:
             ("model", html.escape(f"{config.get('model')}, tracker {config.get('tracker')}{place}")),
             ("prompts", html.escape(", ".join(prompts) or "none: the objects were found")),
         ]
-    if (recording.journal.parent / OVERLAY).is_file():
+    if (folder / OVERLAY).is_file():
         facts.append(("video", f'<a href="{OVERLAY}">{OVERLAY}</a>, next to this page'))
+    elif (recording.journal.parent / OVERLAY).is_file():
+        facts.append(("video", f"{OVERLAY}, in the folder of the run"))
     facts += [("warning", f'<span class="warn">{html.escape(text)}</span>') for text in recording.warnings]
     body = "".join(f"<dt>{name}<dd>{text}" for name, text in facts)
     return f'<dl class="facts">{body}</dl>' if body else ""
