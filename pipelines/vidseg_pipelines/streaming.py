@@ -52,10 +52,10 @@ def stream(
     """Segment ``frames`` in micro-batches of ``batch`` and write every result to all ``sinks``, in order.
 
     ``advance(results)`` is called with what was done since the last call; it may raise :class:`Preempted`, then a
-    snapshot is taken first. ``snapshots`` are taken between two
-    micro-batches and saved when every frame before has been written. ``cancel()`` makes ``frames`` end, also while it
-    waits for the next one. ``live``: every result is there before the next frames are waited for. ``first_alone``: the
-    first frame goes ahead of the rest of its micro-batch, so that its result is there sooner.
+    snapshot is taken first. ``snapshots`` are taken between two micro-batches and saved when every frame before has
+    been written. ``cancel()`` makes ``frames`` end, also while it waits for the next one. ``live``: every result is
+    there before the next frames are waited for. ``first_alone``: the first frame goes ahead of the rest of its
+    micro-batch, so that its result is there sooner.
     """
     share_one_heap()
     clock = segmenter.clock
