@@ -148,7 +148,7 @@ def result_of(store: BatchRecords, job: Job) -> Result:
 
 def until(condition: Callable[[], bool]) -> bool:
     """Wait for it, for a while."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
     return condition()

@@ -35,7 +35,7 @@ class Server:
         """Send a signal; gives the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(120)
 
 
 @contextmanager

@@ -248,14 +248,14 @@ def test_frames_are_shown_while_the_networks_are_loaded(video: Path, tmp_path: P
 
     def slow_load() -> Any:
         loading.set()
-        loaded.append(may_go_on.wait(10))
+        loaded.append(may_go_on.wait(120))
         return load()
 
     desk.engine._load = slow_load
     with TestClient(build_app(desk, TOKEN), base_url=BASE) as client, page_of(client) as page:
         page.until("marks")
         page.ask("look", frame=0)
-        assert loading.wait(30)
+        assert loading.wait(120)
         try:
             with page_of(client) as second:
                 assert second.until("clip")["frames"] == 24

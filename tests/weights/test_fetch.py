@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/stall" and first:
             self.wfile.write(part[:1000])
             self.wfile.flush()
-            self.server.released.wait(10)
+            self.server.released.wait(120)
         else:
             self.wfile.write(part)
         return None
