@@ -76,7 +76,7 @@ def best_view(
             score = float(promise(quality, stability_score(logits).cpu(), chance)) if part.any() else 0.0
             score *= (max(crop.size) / max(frame)) ** NEAR
             part = part if part.any() else mask
-            if best is None or (score > best_score and not _is_cut_off(part, crop, frame)):
+            if best is None or (score > best_score and not crop.cuts(part, frame)):
                 best, best_score = (logits, part, crop, float(quality)), score
     assert best is not None
     logits, part, crop, predicted = best
@@ -165,16 +165,6 @@ def _crops(clicked: Points, frame: tuple[int, int]) -> list[Crop]:
             middle = (low + high) / 2
             crops.append(crop_around(np.concatenate([middle - side / 2, middle + side / 2]), frame, 1.0))
     return crops
-
-
-def _is_cut_off(mask: Mask, crop: Crop, frame: tuple[int, int]) -> bool:
-    """Does a mask reach a border of the crop that is none of the frame?"""
-    return bool(
-        (crop.y1 > 0 and mask[0].any())
-        or (crop.x1 > 0 and mask[:, 0].any())
-        or (crop.y2 < frame[0] and mask[-1].any())
-        or (crop.x2 < frame[1] and mask[:, -1].any())
-    )
 
 
 def keep_part(logits: Tensor, mask: Mask) -> Tensor:

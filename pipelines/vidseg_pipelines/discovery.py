@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,8 +15,13 @@ from vidseg.masks.parts import large_parts
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.objectness import click_masks
 from vidseg.sam.prompt_batch import PromptBatch
-from vidseg.sam.zoom import Zoom, draw_closely
+from vidseg.sam.zoom import Crop, Zoom, draw_closely, zooms
 from vidseg.types import Prompt, Proposal
+
+CANVAS = 256
+"""Long side of the picture on which candidates of several views are compared."""
+AGREE = 0.7
+"""Candidates of two views agree from this intersection over union on."""
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -25,9 +31,11 @@ Box: TypeAlias = tuple[float, float, float, float]
 class DiscoveryOptions:
     """What counts as an object worth following.
 
-    ``points_per_side``: the grid of clicks. ``min_area``, ``max_area``: share of the frame. ``max_overlap``: share of
-    the smaller of two masks that the other may cover. ``max_border``: share of the frame's border that a mask may
-    touch, which tells objects from walls, floors and skies.
+    ``points_per_side``: the grid of clicks on the frame, ``points_per_tile`` that on each of four overlapping tiles,
+    whose sides are ``tile`` of the frame's. ``min_area``, ``max_area``: share of the frame; ``min_area_near`` is the
+    least of what a tile shows. ``max_overlap``: share of the smaller of two masks that the other may cover.
+    ``max_border``: share of the border of the frame or tile that a mask may touch, which tells objects from walls,
+    floors and skies.
 
     With a judge of objects (:mod:`vidseg.sam.objectness`) ``min_objectness`` (0..1) is what it must say at least.
     Without: ``min_stability`` (0..1), stability score (Segment Anything, appendix B); ``min_quality``, predicted
@@ -35,11 +43,14 @@ class DiscoveryOptions:
     """
 
     points_per_side: int = 12
+    points_per_tile: int = 8
+    tile: float = 0.6
     min_objectness: float = 0.1
     min_quality: float = 0.3
     min_share: float = 0.6
     min_stability: float = 0.86
     min_area: float = 0.004
+    min_area_near: float = 0.001
     max_area: float = 0.5
     max_overlap: float = 0.2
     max_border: float = 0.3
@@ -52,37 +63,116 @@ def discover_objects(
     max_objects: int,
     image: npt.NDArray[np.uint8] | None = None,
     zoom: Zoom = "auto",
+    tiles: bool = True,
     options: DiscoveryOptions | None = None,
 ) -> list[npt.NDArray[np.bool_]]:
     """Up to ``max_objects`` disjoint masks (H, W) of a frame, the most prominent first.
 
-    A grid of clicks gives candidates; the good ones that do not overlap are drawn again from their boxes, which says
-    better than a click what is meant: with the ``image`` (H, W, 3) at hand also closely, see :mod:`vidseg.sam.zoom`.
-    Where none is good the most promising is taken; no object is an answer only where nothing has the size of one.
+    A grid of clicks gives candidates. With the ``image`` (H, W, 3) at hand and ``tiles`` (which need a judge of
+    objects, and a ``zoom`` that is not "never") four parts of the frame are looked at in the same way, for what is
+    small; that takes three times as long. The good ones that do not overlap are drawn again from their boxes, which
+    says better than a click what is meant: with the image also closely, see :mod:`vidseg.sam.zoom`. Where none is
+    good the most promising is taken; no object is an answer only where nothing has the size of one.
     """
     options = options or DiscoveryOptions()
-    found = click_masks(sam, features, options.points_per_side)
-    masks = found.logits.numpy() > 0
+    height, width = frame = features.geometry.original
+    views = [Crop(0, 0, width, height)]
+    canvas = features.geometry.low_res_frame
+    if tiles and image is not None and sam.objectness is not None and zooms(sam.config, zoom):
+        views += _tiles(frame, options.tile)
+        canvas = max(1, round(height * CANVAS / max(frame))), max(1, round(width * CANVAS / max(frame)))
+    found: list[_Candidate] = []
+    for view in views:
+        seen = features if image is None or view is views[0] else sam.encode([view.of(image)])[0]
+        found += _look(sam, seen, view, frame, canvas, options)
+    chosen = _choose(found, options.max_overlap, max_objects)
+    scale = np.array(canvas[::-1]) / np.array((width, height))
+    return _draw_again(sam, features, [mask_box(one.mask) / np.tile(scale, 2) for one in chosen], image, zoom)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A mask on the canvas, a small picture of the frame."""
+
+    mask: Mask
+    rank: float
+    good: bool
+    fit: bool
+    """Neither too small nor too large, nor cut off by the view in which it was seen."""
+    view: Crop
+
+
+def _tiles(frame: tuple[int, int], share: float) -> list[Crop]:
+    """Four crops, one in every corner of a frame of (height, width), with ``share`` of its sides."""
+    height, width = frame
+    high, wide = max(1, int(share * height)), max(1, int(share * width))
+    return [Crop(x, y, x + wide, y + high) for y in (0, height - high) for x in (0, width - wide)]
+
+
+def _look(
+    sam: SegmentAnything,
+    features: FrameFeatures,
+    view: Crop,
+    frame: tuple[int, int],
+    canvas: tuple[int, int],
+    options: DiscoveryOptions,
+) -> list[_Candidate]:
+    """The candidates of a view of the frame."""
+    whole = view.size == frame
+    masks, iou, stability = click_masks(sam, features, options.points_per_side if whole else options.points_per_tile)
     if not len(masks):
         return []
-    area = masks.mean((1, 2))
-    fit = (area >= options.min_area) & (area <= options.max_area)
-    fit &= np.array([_border_share(mask) <= options.max_border for mask in masks])
-    iou, stability = found.iou.numpy(), found.stability.numpy()
     if sam.objectness is not None:
-        judged = sam.objectness.judge(features.embedding, found.logits, found.iou, found.stability)
-        rank = judged.sigmoid().cpu().numpy()
+        rank = sam.objectness.judge(features.embedding, masks, iou, stability).sigmoid().cpu()
         good = rank >= options.min_objectness
     else:
-        rank = iou * stability * np.sqrt(area)
+        area = (masks > 0).float().mean((1, 2))
+        rank = iou * stability * area.sqrt()
         good = (iou >= max(options.min_quality, options.min_share * float(iou.max()))) & (
             stability >= options.min_stability
         )
-    ranked = [i for i in (-rank).argsort(kind="stable") if fit[i]]
-    prominent = [i for i in ranked if good[i]] or ranked[:1]
-    chosen = _without_overlaps([masks[i] for i in prominent], options.max_overlap, max_objects)
-    scale = np.array(masks.shape[:0:-1]) / np.array(features.geometry.original[::-1])
-    return _draw_again(sam, features, [mask_box(mask) / np.tile(scale, 2) for mask in chosen], image, zoom)
+    least = options.min_area if whole else options.min_area_near * frame[0] * frame[1] / (view.size[0] * view.size[1])
+    candidates = []
+    for mask, value, is_good in zip(masks.numpy() > 0, rank.tolist(), good.tolist(), strict=True):
+        fit = least <= mask.mean() <= options.max_area and _border_share(mask) <= options.max_border
+        fit = fit and not view.cuts(mask, frame)
+        candidates.append(_Candidate(_on_canvas(mask, view, frame, canvas), value, is_good, fit, view))
+    return candidates
+
+
+def _on_canvas(mask: Mask, view: Crop, frame: tuple[int, int], canvas: tuple[int, int]) -> Mask:
+    """A mask of a view on a canvas for the whole frame."""
+    y, x = canvas[0] / frame[0], canvas[1] / frame[1]
+    y1, y2, x1, x2 = round(view.y1 * y), round(view.y2 * y), round(view.x1 * x), round(view.x2 * x)
+    placed = np.zeros(canvas, np.bool_)
+    placed[y1:y2, x1:x2] = cv2.resize(mask.astype(np.uint8), (x2 - x1, y2 - y1)) > 0
+    return placed
+
+
+def _choose(found: Sequence[_Candidate], max_overlap: float, count: int) -> list[_Candidate]:
+    """The first ``count`` candidates that do not overlap with an earlier one, the best first.
+
+    What looks like an object in several views counts more than what does in one: to the rank of a candidate is added
+    that of the best one of another view which agrees with it.
+    """
+    counted = [one for one in found if one.good and one.mask.any()]
+    if not any(one.fit for one in counted):  # then the most promising of the whole frame
+        rest = [one for one in found if one.fit and one.view == found[0].view]
+        return sorted(rest, key=lambda one: -one.rank)[:1]
+    flat = np.stack([one.mask.ravel() for one in counted]).astype(np.float32)
+    both = flat @ flat.T
+    area = both.diagonal()
+    agree = both >= AGREE * (area[:, None] + area - both)  # intersection and union
+    views, rank = [one.view for one in counted], np.array([one.rank for one in counted])
+    elsewhere = np.array([[a != b for b in views] for a in views])
+    rank += np.where(agree & elsewhere, rank, 0).max(1)
+    chosen: list[int] = []
+    for i in (-rank).argsort(kind="stable").tolist():
+        if len(chosen) == count:
+            break
+        if counted[i].fit and all(both[i, j] <= max_overlap * min(area[i], area[j]) for j in chosen):
+            chosen.append(i)
+    return [counted[i] for i in chosen]
 
 
 def _draw_again(
@@ -115,19 +205,6 @@ def _draw_again(
 def _border_share(mask: npt.NDArray[np.bool_]) -> float:
     """Share of the frame's outermost pixels that belong to a mask."""
     return float(np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean())
-
-
-def _without_overlaps(
-    masks: list[npt.NDArray[np.bool_]], max_overlap: float, count: int
-) -> list[npt.NDArray[np.bool_]]:
-    """The first ``count`` masks that do not overlap with an earlier one."""
-    chosen: list[npt.NDArray[np.bool_]] = []
-    for mask in masks:
-        if len(chosen) == count:
-            break
-        if all((mask & other).sum() <= max_overlap * min(mask.sum(), other.sum()) for other in chosen):
-            chosen.append(mask)
-    return chosen
 
 
 MAX_OVERLAP = 0.5

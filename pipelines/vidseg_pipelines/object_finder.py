@@ -129,7 +129,12 @@ class ObjectFinder:
             proposals = self.detector.detect(frame)
         else:
             masks = discover_objects(
-                self.sam, features(), max_objects=self.max_objects, image=frame.rgb, zoom=self.zoom
+                self.sam,
+                features(),
+                max_objects=self.max_objects,
+                image=frame.rgb,
+                zoom=self.zoom,
+                tiles=self._searching,  # later searches must not hold the run up
             )
             proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.hw[1], frame.hw[0])

@@ -64,6 +64,15 @@ class Crop(NamedTuple):
         """This part of an image (H, W, 3)."""
         return np.ascontiguousarray(image[self.y1 : self.y2, self.x1 : self.x2])
 
+    def cuts(self, mask: npt.NDArray[np.bool_], frame: Size) -> bool:
+        """Does a mask in this crop reach a border of it that is none of the frame's, (height, width)?"""
+        return bool(
+            (self.y1 > 0 and mask[0].any())
+            or (self.x1 > 0 and mask[:, 0].any())
+            or (self.y2 < frame[0] and mask[-1].any())
+            or (self.x2 < frame[1] and mask[:, -1].any())
+        )
+
     def shift(self, xy: npt.NDArray[Any] | Tensor) -> Float[Tensor, "*n k"]:
         """Boxes (..., 4) or points (..., 2) of the frame in pixels of the crop."""
         corner = torch.tensor([self.x1, self.y1], dtype=torch.float64)
