@@ -94,6 +94,73 @@ def test_a_judge_decides_what_is_an_object() -> None:
         assert max((mask & (np.hypot(x + 0.5 - cx, y + 0.5 - cy) < r)).sum() for cx, cy, r, _ in DISCS[::2]) > 0
 
 
+PLACES = np.dstack([*np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), np.zeros(SIZE)]).astype(np.uint8)
+"""An image whose pixels say where they are, so that a crop of it does."""
+
+
+class FarAndNear:
+    """Clicks show a disc (x, y, radius, quality) where it is at least a fifth as high as the view; boxes always do."""
+
+    config = TINY
+
+    def __init__(self, discs: Sequence[tuple[int, int, int, float]]) -> None:
+        self.discs = discs
+        self.objectness = Objectness(1)
+        with torch.no_grad():
+            self.objectness.weight.zero_()
+            self.objectness.weight[0, 2] = 8.0  # predicted quality
+            self.objectness.bias.fill_(-4.0)
+
+    def encode(self, images: Sequence[np.ndarray], side: int | None = None) -> list[FrameFeatures]:
+        corners = [torch.from_numpy(image[0, :1, :2].astype(np.float32).reshape(1, 2, 1)) for image in images]
+        made = [frame_geometry((image.shape[0], image.shape[1]), TINY, side) for image in images]
+        return [FrameFeatures(torch.zeros(1, *g.grid), None, c, g) for g, c in zip(made, corners, strict=True)]
+
+    def decode(
+        self,
+        features: Sequence[FrameFeatures],
+        prompts: Sequence[PromptBatch],
+        output: str | None = None,
+        candidates: str = "single",
+    ) -> list[Masks]:
+        (prompt,), (view,) = prompts, features
+        clicks, boxes, geometry = prompt.points, prompt.boxes, view.geometry
+        places = clicks[:, 0] if clicks is not None else (boxes[:, :2] + boxes[:, 2:]) / 2  # type: ignore[index]
+        least = 0.1 * geometry.original[0] if clicks is not None else 0
+        cells = np.mgrid[: geometry.low_res[0], : geometry.low_res[1]][::-1].transpose(1, 2, 0) + 0.5
+        scale = np.array(geometry.original[::-1]) / np.array(geometry.low_res_frame[::-1])
+        corner = view.image_pe[0, :, 0].numpy()
+        logits, iou = [], []
+        for place in np.asarray(places):
+            seen = [d for d in self.discs if d[2] >= least and np.hypot(*(place + corner - d[:2])) < d[2]]
+            x, y, radius, quality = seen[0] if seen else (0, 0, 0, 0.0)
+            logits.append(3 * (radius - np.hypot(*np.moveaxis(cells * scale + corner - (x, y), -1, 0))))
+            iou.append(quality)
+        count = 3 if candidates == "all" else 1
+        stacked = torch.from_numpy(np.array(logits, np.float32))[:, None].expand(-1, count, -1, -1)
+        return [Masks(stacked, torch.tensor(iou)[:, None].expand(-1, count), geometry)]
+
+
+def found_discs(sam: FarAndNear, **how: object) -> list[int]:
+    """Which of the discs are found, in order."""
+    masks = discover_objects(sam, sam.encode([PLACES])[0], max_objects=5, image=PLACES, **how)  # type: ignore[arg-type]
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]] + 0.5
+    discs = [np.hypot(x - cx, y - cy) < radius for cx, cy, radius, _ in sam.discs]
+    return [int(np.argmax([(mask & disc).sum() / (mask | disc).sum() for disc in discs])) for mask in masks]
+
+
+def test_small_things_are_found_on_tiles() -> None:
+    sam = FarAndNear([(30, 30, 14, 0.9), (100, 50, 6, 0.8)])
+    assert found_discs(sam) == [0, 1]
+    assert found_discs(sam, tiles=False) == found_discs(sam, zoom="never") == [0]
+
+
+def test_what_two_views_agree_on_comes_first() -> None:
+    sam = FarAndNear([(64, 36, 30, 0.9), (12, 12, 9, 0.8)])  # every tile cuts the first one in half
+    assert found_discs(sam, tiles=False) == [0, 1]
+    assert found_discs(sam) == [1, 0]
+
+
 def test_masks_are_described_by_what_is_inside_and_around() -> None:
     embedding = torch.zeros(2, 4, 8)
     embedding[0, :, :4] = 1.0  # left
