@@ -155,10 +155,10 @@ def _choose(found: Sequence[_Candidate], max_overlap: float, count: int) -> list
     What looks like an object in several views counts more than what does in one: to the rank of a candidate is added
     that of the best one of another view which agrees with it.
     """
-    counted = [one for one in found if one.good and one.mask.any()]
-    if not any(one.fit for one in counted):  # then the most promising of the whole frame
-        rest = [one for one in found if one.fit and one.view == found[0].view]
-        return sorted(rest, key=lambda one: -one.rank)[:1]
+    visible = [one for one in found if one.mask.any()]
+    counted = [one for one in visible if one.good]
+    if not any(one.fit for one in counted):
+        return sorted((one for one in visible if one.fit), key=lambda one: -one.rank)[:1]
     flat = np.stack([one.mask.ravel() for one in counted]).astype(np.float32)
     both = flat @ flat.T
     area = both.diagonal()
