@@ -244,7 +244,7 @@ def test_calls_that_begin_and_end_together_share_the_work(
     for process in calls:
         process.start()
     for process in calls:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in calls] == [0, 0]
     assert [(name, row["status"]) for name, row in table(out).items()] == [(name, "done") for name in "abcd"]
     frames = Counter(line.partition(" ")[2] for line in log.read_text().splitlines() if not line.endswith("loads"))
@@ -471,7 +471,7 @@ def test_prometheus_reads_the_records(tmp_path: Path, base: RunConfig, out: Path
     store, jobs, _ = batch_toys.plan(out, expand([str(tmp_path / f"{name}.mp4") for name in "ab"], base))
     with serving(store, 0) as port:
         store.finish(jobs[0].key, Result("done", seconds=8.0, frames=16))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
     for line in (
         'vidseg_batch_videos{status="done"} 1.0',

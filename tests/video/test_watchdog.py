@@ -127,17 +127,16 @@ def test_errors_and_order_of_calls():
 
 def test_a_source_that_is_forgotten_ends_its_thread(tmp_path):
     path = barcode_video(tmp_path / "v.mp4", 5)
-    before = threading.active_count()
+    others = set(threading.enumerate())  # those of earlier tests may end meanwhile
     sources = [open_source(path) for _ in range(5)]
-    assert threading.active_count() == before + 5
+    threads = set(threading.enumerate()) - others
+    assert len(threads) == 5
     next(iter(sources[0]))
     del sources
     gc.collect()
-    for _ in range(100):
-        if threading.active_count() == before:
-            break
-        time.sleep(0.05)
-    assert threading.active_count() == before
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 ONE_AFTER_THE_OTHER = """
