@@ -72,7 +72,7 @@ def stream(
             if not group:
                 break
             end = group[-1].index + 1
-            if not read and segmenter.refiner.uses_sam and getattr(segmenter.sam, "compiled", None):
+            if not read and segmenter.refiner.uses_sam and segmenter.sam.compiled:
                 with clock("compile"):  # while one thread compiles, torch takes other paths in all of them
                     segmenter.sam.encode([group[0].rgb])
             try:

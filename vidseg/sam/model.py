@@ -80,6 +80,10 @@ class SegmentAnything(Protocol):
     def device(self) -> torch.device: ...
     @property
     def objectness(self) -> Objectness | None: ...
+    @property
+    def compiled(self) -> Compiled | None:
+        """The image encoder through torch.compile; None: it is not compiled."""
+        ...
 
     def encode(self, images: Sequence[npt.NDArray[np.uint8]], side: int | None = None) -> Sequence[FrameFeatures]:
         """Features of RGB images; see :meth:`Sam.encode`."""

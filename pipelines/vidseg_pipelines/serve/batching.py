@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vidseg.compiling import Compiled
 from vidseg.sam.config import InputConfig, Output
 from vidseg.sam.mask_decoder import Candidates
 from vidseg.sam.model import FrameFeatures, Masks, SegmentAnything
@@ -63,6 +64,11 @@ class BatchedEncoder:
     def objectness(self) -> Objectness | None:
         """Of the network."""
         return self.sam.objectness
+
+    @property
+    def compiled(self) -> Compiled | None:
+        """Of the network."""
+        return self.sam.compiled
 
     def encode(self, images: Images, side: int | None = None) -> list[FrameFeatures]:
         """As :meth:`vidseg.sam.model.Sam.encode`."""
