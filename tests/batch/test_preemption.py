@@ -108,7 +108,7 @@ def test_a_micro_batch_without_end_is_interrupted_and_the_last_snapshot_counts(
 ) -> None:
     out = tmp_path / "out"
     spec = plan(out, replace(config, snapshot_every=4))
-    at_frame(6, monkeypatch, sigterm, lambda: time.sleep(20))
+    at_frame(6, monkeypatch, sigterm, lambda: time.sleep(120))
     monkeypatch.setattr(preemption, "PATIENCE_S", 0.1)
     work_until_terminated(spec, 0)
     assert next_frame(out / "a" / "snapshot.safetensors") == "4"

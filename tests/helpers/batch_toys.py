@@ -149,6 +149,8 @@ def result_of(store: BatchRecords, job: Job) -> Result:
 def until(condition: Callable[[], bool]) -> bool:
     """Wait for it, for a while."""
     deadline = time.monotonic() + 120
-    while not condition() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if condition():
+            return True
         time.sleep(0.01)
-    return condition()
+    return False

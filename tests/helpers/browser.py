@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,15 @@ class Page:
                 *(canvas, x, y),
             )
         )
+
+    def color_until(
+        self, place: tuple[float, float], size: tuple[int, int], is_it: Callable[[int, int, int], bool]
+    ) -> None:
+        """Wait for a color (red, green, blue) of the picture near a place of the video."""
+        end = time.monotonic() + 60
+        while not is_it(*(color := self.color_at(place, size))):
+            assert time.monotonic() < end, f"{place} stays {color}"
+            time.sleep(0.05)
 
     def _offset(self, place: tuple[float, float], size: tuple[int, int]) -> tuple[Any, int, int]:
         """Place of the video from the middle of the canvas, in which the whole picture is fitted."""

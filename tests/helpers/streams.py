@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from media import barcode_frame, write_video
+from vidseg.types import Frame
+from vidseg.video import live
 
 SECRETS = ("alice", "hunter2", "s3cret")
 
@@ -69,6 +72,18 @@ class Loopback:
         self._socket.close()
 
 
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when all frames have arrived of a live source that drops the oldest."""
+    arrived, newest = threading.Event(), live.newest
+
+    def told(frames: Iterable[Frame]) -> Iterator[Frame]:
+        yield from frames
+        arrived.set()
+
+    monkeypatch.setattr(live, "newest", lambda frames, size: newest(told(frames), size))
+    return arrived
+
+
 def http(body: bytes, *, stall: bool = False, length: int | None = None, pace_s: float = 0.0, pieces: int = 1) -> Act:
     """Answer a request with ``body``, then close, or say nothing more until the server ends."""
 
@@ -106,7 +121,9 @@ def rtsp(body: bytes) -> Act:
                     payload = body[start : start + 7 * 188]
                     rtp = struct.pack(">BBHII", 0x80, 33, number & 0xFFFF, number * 90, 7) + payload
                     connection.sendall(b"$\0" + struct.pack(">H", len(rtp)) + rtp)
-                time.sleep(0.2)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
+                    pass  # closed before all is read, it would take back what it sent
                 return
 
     return act

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from media import barcode_frame
-from streams import SECRETS, Loopback, http, transport_stream
+from streams import SECRETS, Loopback, arrivals, http, transport_stream
 from toys import KeepMasks, tiny_sam
 from vidseg import segment_frames
 from vidseg.config import RunConfig
@@ -133,10 +133,10 @@ def test_the_second_ctrl_c_interrupts(tmp_path, settings, monkeypatch):
 
 def test_dropped_frames_are_recorded(tmp_path, settings, monkeypatch):
     settings |= {"drop": "oldest", "reconnect": 0, "batch": 1}
-    step = KeepMasks.step
+    step, arrived = KeepMasks.step, arrivals(monkeypatch)
 
     def slow(self: KeepMasks, frame: Frame, prompts: tuple[object, ...] = ()) -> object:
-        time.sleep(0.3 if frame.index < 3 else 0.0)
+        assert arrived.wait(60)
         return step(self, frame, prompts)  # type: ignore[arg-type]
 
     monkeypatch.setattr(KeepMasks, "step", slow)

@@ -73,9 +73,7 @@ def test_click_see_run_correct_undo_export_reload_and_come_back_after_a_kill(tmp
             page.keys("e")
             page.drag((100, 85), (140, 85), SIZE)  # corrected on the last frame
             page.until("document.getElementById('undo').title.includes('eraser')")
-            time.sleep(0.2)
-            bare = page.color_at((120, 85), SIZE)
-            assert max(bare) - min(bare) < 30
+            page.color_until((120, 85), SIZE, lambda *color: max(color) < 30 + min(color))
             page.chord(SHIFT, "r")
             runs_to_the_end(page)
             page.keys("\ue010")  # the picture went with the run
@@ -83,9 +81,7 @@ def test_click_see_run_correct_undo_export_reload_and_come_back_after_a_kill(tmp
             page.chord(CONTROL, "z")
             page.chord(CONTROL, "z")
             page.until("document.getElementById('undo').title.includes('run')")
-            time.sleep(0.3)
-            red, _, blue = page.color_at((120, 85), SIZE)
-            assert blue > red + 20, "what was erased is back"
+            page.color_until((120, 85), SIZE, lambda red, _, blue: blue > red + 20)  # what was erased is back
 
             page.keys("x")
             page.driver.execute_script("document.querySelector('[data-format=coco] button').click()")

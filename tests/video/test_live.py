@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from media import barcode_frame, read_barcode
-from streams import SECRETS, Loopback, http, rtsp, transport_stream
+from streams import SECRETS, Loopback, arrivals, http, rtsp, transport_stream
 from vidseg.errors import InputError, UsageError
 from vidseg.types import Frame, Gap, VideoInfo
 from vidseg.video import Backoff, open_source
@@ -74,7 +74,7 @@ def test_stall_close_and_another_size(bodies):
 
 def test_another_size_within_a_connection(bodies):
     with Loopback(http(bodies["first"] + bodies["large"])) as server:
-        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(0)))
+        frames = list(open_source(server.url, drop="none", limit_s=60.0, backoff=Backoff(0)))
     check_order(frames)
     assert [read_barcode(f.rgb) for f in frames] == [*range(COUNT), *range(200, 200 + COUNT)]
     assert [(f.index, f.gap) for f in frames if f.gap] == [(COUNT, Gap(source_size=(240, 128)))]
@@ -83,7 +83,7 @@ def test_another_size_within_a_connection(bodies):
 def test_another_shape_is_letterboxed(tmp_path, bodies):
     tall = transport_stream(tmp_path, range(COUNT), 120, 128)
     with Loopback(http(bodies["first"]), http(tall)) as server:
-        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(1, 0.01)))
+        frames = list(open_source(server.url, drop="none", limit_s=60.0, backoff=Backoff(1, 0.01)))
     picture = frames[COUNT + 1].rgb
     assert picture.shape == (64, 120, 3)
     assert not picture[:, :29].any() and not picture[:, 91:].any()
@@ -111,7 +111,7 @@ def test_no_first_connection_is_an_error_at_once():
 def test_a_file_from_a_server_has_an_end(bodies):
     body = bodies["first"]
     with Loopback(http(body, length=len(body))) as server:
-        source = open_source(server.url, limit_s=2.0)
+        source = open_source(server.url, limit_s=60.0)
         assert not source.live
         assert [read_barcode(f.rgb) for f in source] == list(range(COUNT))
     assert source.warnings == []
@@ -120,7 +120,7 @@ def test_a_file_from_a_server_has_an_end(bodies):
 def test_a_file_from_a_server_that_breaks_off_is_an_error(bodies):
     body = bodies["first"]
     with Loopback(http(body, length=2 * len(body))) as server:
-        source = open_source(server.url, limit_s=2.0)
+        source = open_source(server.url, limit_s=60.0)
         with pytest.raises(InputError, match="connection lost"):
             list(source)
 
@@ -135,14 +135,14 @@ def test_a_server_cannot_send_a_playlist(bodies, name):
             "sdp": f"v=0\r\ns=x\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video {other.port} RTP/AVP 33\r\n",
         }[name].encode()
         with Loopback(http(body, length=len(body))) as server, pytest.raises(InputError, match="cannot be opened"):
-            open_source(server.url, limit_s=2.0)
+            open_source(server.url, limit_s=60.0)
         assert other.connections == 0
 
 
 def test_rtsp(bodies):
     with Loopback(rtsp(bodies["first"]), rtsp(bodies["second"])) as server:
         url = f"rtsp://{SECRETS[0]}:{SECRETS[1]}@127.0.0.1:{server.port}/user={SECRETS[2]}/live"
-        source = open_source(url, drop="none", limit_s=5.0, backoff=Backoff(1, 0.01))
+        source = open_source(url, drop="none", limit_s=60.0, backoff=Backoff(1, 0.01))
         frames = list(source)
     check_order(frames)
     first, _ = check_codes(frames, 0, 100)
@@ -158,7 +158,7 @@ def test_pictures_of_a_web_camera(tmp_path):
         jpeg = (tmp_path / "x.jpg").read_bytes()
         body += b"--x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg)
     with Loopback(http(body)) as server:
-        frames = list(open_source(server.url, drop="none", limit_s=5.0, backoff=Backoff(0)))
+        frames = list(open_source(server.url, drop="none", limit_s=60.0, backoff=Backoff(0)))
     check_order(frames)
     check_codes(frames, 0)
 
@@ -167,23 +167,22 @@ def test_rtmp_reaches_its_server_and_nothing_is_shown():
     with Loopback() as server:
         url = f"rtmp://{SECRETS[0]}:{SECRETS[1]}@127.0.0.1:{server.port}/live/{SECRETS[2]}"
         with pytest.raises(InputError, match=r"rtmp://\*\*\*@127.0.0.1:\d+/live/\*\*\*: cannot be opened"):
-            open_source(url, limit_s=3.0)
+            open_source(url, limit_s=60.0)
         assert server.connections == 1
 
 
-def test_the_oldest_frames_are_dropped_and_counted(bodies):
-    with Loopback(http(bodies["first"], stall=True)) as server:
-        source = open_source(server.url, drop="oldest", limit_s=5.0, backoff=Backoff(0))
+def test_the_oldest_frames_are_dropped_and_counted(bodies, monkeypatch):
+    arrived = arrivals(monkeypatch)
+    with Loopback(http(bodies["first"])) as server:
+        source = open_source(server.url, drop="oldest", limit_s=60.0, backoff=Backoff(0))
         iterator = iter(source)
         first = next(iterator)
-        time.sleep(1.0)  # segmenting; meanwhile all other frames arrive
-        rest = [next(iterator) for _ in range(WAITING_FRAMES)]
-        source.stop()
-        assert list(iterator) == []
-    frames = [first, *rest]
+        assert arrived.wait(60)  # segmenting; meanwhile all other frames arrive
+        frames = [first, *iterator]
+    assert len(frames) in (WAITING_FRAMES, WAITING_FRAMES + 1)  # the first may have waited among the others
     check_order(frames)
     codes = [read_barcode(f.rgb) for f in frames]
-    assert codes[1:] == list(range(codes[1], codes[1] + WAITING_FRAMES))
+    assert codes[1:] == list(range(codes[1], codes[1] + len(codes) - 1))
     assert codes[-1] >= COUNT - 3
     assert sum(f.gap.dropped for f in frames if f.gap) == codes[-1] + 1 - len(frames)
 
@@ -214,7 +213,7 @@ def test_stop_ends_every_wait(bodies, moment):
     acts = [http(bodies["first"], stall=moment == "waiting for a frame")]
     acts += [lambda connection, server: server.over.wait()] if moment == "connecting" else []
     with Loopback(*acts) as server:  # type: ignore[arg-type]
-        source = open_source(server.url, drop="none", limit_s=30.0, backoff=slow)
+        source = open_source(server.url, drop="none", limit_s=300.0, backoff=slow)
         frames: list[Frame] = []
         reader = threading.Thread(target=lambda: frames.extend(source), daemon=True)
         reader.start()
@@ -222,14 +221,14 @@ def test_stop_ends_every_wait(bodies, moment):
             time.sleep(0.05)
         time.sleep(0.2)
         source.stop()
-        reader.join(20)
+        reader.join(60)
         assert not reader.is_alive()
     check_order(frames)
 
 
 def test_part_of_a_stream(bodies):
     with Loopback(http(bodies["first"])) as server:
-        frames = list(open_source(server.url, frames=slice(7, 12), drop="none", limit_s=5.0, backoff=Backoff(0)))
+        frames = list(open_source(server.url, frames=slice(7, 12), drop="none", limit_s=60.0, backoff=Backoff(0)))
     assert [f.index for f in frames] == [read_barcode(f.rgb) for f in frames] == [7, 8, 9, 10, 11]
 
 
