@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from vidseg.masks.paste import LogitWindow, Size, Window, upsample_window
 from vidseg.sam.zoom import Crop
@@ -27,6 +28,7 @@ class Layer(NamedTuple):
     """Logits (h, w) of one object that cover ``padded``, of which ``resized`` is ``crop`` of the frame.
 
     ``bounds``: pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None where there are none.
+    ``alone``: 1 where no other layer has a say, 0 elsewhere; None: nowhere.
     """
 
     logits: Float[Tensor, "h w"]
@@ -34,6 +36,7 @@ class Layer(NamedTuple):
     resized: Size
     crop: Crop
     bounds: Window | None
+    alone: Float[Tensor, "h w"] | None = None
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
@@ -49,6 +52,17 @@ def reach(maps: Float[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor,
     """Which rows and columns of each map hold a positive logit, as 0 and 1."""
     positive = maps > 0
     return positive.any(2).int(), positive.any(1).int()
+
+
+def thin_parts(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """1 where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
+    positive = (maps > 0).float()[:, None]
+    body = _widened(-_widened(-positive))
+    return (positive - _widened(body)).clamp(min=0)[:, 0]
+
+
+def _widened(maps: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    return F.max_pool2d(maps, 3, stride=1, padding=1)
 
 
 def layers_of(
@@ -79,7 +93,14 @@ def mean_window(layers: Sequence[Layer]) -> LogitWindow | None:
             clipped = layer._replace(logits=layer.logits.clamp(-LIMIT, LIMIT))
             values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
         total += values
-    return LogitWindow(total / len(layers), y1, x1)
+    mean = total / len(layers)
+    for layer in layers:
+        if layer.alone is not None and layer.bounds is not None:
+            x3, y3, x4, y4 = layer.bounds
+            window = mean[y3 - y1 : y4 - y1, x3 - x1 : x4 - x1]
+            own, decides = (_upsampled(layer._replace(logits=one), layer.bounds) for one in (layer.logits, layer.alone))
+            window.copy_(torch.where(decides > 0, own, window))
+    return LogitWindow(mean, y1, x1)
 
 
 def _upsampled(layer: Layer, window: Window) -> Float[Tensor, "wh ww"]:

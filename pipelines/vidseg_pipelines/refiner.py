@@ -28,7 +28,7 @@ from vidseg.sam.zoom import Crop, Zoom, check_zoom, logits_of, plan_crops
 from vidseg.types import Frame, Prompt, Tracks
 from vidseg_pipelines.decoder_views import Drawn, View
 from vidseg_pipelines.drawing import draw_prompts
-from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, to_host
+from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, thin_parts, to_host
 from vidseg_pipelines.mask_signals import Agreement, certainty, measured
 from vidseg_pipelines.still_masks import StillMasks
 
@@ -202,14 +202,17 @@ class Refiner:
         maps = [*own.values(), *(one.logits for one in drawn)]
         agreements = [one.agreement(logits[one.view.frame]) for one in judged]
         certain = [certainty(tracks[n], frames[n].hw) for n in logits]
-        told = iter(to_host([*(part for one in maps for part in reach(one)), *agreements, *certain]))
+        thin = {n: thin_parts(one) for n, one in own.items()} if auto else {}
+        thin_rows = [one.flatten(1).any(1).int() for one in thin.values()]
+        told = iter(to_host([*(part for one in maps for part in reach(one)), *agreements, *certain, *thin_rows]))
         hits = [(next(told), next(told)) for _ in maps]
         agreed = {
             (one.view.frame, row): Agreement(*numbers)
             for one in judged
             for row, numbers in zip(one.view.rows, next(told).tolist(), strict=True)
         }
-        signals = measured(tracks, dict(zip(logits, told, strict=True)), agreed)
+        signals = measured(tracks, {n: next(told) for n in logits}, agreed)
+        has_thin = {n: next(told) for n in thin}
         kept = {place for place, numbers in agreed.items() if auto and self._keeps_tracker(numbers)}
         found: list[dict[int, list[Layer]]] = [{row: [] for row in range(len(t.ids))} for t in tracks]
         for one, hit in zip(drawn, hits[len(own) :], strict=True):
@@ -222,6 +225,8 @@ class Refiner:
         for (n, probabilities), hit in zip(own.items(), hits, strict=False):
             size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].hw
             for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
+                if found[n][row] and auto and has_thin[n][row] and _finer(layer, found[n][row][0]):
+                    layer = layer._replace(alone=thin[n][row])
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
         layers = [
@@ -235,6 +240,12 @@ class Refiner:
         few = max(agreed.rows, agreed.columns) < SMALL_CELLS
         least = self.options.min_iou_small if few else self.options.min_iou
         return agreed.both < least * max(1, agreed.either)
+
+
+def _finer(one: Layer, other: Layer) -> bool:
+    """Does a layer have smaller cells, in pixels of the frame?"""
+    widths = [x.padded[1] / x.logits.shape[1] * x.crop.size[1] / x.resized[1] for x in (one, other)]
+    return widths[0] < widths[1]
 
 
 def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"]]:

@@ -67,6 +67,25 @@ def test_auto_keeps_the_tracker_where_they_disagree() -> None:
     assert columns(Draws(60, 120), 20, 100, "auto") == (20, 100)
 
 
+@pytest.mark.parametrize(("cells", "kept"), [((36, 64), True), ((18, 32), False)])
+def test_lines_that_the_decoder_is_too_coarse_for_are_the_trackers(cells: tuple[int, int], kept: bool) -> None:
+    band = np.clip(ramp(20, 100, cells, WIDTH) / 16 + 0.5, 0, 1)
+    band[cells[0] // 2, -cells[1] // 5 :] = 0.9  # a line of one cell beside it
+    tracks = Tracks(
+        3,
+        np.array([5]),
+        np.array([[20, 0, 128, 72]], np.float32),
+        np.ones(1, np.float32),
+        masks=torch.from_numpy(band)[None],
+    )
+    (result,) = Refiner(Draws(22, 102)).refine([FRAME], [FEATURES], [tracks])  # type: ignore[arg-type]
+    mask = decode(result.rles[0])
+    assert mask[36:38, 116:124].all() == mask[:, 116:].any() == kept
+    hit = np.flatnonzero(mask[10])  # elsewhere both count
+    assert 20 < hit[0] < 22
+    assert 100 < hit[-1] + 1 < 102
+
+
 def test_objects_of_few_cells_need_more_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = columns(Draws(30, 110), 20, 100, "auto")  # IoU 0.78: enough for large objects only
     monkeypatch.setattr("vidseg_pipelines.refiner.SMALL_CELLS", 19)  # the object has 19 of them
