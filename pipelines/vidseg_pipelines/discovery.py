@@ -22,6 +22,8 @@ CANVAS = 256
 """Long side of the picture on which candidates of several views are compared."""
 AGREE = 0.7
 """Candidates of two views agree from this intersection over union on."""
+MOST = 400
+"""Only so many good candidates are compared, those of the highest ranks: more would take memory for nothing."""
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -156,15 +158,16 @@ def _choose(found: Sequence[_Candidate], max_overlap: float, count: int) -> list
     that of the best one of another view which agrees with it.
     """
     visible = [one for one in found if one.mask.any()]
-    counted = [one for one in visible if one.good]
+    visible.sort(key=lambda one: -one.rank)
+    counted = [one for one in visible if one.good][:MOST]
     if not any(one.fit for one in counted):
-        return sorted((one for one in visible if one.fit), key=lambda one: -one.rank)[:1]
+        return [one for one in visible if one.fit][:1]
     flat = np.stack([one.mask.ravel() for one in counted]).astype(np.float32)
     both = flat @ flat.T
     area = both.diagonal()
     agree = both >= AGREE * (area[:, None] + area - both)  # intersection and union
-    views, rank = [one.view for one in counted], np.array([one.rank for one in counted])
-    elsewhere = np.array([[a != b for b in views] for a in views])
+    views, rank = np.array([one.view for one in counted]), np.array([one.rank for one in counted])
+    elsewhere = (views[:, None] != views).any(2)
     rank += np.where(agree & elsewhere, rank, 0).max(1)
     chosen: list[int] = []
     for i in (-rank).argsort(kind="stable").tolist():
