@@ -22,8 +22,6 @@ CANVAS = 256
 """Long side of the picture on which candidates of several views are compared."""
 AGREE = 0.7
 """Candidates of two views agree from this intersection over union on."""
-MOST = 400
-"""Only so many good candidates are compared, those of the highest ranks: more would take memory for nothing."""
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Box: TypeAlias = tuple[float, float, float, float]
@@ -159,7 +157,7 @@ def _choose(found: Sequence[_Candidate], max_overlap: float, count: int) -> list
     """
     visible = [one for one in found if one.mask.any()]
     visible.sort(key=lambda one: -one.rank)
-    counted = [one for one in visible if one.good][:MOST]
+    counted = [one for one in visible if one.good]
     if not any(one.fit for one in counted):
         return [one for one in visible if one.fit][:1]
     flat = np.stack([one.mask.ravel() for one in counted]).astype(np.float32)
