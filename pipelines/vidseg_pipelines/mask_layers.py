@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from vidseg.masks.paste import LogitWindow, Size, Window, upsample_window
 from vidseg.sam.zoom import Crop
@@ -54,15 +53,21 @@ def reach(maps: Float[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor,
     return positive.any(2).int(), positive.any(1).int()
 
 
-def thin_parts(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    """1 where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
-    positive = (maps > 0).float()[:, None]
-    body = _widened(-_widened(-positive))
-    return (positive - _widened(body)).clamp(min=0)[:, 0]
+def thin_parts(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
+    positive = maps > 0
+    body = _widened(~_widened(~positive))
+    return positive & ~_widened(body)
 
 
-def _widened(maps: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
-    return F.max_pool2d(maps, 3, stride=1, padding=1)
+def _widened(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Every cell with its eight neighbours."""
+    for axis in (1, 2):
+        others, masks = masks, masks.clone()
+        count = masks.shape[axis] - 1
+        masks.narrow(axis, 0, count).logical_or_(others.narrow(axis, 1, count))
+        masks.narrow(axis, 1, count).logical_or_(others.narrow(axis, 0, count))
+    return masks
 
 
 def layers_of(

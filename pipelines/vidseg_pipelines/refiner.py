@@ -226,7 +226,7 @@ class Refiner:
             size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].hw
             for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
                 if found[n][row] and auto and has_thin[n][row] and _finer(layer, found[n][row][0]):
-                    layer = layer._replace(alone=thin[n][row])
+                    layer = layer._replace(alone=thin[n][row].float())
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
         layers = [
