@@ -27,7 +27,7 @@ class Layer(NamedTuple):
     """Logits (h, w) of one object that cover ``padded``, of which ``resized`` is ``crop`` of the frame.
 
     ``bounds``: pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None where there are none.
-    ``alone``: 1 where no other layer has a say, 0 elsewhere; None: nowhere.
+    ``alone``: positive where no other layer has a say; None: nowhere.
     """
 
     logits: Float[Tensor, "h w"]
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
     resized: Size
     crop: Crop
     bounds: Window | None
-    alone: Float[Tensor, "h w"] | None = None
+    alone: Layer | None = None
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
@@ -53,11 +53,11 @@ def reach(maps: Float[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor,
     return positive.any(2).int(), positive.any(1).int()
 
 
-def thin_parts(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
-    """Where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
+def thin_parts(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """1 where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
     positive = maps > 0
     body = _widened(~_widened(~positive))
-    return positive & ~_widened(body)
+    return (positive & ~_widened(body)).float()
 
 
 def _widened(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
@@ -100,11 +100,10 @@ def mean_window(layers: Sequence[Layer]) -> LogitWindow | None:
         total += values
     mean = total / len(layers)
     for layer in layers:
-        if layer.alone is not None and layer.bounds is not None:
-            x3, y3, x4, y4 = layer.bounds
-            window = mean[y3 - y1 : y4 - y1, x3 - x1 : x4 - x1]
-            own, decides = (_upsampled(layer._replace(logits=one), layer.bounds) for one in (layer.logits, layer.alone))
-            window.copy_(torch.where(decides > 0, own, window))
+        if layer.alone is not None and layer.alone.bounds is not None:
+            x3, y3, x4, y4 = place = layer.alone.bounds
+            around = mean[y3 - y1 : y4 - y1, x3 - x1 : x4 - x1]
+            around.copy_(torch.where(_upsampled(layer.alone, place) > 0, _upsampled(layer, place), around))
     return LogitWindow(mean, y1, x1)
 
 

@@ -203,30 +203,32 @@ class Refiner:
         agreements = [one.agreement(logits[one.view.frame]) for one in judged]
         certain = [certainty(tracks[n], frames[n].hw) for n in logits]
         thin = {n: thin_parts(one) for n, one in own.items()} if auto else {}
-        thin_rows = [one.flatten(1).any(1).int() for one in thin.values()]
-        told = iter(to_host([*(part for one in maps for part in reach(one)), *agreements, *certain, *thin_rows]))
-        hits = [(next(told), next(told)) for _ in maps]
+        reached = [*maps, *thin.values()]
+        told = iter(to_host([*(part for one in reached for part in reach(one)), *agreements, *certain]))
+        hits = [(next(told), next(told)) for _ in reached]
         agreed = {
             (one.view.frame, row): Agreement(*numbers)
             for one in judged
             for row, numbers in zip(one.view.rows, next(told).tolist(), strict=True)
         }
-        signals = measured(tracks, {n: next(told) for n in logits}, agreed)
-        has_thin = {n: next(told) for n in thin}
+        signals = measured(tracks, dict(zip(logits, told, strict=True)), agreed)
         kept = {place for place, numbers in agreed.items() if auto and self._keeps_tracker(numbers)}
         found: list[dict[int, list[Layer]]] = [{row: [] for row in range(len(t.ids))} for t in tracks]
-        for one, hit in zip(drawn, hits[len(own) :], strict=True):
+        for one, hit in zip(drawn, hits[len(own) : len(maps)], strict=True):
             geometry, n = one.view.geometry, one.view.frame
             for row, layer in zip(
                 one.view.rows, layers_of(one.logits, *geometry.between, one.view.crop, *hit), strict=True
             ):
                 if (n, row) not in kept:
                     found[n][row].append(layer)
+        lines = dict(zip(thin, hits[len(maps) :], strict=True))
         for (n, probabilities), hit in zip(own.items(), hits, strict=False):
             size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].hw
-            for row, layer in enumerate(layers_of(probabilities, size, size, Crop(0, 0, width, height), *hit)):
-                if found[n][row] and auto and has_thin[n][row] and _finer(layer, found[n][row][0]):
-                    layer = layer._replace(alone=thin[n][row].float())
+            whole = size, size, Crop(0, 0, width, height)
+            alone = layers_of(thin[n], *whole, *lines[n]) if n in thin else [None] * len(probabilities)
+            for row, layer in enumerate(layers_of(probabilities, *whole, *hit)):
+                if found[n][row] and _finer(layer, found[n][row][0]):
+                    layer = layer._replace(alone=alone[row])
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
         layers = [
