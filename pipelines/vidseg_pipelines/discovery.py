@@ -76,15 +76,16 @@ def discover_objects(
     """
     options = options or DiscoveryOptions()
     height, width = frame = features.geometry.original
-    views = [Crop(0, 0, width, height)]
+    views, seen = [Crop(0, 0, width, height)], [features]
     canvas = features.geometry.low_res_frame
     if tiles and image is not None and sam.objectness is not None and zooms(sam.config, zoom):
-        views += _tiles(frame, options.tile)
+        near = _tiles(frame, options.tile)
+        views += near
+        seen += [sam.encode([tile.of(image)])[0] for tile in near]
         canvas = max(1, round(height * CANVAS / max(frame))), max(1, round(width * CANVAS / max(frame)))
     found: list[_Candidate] = []
-    for view in views:
-        seen = features if image is None or view is views[0] else sam.encode([view.of(image)])[0]
-        found += _look(sam, seen, view, frame, canvas, options)
+    for view, looked in zip(views, seen, strict=True):
+        found += _look(sam, looked, view, frame, canvas, options)
     chosen = _choose(found, options.max_overlap, max_objects)
     scale = np.array(canvas[::-1]) / np.array((width, height))
     return _draw_again(sam, features, [mask_box(one.mask) / np.tile(scale, 2) for one in chosen], image, zoom)
@@ -117,7 +118,7 @@ def _look(
     canvas: tuple[int, int],
     options: DiscoveryOptions,
 ) -> list[_Candidate]:
-    """The candidates of a view of the frame."""
+    """The candidates of a view of the frame that are good or fit."""
     whole = view.size == frame
     masks, iou, stability = click_masks(sam, features, options.points_per_side if whole else options.points_per_tile)
     if not len(masks):
@@ -136,7 +137,8 @@ def _look(
     for mask, value, is_good in zip(masks.numpy() > 0, rank.tolist(), good.tolist(), strict=True):
         fit = least <= mask.mean() <= options.max_area and _border_share(mask) <= options.max_border
         fit = fit and not view.cuts(mask, frame)
-        candidates.append(_Candidate(_on_canvas(mask, view, frame, canvas), value, is_good, fit, view))
+        if is_good or fit:
+            candidates.append(_Candidate(_on_canvas(mask, view, frame, canvas), value, is_good, fit, view))
     return candidates
 
 
