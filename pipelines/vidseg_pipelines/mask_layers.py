@@ -37,6 +37,17 @@ class Layer(NamedTuple):
     bounds: Window | None
     alone: Layer | None = None
 
+    @property
+    def cell(self) -> tuple[float, float]:
+        """Height and width of a cell in pixels of the frame."""
+        high, wide = (
+            padded / count * length / resized
+            for padded, count, length, resized in zip(
+                self.padded, self.logits.shape, self.crop.size, self.resized, strict=True
+            )
+        )
+        return high, wide
+
 
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     """Tensors of one device and dtype as arrays of their shapes, all in one transfer."""
@@ -74,8 +85,8 @@ def layers_of(
     maps: Float[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
 ) -> list[Layer]:
     """One layer per map; ``rows`` and ``columns`` are what :func:`reach` says of the maps."""
-    bounds = [_bounds(hits, padded, resized, crop) for hits in zip(rows, columns, strict=True)]
-    return [Layer(one, padded, resized, crop, bound) for one, bound in zip(maps, bounds, strict=True)]
+    layers = [Layer(one, padded, resized, crop, None) for one in maps]
+    return [one._replace(bounds=_bounds(one, hits)) for one, *hits in zip(layers, rows, columns, strict=True)]
 
 
 def mean_window(layers: Sequence[Layer]) -> LogitWindow | None:
@@ -115,14 +126,13 @@ def _upsampled(layer: Layer, window: Window) -> Float[Tensor, "wh ww"]:
     return upsample_window(layer.logits[None], layer.padded, layer.resized, layer.crop.size, part)[0]
 
 
-def _bounds(hits: tuple[Array, Array], padded: Size, resized: Size, crop: Crop) -> Window | None:
-    spans = []
-    for axis, start in enumerate((crop.y1, crop.x1)):
-        places, length = np.flatnonzero(hits[axis]), crop.size[axis]
+def _bounds(layer: Layer, hits: Sequence[Array]) -> Window | None:
+    spans, crop = [], layer.crop
+    for hit, cell, start, length in zip(hits, layer.cell, (crop.y1, crop.x1), crop.size, strict=True):
+        places = np.flatnonzero(hit)
         if not len(places):
             return None
         # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
-        cell = padded[axis] / len(hits[axis]) * length / resized[axis]
         first = max(0, math.floor((int(places[0]) - 2) * cell))
         last = min(length, math.ceil((int(places[-1]) + 3) * cell))
         if last <= first:  # positive only in the padding

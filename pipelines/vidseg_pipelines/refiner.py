@@ -25,7 +25,7 @@ from vidseg.masks.trust import Signals
 from vidseg.sam.model import FrameFeatures, SegmentAnything
 from vidseg.sam.prompt_batch import PromptBatch
 from vidseg.sam.zoom import Crop, Zoom, check_zoom, logits_of, plan_crops
-from vidseg.types import Frame, Prompt, Tracks
+from vidseg.types import Array, Frame, Prompt, Tracks
 from vidseg_pipelines.decoder_views import Drawn, View
 from vidseg_pipelines.drawing import draw_prompts
 from vidseg_pipelines.mask_layers import LIMIT, Layer, layers_of, mean_window, reach, thin_parts, to_host
@@ -202,7 +202,7 @@ class Refiner:
         maps = [*own.values(), *(one.logits for one in drawn)]
         agreements = [one.agreement(logits[one.view.frame]) for one in judged]
         certain = [certainty(tracks[n], frames[n].hw) for n in logits]
-        thin = {n: thin_parts(one) for n, one in own.items()} if auto else {}
+        thin = {n: thin_parts(own[n]) for n in dict.fromkeys(one.view.frame for one in drawn) if n in own}
         reached = [*maps, *thin.values()]
         told = iter(to_host([*(part for one in reached for part in reach(one)), *agreements, *certain]))
         hits = [(next(told), next(told)) for _ in reached]
@@ -221,14 +221,13 @@ class Refiner:
             ):
                 if (n, row) not in kept:
                     found[n][row].append(layer)
-        lines = dict(zip(thin, hits[len(maps) :], strict=True))
+        alone = {
+            n: _of_frame(one, frames[n], *hit) for (n, one), hit in zip(thin.items(), hits[len(maps) :], strict=True)
+        }
         for (n, probabilities), hit in zip(own.items(), hits, strict=False):
-            size, (height, width) = (probabilities.shape[1], probabilities.shape[2]), frames[n].hw
-            whole = size, size, Crop(0, 0, width, height)
-            alone = layers_of(thin[n], *whole, *lines[n]) if n in thin else [None] * len(probabilities)
-            for row, layer in enumerate(layers_of(probabilities, *whole, *hit)):
-                if found[n][row] and _finer(layer, found[n][row][0]):
-                    layer = layer._replace(alone=alone[row])
+            for row, layer in enumerate(_of_frame(probabilities, frames[n], *hit)):
+                if found[n][row] and layer.cell[1] < found[n][row][0].cell[1]:
+                    layer = layer._replace(alone=alone[n][row])
                 if auto or not found[n][row]:
                     found[n][row].append(layer)
         layers = [
@@ -244,10 +243,10 @@ class Refiner:
         return agreed.both < least * max(1, agreed.either)
 
 
-def _finer(one: Layer, other: Layer) -> bool:
-    """Does a layer have smaller cells, in pixels of the frame?"""
-    widths = [x.padded[1] / x.logits.shape[1] * x.crop.size[1] / x.resized[1] for x in (one, other)]
-    return widths[0] < widths[1]
+def _of_frame(maps: Float[Tensor, "N h w"], frame: Frame, rows: Array, columns: Array) -> list[Layer]:
+    """Layers of maps that show the whole frame, as a tracker's do; see :func:`layers_of`."""
+    size, (height, width) = (maps.shape[1], maps.shape[2]), frame.hw
+    return layers_of(maps, size, size, Crop(0, 0, width, height), rows, columns)
 
 
 def _tracker_logits(tracks: Sequence[Tracks]) -> dict[int, Float[Tensor, "N h w"]]:
