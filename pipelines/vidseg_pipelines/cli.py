@@ -96,12 +96,13 @@ def _run(name: str, args: list[str]) -> int:
     import tyro
 
     from vidseg.config import load_config
+    from vidseg_pipelines.commands.usage import one_line
 
     extra: dict[str, Any] = {}
     path = _flag_value(args, "--config")
     if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
         extra["default"] = load_config(command, Path(path))
-    parse = partial(
+    parse_boxed = partial(
         tyro.cli,
         command,
         args=args,
@@ -109,6 +110,11 @@ def _run(name: str, args: list[str]) -> int:
         description=inspect.getdoc(command),  # whole: without this, examples are left out
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+    def parse(**extra: Any) -> Any:
+        with one_line(name, command, args):
+            return parse_boxed(**extra)
+
     if hasattr(command, "defaults_for") and {"--continue", "--resume"} & {*args}:
         earlier = command.defaults_for(parse(**extra))
         extra = extra if earlier is None else {"default": earlier}
