@@ -88,17 +88,22 @@ def describe_masks(
 
 @torch.no_grad()
 def object_chance(
-    judge: Objectness | None, features: FrameFeatures, answer: Masks, prompts: PromptBatch
+    judge: Objectness | None,
+    features: FrameFeatures,
+    answer: Masks,
+    prompts: PromptBatch,
+    stability: Float[Tensor, "n m"] | None = None,
 ) -> Float[Tensor, "n m"]:
     """The chance (0..1) that each mask is an object as people see it, on the CPU; 1 where there is no ``judge``.
 
     Of masks for clicks the parts under the clicks on the object count, or the whole masks where these hit nothing.
+    ``stability``: that of the masks without padding, where it is known.
     """
     if judge is None:
         return torch.ones(answer.iou.shape)
-    rows, columns = features.geometry.low_res_frame
-    logits = answer.logits[..., :rows, :columns]
-    stability = stability_score(logits)
+    logits = _without_padding(answer, features)
+    if stability is None:
+        stability = stability_score(logits)
     if prompts.points is not None and prompts.labels is not None:
         own = [points[labels == 1] for points, labels in zip(prompts.points, prompts.labels, strict=True)]
         logits = logits.cpu()
@@ -111,10 +116,9 @@ def object_chance(
 @torch.no_grad()
 def pick_best(judge: Objectness, features: FrameFeatures, answer: Masks, prompts: PromptBatch) -> Masks:
     """Of the candidates for each prompt the one of the largest :func:`promise`."""
-    rows, columns = features.geometry.low_res_frame
-    stability = stability_score(answer.logits[..., :rows, :columns]).cpu()
-    chance = object_chance(judge, features, answer, prompts)
-    best = promise(answer.iou.cpu(), stability, chance).argmax(1).to(answer.iou.device)
+    stability = stability_score(_without_padding(answer, features))
+    chance = object_chance(judge, features, answer, prompts, stability)
+    best = promise(answer.iou.cpu(), stability.cpu(), chance).argmax(1).to(answer.iou.device)
     row = torch.arange(len(best), device=best.device)
     same = None if answer.hq_iou is None else answer.hq_iou[row, best][:, None]
     return replace(answer, logits=answer.logits[row, best][:, None], iou=answer.iou[row, best][:, None], hq_iou=same)
@@ -127,6 +131,11 @@ def promise(quality: Tensor, stability: Tensor, chance: Tensor) -> Tensor:
     :func:`object_chance` whether it is what was meant: the person, not a sleeve.
     """
     return quality.clamp(min=LEAST) * stability.clamp(min=LEAST) * chance.sqrt()
+
+
+def _without_padding(answer: Masks, features: FrameFeatures) -> Float[Tensor, "n m h w"]:
+    rows, columns = features.geometry.low_res_frame
+    return answer.logits[..., :rows, :columns]
 
 
 def _parts_under(
@@ -161,8 +170,7 @@ def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: 
     clicks = click_grid(points_per_side) * features.geometry.original[::-1]
     prompts = PromptBatch(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
     (answer,) = sam.decode([features], [prompts], candidates="all")
-    rows, columns = features.geometry.low_res_frame
-    logits = answer.logits[..., :rows, :columns]
+    logits = _without_padding(answer, features)
     stability, logits = stability_score(logits).cpu(), logits.cpu()
     parts, hit = _parts_under(logits, list(clicks[:, None]), features.geometry)
     logits = torch.where(parts, logits, logits.clamp(max=NOTHING))
