@@ -20,7 +20,7 @@ from vidseg.errors import UsageError
 from vidseg.masks.rle import encode
 from vidseg.outputs.journal import parse_line
 from vidseg.types import Prompt
-from vidseg_pipelines.serve import app
+from vidseg_pipelines.serve import workers
 from vidseg_pipelines.serve.app import build_app
 from vidseg_pipelines.serve.drafts import DraftingSession
 from vidseg_pipelines.serve.hub import Hub
@@ -42,7 +42,7 @@ def hub(tmp_path: Path) -> Hub:
 
 @pytest.fixture
 def client(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
-    monkeypatch.setattr(app, "_PAUSE_S", 3600.0)
+    monkeypatch.setattr(workers, "_PAUSE_S", 3600.0)
     with TestClient(build_app(hub, TOKEN), headers={"authorization": f"Bearer {TOKEN}"}) as client:
         yield client
 
