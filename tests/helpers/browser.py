@@ -5,37 +5,39 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import paths
+from ui_toys import serve_toys
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
 
 class Server:
-    """``ui_toys.py`` in a process of its own."""
+    """A page of ``ui_toys.py`` in a process of its own, forked from one that imported all of it once."""
 
     def __init__(self, path: Path, output: Path, seconds: float = 0.0) -> None:
-        command = [sys.executable, str(paths.ROOT / "tests" / "helpers" / "ui_toys.py"), str(path), str(output)]
-        self.process = subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        assert self.url.startswith("http://127.0.0.1:")
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["ui_toys"])
+        told, tell = context.Pipe(duplex=False)
+        self.process = context.Process(target=serve_toys, args=(path, output, seconds, tell.send))
+        self.process.start()
+        tell.close()
+        self.url: str = told.recv()
 
-    def end(self, number: int = signal.SIGTERM) -> int:
+    def end(self, number: int = signal.SIGTERM) -> int | None:
         """Send a signal; gives the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(120)
+        if self.process.is_alive() and self.process.pid is not None:
+            os.kill(self.process.pid, number)
+        self.process.join(120)
+        return self.process.exitcode
 
 
 @contextmanager

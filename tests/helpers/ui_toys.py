@@ -1,4 +1,4 @@
-"""A page with a tiny network and a tracker that keeps masks; ``python ui_toys.py PATH OUTPUT`` serves it.
+"""A page with a tiny network and a tracker that keeps masks; ``python ui_toys.py PATH OUTPUT`` serves it by hand.
 
 The tracker may be slowed down, so that a test can look at the page, or kill it, in the middle of a run.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,11 +82,9 @@ def toy_config() -> RunConfig:
     return RunConfig(save="none", tracker="xmem", model="compact", offline=True)
 
 
+def serve_toys(path: Path, output: Path, seconds: float, ready: Callable[[str], None]) -> None:
+    serve(path, output, toy_engine(seconds), toy_config(), ready=ready)
+
+
 if __name__ == "__main__":
-    serve(
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        toy_engine(float(sys.argv[3]) if len(sys.argv) > 3 else 0.0),
-        toy_config(),
-        ready=lambda url: print(url, flush=True),
-    )
+    serve_toys(Path(sys.argv[1]), Path(sys.argv[2]), 0.0, lambda url: print(url, flush=True))

@@ -426,6 +426,7 @@ def test_wrong_settings_are_one_line_and_exit_2(
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     script = """
 import resource, sys
+import torch
 from toys import BoxesEverywhere, frames, tiny_sam
 from vidseg_pipelines.refiner import RefineOptions, Refiner
 from vidseg_pipelines.segmenter import Segmenter
@@ -435,16 +436,17 @@ from vidseg.types import Frame, VideoInfo
 from fractions import Fraction
 from pathlib import Path
 sam = tiny_sam()
-base = frames(8, 240, 320)
+base = frames(8, 480, 640)
 def run(count):
     segmenter = Segmenter(BoxesEverywhere(3), sam, Refiner(sam, RefineOptions("box")))
-    segmenter.start(VideoInfo(320, 240, Fraction(24)))
+    segmenter.start(VideoInfo(640, 480, Fraction(24)))
     source = (Frame(i, i, i / 24, base[i % 8].rgb.copy()) for i in range(count))
     journal = JournalSink(Path(sys.argv[1]) / f"{count}.jsonl")
     stream(source, segmenter, [journal], batch=4)
     journal.close()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-short, long = run(40), run(300)
+torch.set_num_threads(1)
+short, long = run(24), run(104)
 print(long - short)
 """
     result = subprocess.run(
@@ -454,7 +456,7 @@ print(long - short)
         text=True,
         check=True,
     )
-    assert float(result.stdout) < 20  # MB; 260 frames of 320x240 are 60 MB
+    assert float(result.stdout) < 20  # MB; 80 frames of 640x480 are 74 MB
 
 
 def _with(config: RunConfig, **changes: object) -> RunConfig:

@@ -217,7 +217,7 @@ def test_compact_learns_from_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write_folder(tmp_path / "data" / "train")
     (tmp_path / "data" / "train" / "im").rename(tmp_path / "data" / "train" / "images")
     (tmp_path / "data" / "train" / "gt").rename(tmp_path / "data" / "train" / "masks")
-    path = train(compact_recipe(tmp_path / "data", 160), tmp_path / "run", False, False, CPU)
+    path = train(compact_recipe(tmp_path / "data", 100), tmp_path / "run", False, False, CPU)
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert records[-1]["single"] < 0.8 * records[0]["single"]
     file = read_weights(path)

@@ -82,13 +82,13 @@ def test_it_is_a_tracker_and_says_what_it_saw() -> None:
     assert xmem.finish() == []
 
 
-def test_memory_is_constant_over_800_frames_with_five_objects_coming_and_going() -> None:
+def test_memory_is_constant_over_400_frames_with_five_objects_coming_and_going() -> None:
     xmem = tracker(forget_after=40, size=48)
     frames = toy_video(100)
     rng = np.random.default_rng(0)
     seen: set[int] = set()
     elements, tensors = [], []
-    for t in range(800):
+    for t in range(400):
         prompts = []
         if len(xmem.online.ids) < 5 and t % 4 == 0:
             prompts = [prompt(t, 1 + len(seen) % 255, *rng.integers(0, 40, 2))]
@@ -98,10 +98,10 @@ def test_memory_is_constant_over_800_frames_with_five_objects_coming_and_going()
         elif xmem.online.ids and t % 9 == 0:  # objects leave: the world says so, whatever the toy network sees
             xmem.online.remove(xmem.online.ids[:1])
         xmem.step(Frame(t, t, t / 25, frames[t % 100].rgb), prompts)
-        if t % 20 == 19:
+        if t % 10 == 9:
             elements.append(sum(xmem.online.memory.sizes))
             tensors.append(sum(v.nbytes for v in xmem.state_dict().values() if isinstance(v, torch.Tensor)))
-    assert len(seen) > 50
+    assert len(seen) > 30
     assert max(elements[10:]) <= 64 + 2 * 5 * 12
     assert max(tensors[20:]) <= 1.1 * max(tensors[:20])
 
