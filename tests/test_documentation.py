@@ -23,8 +23,9 @@ import pytest
 
 import paths
 from golden_masks import scene, write_labels
-from toys import KeepMasks, tiny_sam
+from toys import KeepMasks, search_quickly, tiny_sam
 from vidseg.video import VideoWriter
+from vidseg_pipelines import object_finder
 from vidseg_pipelines import run as run_module
 from vidseg_pipelines.cli import COMMANDS, find_command, main
 from vidseg_pipelines.run import Loaders, run_video
@@ -181,6 +182,7 @@ def test_the_python_for_beginners_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the embedded weights."""
+    monkeypatch.setattr(object_finder, "discover_objects", search_quickly)
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "video.mp4", [cv2.resize(scene(time), (WIDTH, HEIGHT)) for time in range(2)])

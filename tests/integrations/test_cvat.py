@@ -16,11 +16,11 @@ from cvat_sdk.masks import decode_mask, encode_mask
 from PIL import Image
 
 from golden_masks import HEIGHT, WIDTH, overlap, scene, shapes
+from toys import search_quickly
 from vidseg import Session
 from vidseg.errors import UsageError
 from vidseg.integrations import cvat
 from vidseg_pipelines import object_finder
-from vidseg_pipelines.discovery import DiscoveryOptions, discover_objects
 
 PICTURES = [Image.fromarray(scene(t)) for t in range(3)]
 
@@ -35,13 +35,8 @@ class Prompts(cvataa.InteractionPrompts):
     bounding_box = None
 
 
-def on_whole_frames(*args: Any, **how: Any) -> list[np.ndarray]:
-    """The search of a run with fewer clicks, and without a closer look at parts of the frame: much faster."""
-    return discover_objects(*args, **{**how, "tiles": False, "options": DiscoveryOptions(points_per_side=5)})
-
-
 def test_the_driver_takes_what_is_found_on_stills(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_finder, "discover_objects", on_whole_frames)
+    monkeypatch.setattr(object_finder, "discover_objects", search_quickly)
     label = SimpleNamespace(name="object", id=77, type="any", attributes=[], sublabels=[])
     samples = [
         SimpleNamespace(frame_name="a.png", frame_index=n, media=SimpleNamespace(load_image=lambda p=p: p))

@@ -200,7 +200,8 @@ def test_frames_of_an_iterator_keep_one_size_and_order():
     sam = tiny_sam()
 
     def masks(frames: list[object]) -> list[int]:
-        found = segment_frames(frames, tracker=KeepMasks(), model=sam, refine="none", max_objects=1)  # type: ignore[arg-type]
+        settings = {"tracker": KeepMasks(), "model": sam, "refine": "none", "zoom": "never", "max_objects": 1}
+        found = segment_frames(frames, **settings)  # type: ignore[arg-type]
         return [m.frame_index for m in found]
 
     small, large = barcode_frame(0), barcode_frame(0, 240, 128)

@@ -148,7 +148,7 @@ def test_state_is_none_while_frames_are_held_back() -> None:
             return []
 
     sam = tiny_sam()
-    segmenter = Segmenter(Delayed(), sam, Refiner(sam))
+    segmenter = Segmenter(Delayed(), sam, Refiner(sam), prompts=[Prompt(0, 1, mask=square(9, 9))])
     segmenter.start(INFO)
     segmenter.step(frames(1))
     assert segmenter.state_dict() is None
