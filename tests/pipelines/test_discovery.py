@@ -17,7 +17,7 @@ SIZE = (72, 128)
 PLACES = np.dstack([*np.meshgrid(np.arange(SIZE[1]), np.arange(SIZE[0])), np.zeros(SIZE)]).astype(np.uint8)
 """An image whose pixels say where they are, so that a crop of it does."""
 DISCS = [(30, 30, 14, 0.9), (90, 40, 20, 0.8), (112, 14, 9, 0.9)]  # x, y, radius, quality
-SPECK = (4, 66, 2)
+SPECK = (6, 66, 2)
 QUALITY, LOG_AREA = 2, 4
 """Places of what the judge is told, with an embedding of one channel."""
 
@@ -85,7 +85,7 @@ def found_discs(sam: Discs, image: np.ndarray | None = None, **how: object) -> l
     discs = [np.hypot(x - cx, y - cy) < radius for cx, cy, radius, _ in sam.discs]
     overlaps = np.array([[(mask & disc).sum() / (mask | disc).sum() for disc in discs] for mask in masks])
     assert not masks or (np.sum(masks, axis=0).max() == 1 and overlaps.max(1).min() > 0.8)
-    assert not any(mask[62:, :8].any() for mask in masks)  # the speck
+    assert not any(mask[62:, :10].any() for mask in masks)  # the speck
     return [int(row.argmax()) for row in overlaps]
 
 
