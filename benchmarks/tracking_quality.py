@@ -1,10 +1,16 @@
 """J&F of a tracker over clips with ground truth, first mask given, beside two floors.
 
     python benchmarks/tracking_quality.py --data ../shared/data/videos [--clips dev] [--option size=320] [--json FILE]
+    python benchmarks/tracking_quality.py --data ../shared/data/videos --clips other --leave cover [--away 12]
 
 ``still`` keeps the first mask where it is; ``flow`` moves the last mask along dense optical flow (DIS). Every clip is a
-folder with frames/ and masks/ (palette PNG). ``--clips dev`` is the third of the clips that no recipe trains on. Scores
-as in DAVIS 2017 (semi-supervised): first and last frame do not count, mean over objects, then over clips.
+folder with frames/ and masks/ (palette PNG). ``--clips dev`` is the third of the clips that no recipe trains on,
+``other`` the rest. Scores as in DAVIS 2017 (semi-supervised): first and last frame do not count, mean over objects,
+then over clips.
+
+With ``--leave`` objects leave and return (see leaving.py), and beside J&F stands how many of the frames without the
+object show a ghost, of what area (percent of the frame, mean over those without the object), and how many frames the
+objects are back before they are followed again (J of at least 0.5; those never followed count to the end).
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +28,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml
+from leaving import leave
 
 from vidseg.evaluation.contours import region_and_contour
+from vidseg.files import data_folders
 from vidseg.registry import build_tracker
 from vidseg.training.splits import dev_clips
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
@@ -88,6 +96,37 @@ def score(truth: U8, guess: U8) -> tuple[float, float]:
     return float(j), float(f)
 
 
+def ghosts(truth: U8, guess: U8) -> tuple[int, int, float, int]:
+    """Frames without an object that show it, all without it, area shown there (percent), frames until it is back."""
+    shown, away, area, delay = 0, 0, 0.0, 0
+    for i in (int(i) for i in np.unique(truth[0]) if i not in (0, VOID)):
+        there, found = (labels == i for labels in (truth, guess))
+        missing = np.flatnonzero(~there.any((1, 2)))
+        shown, away = shown + int(found[missing].any((1, 2)).sum()), away + len(missing)
+        area += 100 * float(found[missing].mean((1, 2)).sum())
+        for t in range(missing[-1] + 1 if len(missing) else len(truth), len(truth)):
+            if 2 * (there[t] & found[t]).sum() >= (there[t] | found[t]).sum():
+                break
+            delay += 1
+    return shown, away, area / max(1, away), delay
+
+
+def measure_leaving(run: Callable[[Clip], U8], data: Path, names: Sequence[str], how: str, away: int) -> None:
+    """Print a table of clips whose objects leave and return."""
+    print(f"{'clip':30s} {'J&F':>5s} {'ghosts':>9s} {'area':>6s} {'delay':>5s}")
+    rows = []
+    for name in names:
+        clip = leave(read_clip(data / name, None), how, away)
+        guess = run(clip)
+        rows.append((np.mean(score(clip.labels, guess)), *ghosts(clip.labels, guess)))
+        print("{:30s} {:5.1f} {:4d}/{:<4d} {:6.2f} {:5d}".format(name, *rows[-1]), flush=True)
+    quality, shown, missing, area, delay = np.array(rows).T
+    print(
+        f"{'mean, sum, mean, sum':30s} {quality.mean():5.1f} {shown.sum():4.0f}/{missing.sum():<4.0f} "
+        f"{area.mean():6.2f} {delay.sum():5.0f}"
+    )
+
+
 def strip(clip: Clip, guess: U8) -> U8:
     """Five frames with the guessed objects tinted and the true outlines in white."""
     colours = np.random.default_rng(3).integers(60, 255, (256, 3), np.uint8)
@@ -106,7 +145,9 @@ def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of clip folders")
-    parser.add_argument("--clips", default="dev", help="dev, or names separated by commas")
+    parser.add_argument("--clips", default="dev", help="dev, other, or names separated by commas")
+    parser.add_argument("--leave", choices=("cover", "pan"), help="objects leave and return")
+    parser.add_argument("--away", type=int, default=12, help="frames for which they are gone")
     parser.add_argument("--tracker", default="xmem")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="a setting of the tracker")
     parser.add_argument("--threads", type=int, default=2)
@@ -116,7 +157,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in arguments.option)}
     methods = {arguments.tracker: by_tracker(arguments.tracker, options), "still": still, "flow": flow}
-    names = dev_clips(arguments.data) if arguments.clips == "dev" else tuple(arguments.clips.split(","))
+    dev = dev_clips(arguments.data)
+    other = tuple(folder.name for folder in data_folders(arguments.data) if folder.name not in dev)
+    names = {"dev": dev, "other": other}.get(arguments.clips) or tuple(arguments.clips.split(","))
+    if arguments.leave:
+        run = by_tracker(arguments.tracker, options)
+        measure_leaving(run, arguments.data, names, arguments.leave, arguments.away)
+        return
     results: dict[str, dict[str, tuple[float, float]]] = {}
     print(f"{'clip':30s} {'J':>5s} {'F':>5s} {'J&F':>5s} {'ms':>5s}   J&F of " + ", ".join(list(methods)[1:]))
     for name in names:

@@ -34,6 +34,12 @@ def disc(t: int) -> np.ndarray:
     return (y - 64) ** 2 + (x - 70 - 2 * t) ** 2 < 26**2
 
 
+def background(seed: int) -> np.ndarray:
+    """:func:`scene` without its disc."""
+    rng = np.random.default_rng(seed)
+    return cv2.resize(rng.integers(0, 255, (5, 7, 3), np.uint8), SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+
+
 def other(seed: int) -> np.ndarray:
     """A scene that shares nothing with :func:`scene`."""
     return cv2.flip(255 - scene(seed, 20), 0)
@@ -108,11 +114,99 @@ def test_nothing_is_left_out_while_the_video_changes_gradually() -> None:
     presence, image = Presence(), torch.zeros(1, 3, 32, 32)
     doubtful = torch.full((2, 32, 32), 0.48)
     doubtful[1] = 0.52
-    presence.prompted(image)
+    presence.prompted(image, [7])
     far = torch.full((1, 2, 2), -900.0)
     assert presence.absent(image, doubtful, torch.full((1, 2, 2), -100.0), [7]) == []
     assert presence.absent(image + 0.4, doubtful, far, [7]) == []
     assert presence.absent(image + 2, doubtful, far, [7]) == [0]
+
+
+GHOSTLY = 5  # a scene in whose background the network finds the disc that has left
+
+
+def test_an_object_that_left_has_no_ghost_and_is_seen_when_it_returns() -> None:
+    times = [*range(BEFORE), *range(BEFORE, BEFORE + 3)]
+    images = [scene(GHOSTLY, t) for t in times]
+    images[BEFORE:BEFORE] = [background(GHOSTLY)] * GAP
+    _, out, memorised = follow(images)
+    assert [len(tracks.ids) for tracks in out[BEFORE : BEFORE + GAP]] == [0] * GAP
+    assert memorised[BEFORE - 1] == memorised[BEFORE + GAP - 1]
+    for tracks, t in zip(out[BEFORE + GAP :], times[BEFORE:], strict=True):
+        assert iou(tracks, t) > 0.9
+    _, out, _ = follow(images, absence=False)
+    assert [len(tracks.ids) for tracks in out[BEFORE : BEFORE + GAP]] == [1] * GAP
+
+
+USUAL, LARGE, TINY = 0.95, np.s_[8:24, 8:24], np.s_[15:18, 15:18]
+
+
+def seen(presence: Presence, certainty: float, where: tuple[slice, slice] = LARGE) -> bool:
+    """Is an object of so certain a mask on the next frame of a video that does not change?"""
+    one = torch.zeros(32, 32)
+    one[where] = certainty
+    return not presence.absent(torch.zeros(1, 3, 32, 32), torch.stack([1 - one, one]), torch.full((1, 2, 2), -1.0), [7])
+
+
+def familiar() -> Presence:
+    """An object was on two frames."""
+    presence = Presence()
+    assert seen(presence, USUAL) and seen(presence, USUAL)
+    return presence
+
+
+def test_a_sudden_loss_of_certainty_is_absence_until_it_is_certain_again() -> None:
+    presence = familiar()
+    assert seen(presence, 0.85 * USUAL)
+    assert not seen(presence, 0.75 * USUAL)
+    assert not seen(presence, 0.85 * USUAL)
+    assert seen(presence, 0.9 * USUAL)
+
+
+def test_a_part_of_an_object_counts_if_it_is_certain_or_at_the_border() -> None:
+    presence = familiar()
+    assert [seen(presence, c * USUAL, TINY) for c in (0.85, 0.85, 0.9, 0.96)] == [True, False, False, True]
+    presence = familiar()
+    assert all(seen(presence, 0.9 * USUAL, TINY) for _ in range(3))
+    assert seen(familiar(), 0.6 * USUAL, np.s_[29:32, 8:24])
+
+
+def test_similar_objects_that_meet_are_not_ghosts_of_each_other() -> None:
+    """Each has half of what the background has not."""
+    presence, two = familiar(), torch.zeros(2, 32, 32)
+    two[0][LARGE], two[1][LARGE] = 0.48, 0.46
+    image, nearest = torch.zeros(1, 3, 32, 32), torch.full((2, 2, 2), -1.0)
+    assert presence.absent(image, torch.cat([1 - two.sum(0, keepdim=True), two]), nearest, [7, 8]) == []
+
+
+def test_an_object_that_was_missing_may_return_uncertain_but_not_small() -> None:
+    presence = familiar()
+    assert seen(presence, 0.0)  # nothing to leave out
+    assert not seen(presence, 0.75 * USUAL, TINY)
+    assert seen(presence, 0.75 * USUAL)
+
+
+def test_no_object_is_refused_for_ever() -> None:
+    presence, shown = familiar(), 0
+    while not seen(presence, 0.65 * USUAL):
+        shown += 1
+    assert 40 < shown < 80
+
+
+def test_a_prompted_or_forgotten_object_may_look_as_it_likes() -> None:
+    for change in (lambda p: p.prompted(torch.zeros(1, 3, 32, 32), [7]), lambda p: p.forget([7])):
+        presence = familiar()
+        change(presence)
+        assert seen(presence, 0.6 * USUAL, TINY)
+
+
+def test_a_state_judges_alike_and_an_earlier_one_knows_distances_alone() -> None:
+    presence, copy = familiar(), Presence()
+    assert not seen(presence, 0.75 * USUAL)
+    copy.load_state_dict(presence.state_dict(), CPU)
+    assert copy.state_dict().keys() == presence.state_dict().keys()
+    assert not seen(copy, 0.85 * USUAL)
+    copy.load_state_dict({"distance.7": 1.0}, CPU)
+    assert seen(copy, 0.6, TINY)
 
 
 def test_a_speck_in_an_empty_sky_is_no_blank_frame() -> None:
@@ -123,8 +217,9 @@ def test_a_speck_in_an_empty_sky_is_no_blank_frame() -> None:
     assert not is_blank(prepare_frame(sky, geometry, True, CPU))
 
 
-def test_a_state_taken_in_a_gap_continues_bit_identically() -> None:
-    images = [scene(1, t) for t in range(3)] + [other(50), GAPS["black"](0)] + [scene(1, t) for t in range(3, 6)]
+@pytest.mark.parametrize(("seed", "gap"), [(1, [other(50), GAPS["black"](0)]), (GHOSTLY, [background(GHOSTLY)] * 2)])
+def test_a_state_taken_in_a_gap_continues_bit_identically(seed: int, gap: list[np.ndarray]) -> None:
+    images = [scene(seed, t) for t in range(3)] + gap + [scene(seed, t) for t in range(3, 6)]
     _, whole, _ = follow(images)
     first, _, _ = follow(images[:4])
     second = XMemTracker(first.online.network, first.options)

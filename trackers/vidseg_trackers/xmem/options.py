@@ -44,7 +44,7 @@ class XMemOptions:
     memory: Literal["correct", "official"] = "correct"
     """'official' repeats two faults of the published memory for late objects, to compare numbers."""
     absence: bool = True
-    """Leave objects out that cannot be on a frame (blank frames, other scenes), and learn nothing from it."""
+    """Leave objects out that cannot be on a frame (blank frames, other scenes) or have left, and learn nothing then."""
     scene_cut: float = 0.0
     """Reset the sensory memory when frames differ by more than this (mean of |difference|, 0..1); 0 = never."""
     forget_after: int = 0

@@ -88,7 +88,7 @@ class XMemTracker(MaskTracker):
         seen = look.seen or self._see(look.image, geometry)
         probabilities = self.online.step(geometry.pad(look.image).to(self.dtype), masks, judge, seen)
         if masks:
-            self._presence.prompted(look.image)
+            self._presence.prompted(look.image, masks)
         return geometry.unpad(probabilities)
 
     def _skip(self) -> None:
