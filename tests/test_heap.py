@@ -1,4 +1,4 @@
-"""The heap does not keep what is free."""
+"""The heap keeps large blocks for the next frame, and no holes for long."""
 
 from __future__ import annotations
 
@@ -40,6 +40,29 @@ print(full - resident())
 def test_holes_in_the_heap_are_given_back() -> None:
     result = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
     assert int(result.stdout) > 100  # of the 152 MB
+
+
+AGAIN = """
+import ctypes, resource
+from vidseg.heap import share_one_heap
+
+share_one_heap()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+faults = []
+for _ in range(10):
+    block = libc.malloc(48_000_000)
+    ctypes.memset(block, 1, 48_000_000)
+    libc.free(block)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print((faults[-1] - faults[0]) / faults[0])
+"""
+
+
+@pytest.mark.skipif(heap._glibc() is None or sys.platform != "linux", reason="another C library")
+def test_large_blocks_are_not_mapped_anew_every_time() -> None:
+    result = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 0.5  # page faults of nine uses against those of the first
 
 
 def test_a_stream_gives_back_the_holes_in_its_heap(monkeypatch: pytest.MonkeyPatch) -> None:
