@@ -114,6 +114,12 @@ def test_commands_in_blocks_are_understood(line: str, monkeypatch: pytest.Monkey
     assert main(shlex.split(line)[1:]) == 0
 
 
+@pytest.fixture
+def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches look at whole frames only."""
+    monkeypatch.setattr("vidseg_pipelines.discovery._tiles", lambda frame, share: [])
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the commands name."""
@@ -160,6 +166,7 @@ def write_video(path: Path, pictures: list[np.ndarray]) -> None:
     writer.close()
 
 
+@pytest.mark.usefixtures("quick_search")
 @pytest.mark.parametrize("line", sorted(set(RUN)))
 def test_commands_run(line: str, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a toy network, and a tracker that leaves masks where they are."""
@@ -177,6 +184,7 @@ def test_commands_run(line: str, inputs: Path, tmp_path: Path, monkeypatch: pyte
     assert main(shlex.split(line)[1:]) == 0
 
 
+@pytest.mark.usefixtures("quick_search")
 @pytest.mark.parametrize("page", [PAGES[0], paths.ROOT / "docs" / "index.md"], ids=lambda page: page.stem)
 def test_the_python_for_beginners_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
