@@ -116,8 +116,8 @@ def test_commands_in_blocks_are_understood(line: str, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def quick_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Searches look at whole frames only."""
-    monkeypatch.setattr("vidseg_pipelines.discovery._tiles", lambda frame, share: [])
+    """Searches look at whole frames only, with few clicks."""
+    monkeypatch.setattr(object_finder, "discover_objects", search_quickly)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,6 @@ def test_the_python_for_beginners_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the embedded weights."""
-    monkeypatch.setattr(object_finder, "discover_objects", search_quickly)
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "video.mp4", [cv2.resize(scene(time), (WIDTH, HEIGHT)) for time in range(2)])
