@@ -28,8 +28,8 @@ def share_one_heap() -> None:
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_ARENA_MAX, 1)
-        libc.mallopt(_MMAP_THRESHOLD, _KEPT)  # refused before glibc 2.35
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT)
+        if libc.mallopt(_MMAP_THRESHOLD, _KEPT):  # refused before glibc 2.35
+            libc.mallopt(_TRIM_THRESHOLD, _KEPT)  # alone it would fix the threshold of mapping, at 128 kB
 
 
 def trim_heap() -> None:
