@@ -112,7 +112,7 @@ def _run(name: str, args: list[str]) -> int:
     )
 
     def parse(**extra: Any) -> Any:
-        with one_line(name, command, args):
+        with one_line(name, command):
             return parse_boxed(**extra)
 
     if hasattr(command, "defaults_for") and {"--continue", "--resume"} & {*args}:

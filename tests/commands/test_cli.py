@@ -42,7 +42,10 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
         (["run", "x.mp4", "--max-objects", "many"], "--max-objects 'many': a whole number expected"),
         (["run", "x.mp4", "--max-objects"], "--max-objects: a value is missing"),
         (["run", "x.mp4", "--refine", "best"], "--refine 'best': allowed are 'auto', 'box', 'none'"),
+        (["run", "-", "--max-objects", "many"], "vidseg: --max-objects 'many': a whole number expected"),
+        (["run", "x.mp4", "--max-objects", "z---- " + 9 * "long "], "'z---- " + 9 * "long " + "'"),
         (["export"], "missing: RUN_DIR, --to"),
+        (["image", "x.jpg", "--foo"], "unknown option '--foo'"),
         (["image", "x.jpg"], "missing: --output PATH; see vidseg image --help"),
     ],
 )
