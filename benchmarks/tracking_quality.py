@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path, help="folder for a strip of frames per clip")
     arguments = parser.parse_args()
+    if arguments.leave and arguments.json:
+        parser.error("--json is for clips as they are, without --leave")
     torch.set_num_threads(arguments.threads)
     options = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in arguments.option)}
     methods = {arguments.tracker: by_tracker(arguments.tracker, options), "still": still, "flow": flow}

@@ -190,6 +190,23 @@ def test_no_object_is_refused_for_ever() -> None:
     while not seen(presence, 0.65 * USUAL):
         shown += 1
     assert 40 < shown < 80
+    assert all(seen(presence, 0.65 * USUAL) for _ in range(20))  # from here on that is usual
+
+
+def test_a_frame_without_a_mask_makes_no_ghost_an_object() -> None:
+    presence = familiar()
+    assert not seen(presence, 0.74 * USUAL)
+    assert seen(presence, 0.0)
+    assert not seen(presence, 0.74 * USUAL)
+
+
+def test_a_video_may_change_gradually_while_a_ghost_is_refused() -> None:
+    presence, one = familiar(), torch.zeros(32, 32)
+    for t in range(41):  # it gets light
+        one[LARGE] = (0.65 if t < 40 else 0.8) * USUAL
+        image = torch.full((1, 3, 32, 32), 0.05 * t)
+        gone = presence.absent(image, torch.stack([1 - one, one]), torch.full((1, 2, 2), -2.0), [7])
+        assert gone == ([0] if t < 40 else [])
 
 
 def test_a_prompted_or_forgotten_object_may_look_as_it_likes() -> None:

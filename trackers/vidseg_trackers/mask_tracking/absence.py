@@ -42,7 +42,7 @@ SMALL = 0.4
 """Area of a small mask, relative to the object's usual one."""
 RELENT = 0.995
 """What is needed of certainty falls by this factor with every frame that was refused, so that no object is lost for
-ever: after 60 frames to 0.64, which even a faint mask has."""
+ever: after 60 frames to 0.64, which even a faint mask has. What counts only because of this is usual from then on."""
 EDGE = 8
 """A mask without a pixel further than 1/8 of the frame from its border may be an object on its way in or out."""
 USUAL = 0.9
@@ -64,27 +64,38 @@ class _Usual:
     score: float = 0.0
     area: float = 0.0
     refused: int = 0
-    """Masks in a row that were refused, the last frame's among them."""
+    """Masks in a row that were refused, not counting frames without a mask."""
     missing: bool = False
-    """The network itself found no mask on the last frame, or nothing but faint ones since it did not."""
+    """The network itself found no mask on the frame after one that showed the object, and only faint ones since."""
     faint: bool = False
-    """The last mask was small and doubtful."""
+    """The last mask that was judged was small and doubtful."""
 
     def is_ghost(self, score: float, area: float) -> bool:
         """Is a mask of this certainty and area none of the object's? Counts what it refuses."""
-        usual, small = RELENT**self.refused * self.score, area < SMALL * self.area
-        faint = small and score < CERTAIN * usual
-        if self.missing:
-            ghost = faint
-        elif self.refused:
-            ghost = score < (SURE if small else CERTAIN) * usual
-        else:
-            ghost = score < SUDDEN * self.score or (faint and self.faint)
-        self.refused, self.faint = self.refused + 1 if ghost else 0, faint
+        ghost = self._doubts(score, area, RELENT**self.refused * self.score)
+        if not ghost and self.refused and self._doubts(score, area, self.score):
+            self.score = self.area = 0.0  # it counts only because bounds have fallen: so it looks from here on
+        self.refused = self.refused + 1 if ghost else 0
+        self.faint = self._is_faint(score, area, self.score)
         return ghost
+
+    def _is_faint(self, score: float, area: float, usual: float) -> bool:
+        return area < SMALL * self.area and score < CERTAIN * usual
+
+    def _doubts(self, score: float, area: float, usual: float) -> bool:
+        if self.missing:
+            return self._is_faint(score, area, usual)
+        if self.refused:
+            return score < (SURE if area < SMALL * self.area else CERTAIN) * usual
+        return score < SUDDEN * usual or (self.faint and self._is_faint(score, area, usual))
+
+    def empty(self) -> None:
+        """The network itself finds no mask."""
+        self.missing = self.missing or not self.refused
 
     def shown(self, distance: float, score: float, area: float) -> None:
         """A frame shows the object."""
+        self.refused = 0
         self.distance = 0.8 * self.distance + 0.2 * distance if self.distance else distance
         self.score = USUAL * self.score + (1 - USUAL) * score if self.score else score
         self.area = USUAL * self.area + (1 - USUAL) * area if self.area else area
@@ -128,19 +139,20 @@ class Presence:
         changed = difference * _MEAN_STD > CHANGE
         cut = changed and correlation < CORRELATION
         least = MIN_SCORE_AFTER_CUT if cut else MIN_SCORE
-        gone = []
+        gone, unlike = [], 0
         columns = (told[k * len(ids) : (k + 1) * len(ids)] for k in range(5))
         for row, (i, n, s, certainty, d, inside) in enumerate(zip(ids, *columns, strict=True)):
             usual, area = self.usual.setdefault(i, _Usual()), n / masks[0].numel()
             if (changed and s < least) or (cut and d > MAX_DISTANCE * usual.distance):
                 gone.append(row)
+                unlike += 1
             elif not n:
-                usual.missing, usual.refused = True, 0
+                usual.empty()
             elif inside and usual.is_ghost(certainty, area):
                 gone.append(row)
             else:
                 usual.shown(d, certainty, area)
-        if len(gone) < len(ids):
+        if unlike < len(ids):  # ghosts are no change of scene
             self.thumbnail = thumbnail
         return gone
 
