@@ -97,6 +97,7 @@ def stream(
         work.close()
         with clock("wait for output"):
             writer.close(check=done)
+        trim_heap()
 
 
 class _Writing:
