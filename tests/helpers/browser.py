@@ -25,18 +25,19 @@ class Server:
 
     def __init__(self, path: Path, output: Path, seconds: float = 0.0) -> None:
         context = get_context("forkserver")
-        context.set_forkserver_preload(["ui_toys"])
+        context.set_forkserver_preload(["ui_toys"])  # which it finds by PYTHONPATH: conftest.py sets that
         told, tell = context.Pipe(duplex=False)
         self.process = context.Process(target=serve_toys, args=(path, output, seconds, tell.send))
         self.process.start()
         tell.close()
         self.url: str = told.recv()
 
-    def end(self, number: int = signal.SIGTERM) -> int | None:
+    def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; gives the exit code."""
         if self.process.is_alive() and self.process.pid is not None:
             os.kill(self.process.pid, number)
         self.process.join(120)
+        assert self.process.exitcode is not None, "it goes on after two minutes"
         return self.process.exitcode
 
 
