@@ -75,7 +75,7 @@ class _Usual:
         ghost = self._doubts(score, area, RELENT**self.refused * self.score)
         if not ghost and self.refused and self._doubts(score, area, self.score):
             self.score = self.area = 0.0  # it counts only because bounds have fallen: so it looks from here on
-        self.refused = self.refused + 1 if ghost else 0
+        self.refused += ghost
         self.faint = self._is_faint(score, area, self.score)
         return ghost
 
@@ -95,11 +95,10 @@ class _Usual:
 
     def shown(self, distance: float, score: float, area: float) -> None:
         """A frame shows the object."""
-        self.refused = 0
         self.distance = 0.8 * self.distance + 0.2 * distance if self.distance else distance
         self.score = USUAL * self.score + (1 - USUAL) * score if self.score else score
         self.area = USUAL * self.area + (1 - USUAL) * area if self.area else area
-        self.missing = False
+        self.refused, self.missing = 0, False
 
 
 class Presence:
@@ -160,7 +159,7 @@ class Presence:
         """This frame shows objects: the user says so. What they look like from here on is yet to be seen."""
         self.thumbnail = F.adaptive_avg_pool2d(image, (16, 16))
         for i in ids:
-            self.usual[i] = _Usual(self.usual[i].distance) if i in self.usual else _Usual()
+            self.usual[i] = _Usual(self.usual.get(i, _Usual()).distance)
 
     def forget(self, ids: Sequence[int]) -> None:
         """Forget objects."""
