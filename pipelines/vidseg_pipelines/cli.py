@@ -12,7 +12,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,18 +101,17 @@ def _run(name: str, args: list[str]) -> int:
     path = _flag_value(args, "--config")
     if path is not None and getattr(command, "CONFIG_IS_DEFAULTS", False):
         extra["default"] = load_config(command, Path(path))
-    parse_boxed = partial(
-        tyro.cli,
-        command,
-        args=args,
-        prog=f"vidseg {name}",
-        description=inspect.getdoc(command),  # whole: without this, examples are left out
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
 
     def parse(**extra: Any) -> Any:
         with one_line(name, command):
-            return parse_boxed(**extra)
+            return tyro.cli(
+                command,
+                args=args,
+                prog=f"vidseg {name}",
+                description=inspect.getdoc(command),  # whole: without this, examples are left out
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **extra,
+            )
 
     if hasattr(command, "defaults_for") and {"--continue", "--resume"} & {*args}:
         earlier = command.defaults_for(parse(**extra))
