@@ -25,10 +25,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 import yaml
-from leaving import leave
+from leaving import U8, VOID, leave
 
 from vidseg.evaluation.contours import region_and_contour
 from vidseg.files import data_folders
@@ -36,9 +35,6 @@ from vidseg.registry import build_tracker
 from vidseg.training.splits import dev_clips
 from vidseg.types import Frame, Prompt, Tracks, VideoInfo
 from vidseg_trackers.xmem.training.bank import Clip, read_clip
-
-U8 = npt.NDArray[np.uint8]
-VOID = 255
 
 
 def by_tracker(name: str, options: dict[str, object]) -> Callable[[Clip], U8]:
@@ -163,8 +159,7 @@ def main() -> None:
     other = tuple(folder.name for folder in data_folders(arguments.data) if folder.name not in dev)
     names = {"dev": dev, "other": other}.get(arguments.clips) or tuple(arguments.clips.split(","))
     if arguments.leave:
-        run = by_tracker(arguments.tracker, options)
-        measure_leaving(run, arguments.data, names, arguments.leave, arguments.away)
+        measure_leaving(methods[arguments.tracker], arguments.data, names, arguments.leave, arguments.away)
         return
     results: dict[str, dict[str, tuple[float, float]]] = {}
     print(f"{'clip':30s} {'J':>5s} {'F':>5s} {'J&F':>5s} {'ms':>5s}   J&F of " + ", ".join(list(methods)[1:]))
