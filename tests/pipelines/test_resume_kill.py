@@ -119,7 +119,7 @@ def finish(runs: Runs, name: str, whole: dict[str, Any]) -> None:
 def test_kills_at_random_moments(runs: Runs, whole: dict[str, Any]) -> None:
     rng = random.Random(SEED)
     moments = [(label, n) for label, count in sorted(whole["events"].items()) for n in range(1, count + 1)]
-    for number, moment in enumerate(rng.sample(moments, 8)):
+    for number, moment in enumerate(rng.sample(moments, 12)):
         name = f"random-{number}"
         assert runs(name, kill=moment)["code"] == -9, moment
         check_final_names(runs.folder / name)
