@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -48,23 +49,25 @@ def encode_window(mask_window: npt.NDArray[Any], y0: int, x0: int, height: int, 
     h, w = mask_window.shape
     if y0 < 0 or x0 < 0 or y0 + h > height or x0 + w > width:
         raise InputError(f"window of {w}x{h} at ({x0}, {y0}) does not lie inside a mask of {width}x{height}")
-    padded = np.zeros((w, h + 2), np.int8)
-    padded[:, 1:-1] = (mask_window != 0).T
-    steps = padded[:, 1:] - padded[:, :-1]
-    start_column, start_row = np.nonzero(steps == 1)
-    end_column, end_row = np.nonzero(steps == -1)
-    starts = (start_column + x0) * height + y0 + start_row
-    ends = (end_column + x0) * height + y0 + end_row
-    apart = starts[1:] != ends[:-1]  # a run that goes on at the top of the next column is one run
-    starts = starts[np.concatenate([[True], apart])] if len(starts) else starts
-    ends = ends[np.concatenate([apart, [True]])] if len(ends) else ends
-    return _from_runs(starts, ends, height, width)
+    if not mask_window.size:
+        return empty_rle(height, width)
+    padded = np.zeros((h + 1, w), np.uint8)  # below every column a background pixel, where its last run ends
+    np.not_equal(mask_window, 0, out=padded[:h].view(np.bool_))
+    pixels = cv2.transpose(padded).ravel()
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    if pixels[0]:
+        edges = np.concatenate([[0], edges])
+    edges += edges // (h + 1) * (height - h - 1) + x0 * height + y0  # from the padded window to the mask
+    joints = edges[1:-1].reshape(-1, 2)  # a run that goes on at the top of the next column is one run
+    apart = joints[:, 0] != joints[:, 1]
+    if not apart.all():
+        edges = np.concatenate([edges[:1], joints[apart].ravel(), edges[-1:]])
+    return _from_edges(edges, height, width)
 
 
 def empty_rle(height: int, width: int) -> Rle:
     """The mask without any object pixel."""
-    nothing = np.zeros(0, np.int64)
-    return _from_runs(nothing, nothing, height, width)
+    return _from_edges(np.zeros(0, np.int64), height, width)
 
 
 def decode(rle: Rle) -> npt.NDArray[np.bool_]:
@@ -152,28 +155,25 @@ def _bounds(starts: _Counts, ends: _Counts, height: int) -> tuple[int, int, int,
     return int(first[0]), y1, int(last[-1]) + 1, y2
 
 
-def _from_runs(starts: _Counts, ends: _Counts, height: int, width: int) -> Rle:
-    edges = np.stack([starts, ends], axis=1).ravel()
+def _from_edges(edges: _Counts, height: int, width: int) -> Rle:
+    """Of the flat column-major positions where object runs start and end, in turn."""
     total = height * width
-    tail = [] if len(ends) and ends[-1] == total else [total]
-    positions = np.concatenate([[0], edges, tail]).astype(np.int64)
-    return Rle(height, width, _compress(positions[1:] - positions[:-1]))
+    tail = np.array([] if len(edges) and edges[-1] == total else [total], np.int64)
+    return Rle(height, width, _compress(np.diff(edges, prepend=0, append=tail)))
 
 
 def _compress(counts: _Counts) -> bytes:
     values = counts.copy()
     values[3:] -= counts[1:-2]
-    groups = np.empty((len(values), _GROUPS), np.uint8)
-    used = np.empty((len(values), _GROUPS), np.bool_)
-    alive = np.ones(len(values), np.bool_)
-    for k in range(_GROUPS):
+    groups, used, alive = [], [], np.ones(len(values), np.bool_)
+    while alive.any():
         low = values & 0x1F
-        values = values >> 5
-        more = np.where(low & 0x10, values != -1, values != 0)
-        groups[:, k] = low + 48 + 32 * more
-        used[:, k] = alive
+        values >>= 5
+        more = values != -(low >> 4)  # what is left is not the sign alone
+        groups.append((low + 48 + 32 * more).astype(np.uint8))
+        used.append(alive)
         alive = alive & more
-    return groups[used].tobytes()
+    return np.stack(groups, 1)[np.stack(used, 1)].tobytes()
 
 
 def _parse(rle: Rle) -> _Counts:
