@@ -30,7 +30,7 @@ class Layer(NamedTuple):
     ``alone``: positive where no other layer has a say; None: nowhere.
     """
 
-    logits: Float[Tensor, "h w"]
+    logits: Float[Tensor, "h w"] | Bool[Tensor, "h w"]
     padded: Size
     resized: Size
     crop: Crop
@@ -58,31 +58,30 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
-def reach(maps: Float[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor, "n w"]]:
+def reach(maps: Float[Tensor, "n h w"] | Bool[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor, "n w"]]:
     """Which rows and columns of each map hold a positive logit, as 0 and 1."""
+    return (maps.amax(2) > 0).int(), (maps.amax(1) > 0).int()
+
+
+def thin_parts(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
     positive = maps > 0
-    return positive.any(2).int(), positive.any(1).int()
+    body = grown(~grown(~positive))
+    return positive & ~grown(body)
 
 
-def thin_parts(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-    """1 where a map is positive on what is thinner than three cells, lines and tips, and away from all that is not."""
-    positive = maps > 0
-    body = _widened(~_widened(~positive))
-    return (positive & ~_widened(body)).float()
-
-
-def _widened(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
-    """Every cell with its eight neighbours."""
-    for axis in (1, 2):
+def grown(masks: Bool[Tensor, "n h w"], cells: int = 1) -> Bool[Tensor, "n h w"]:
+    """Every cell of the masks with all neighbours up to ``cells`` rows and columns away."""
+    for axis in (1, 2) * cells:
         others, masks = masks, masks.clone()
         count = masks.shape[axis] - 1
-        masks.narrow(axis, 0, count).logical_or_(others.narrow(axis, 1, count))
-        masks.narrow(axis, 1, count).logical_or_(others.narrow(axis, 0, count))
+        masks.narrow(axis, 0, count).bitwise_or_(others.narrow(axis, 1, count))
+        masks.narrow(axis, 1, count).bitwise_or_(others.narrow(axis, 0, count))
     return masks
 
 
 def layers_of(
-    maps: Float[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
+    maps: Float[Tensor, "n h w"] | Bool[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
 ) -> list[Layer]:
     """One layer per map; ``rows`` and ``columns`` are what :func:`reach` says of the maps."""
     layers = [Layer(one, padded, resized, crop, None) for one in maps]
@@ -98,24 +97,30 @@ def mean_window(layers: Sequence[Layer]) -> LogitWindow | None:
     if not bounds:
         return None
     x1, y1, x2, y2 = (f(b[k] for b in bounds) for k, f in enumerate((min, min, max, max)))
+    window = x1, y1, x2, y2
     if len(layers) == 1:
-        return LogitWindow(_upsampled(layers[0], (x1, y1, x2, y2)), y1, x1)
-    total = torch.zeros(y2 - y1, x2 - x1, device=layers[0].logits.device)
-    for layer in layers:
-        crop = layer.crop
-        part = max(x1, crop.x1), max(y1, crop.y1), min(x2, crop.x2), min(y2, crop.y2)
-        values = torch.full_like(total, -LIMIT)
-        if part[0] < part[2] and part[1] < part[3]:
-            clipped = layer._replace(logits=layer.logits.clamp(-LIMIT, LIMIT))
-            values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
-        total += values
-    mean = total / len(layers)
-    for layer in layers:
+        return LogitWindow(_upsampled(layers[0], window), y1, x1)
+    drawn = [_clipped(layer, window) for layer in layers]
+    mean = sum(drawn[1:], drawn[0]) / len(drawn)
+    for layer, values in zip(layers, drawn, strict=True):
         if layer.alone is not None and layer.alone.bounds is not None:
-            x3, y3, x4, y4 = place = layer.alone.bounds
-            around = mean[y3 - y1 : y4 - y1, x3 - x1 : x4 - x1]
-            around.copy_(torch.where(_upsampled(layer.alone, place) > 0, _upsampled(layer, place), around))
+            x3, y3, x4, y4 = layer.alone.bounds
+            place = slice(y3 - y1, y4 - y1), slice(x3 - x1, x4 - x1)
+            mean[place] = torch.where(_upsampled(layer.alone, layer.alone.bounds) > 0, values[place], mean[place])
     return LogitWindow(mean, y1, x1)
+
+
+def _clipped(layer: Layer, window: Window) -> Float[Tensor, "wh ww"]:
+    """Logits of a layer in a window of the frame, clipped; as low as can be outside of its crop."""
+    x1, y1, x2, y2 = window
+    crop, clipped = layer.crop, layer._replace(logits=layer.logits.clamp(-LIMIT, LIMIT))
+    part = max(x1, crop.x1), max(y1, crop.y1), min(x2, crop.x2), min(y2, crop.y2)
+    if part == window:
+        return _upsampled(clipped, window)
+    values = layer.logits.new_full((y2 - y1, x2 - x1), -LIMIT, dtype=torch.float32)
+    if part[0] < part[2] and part[1] < part[3]:
+        values[part[1] - y1 : part[3] - y1, part[0] - x1 : part[2] - x1] = _upsampled(clipped, part)
+    return values
 
 
 def _upsampled(layer: Layer, window: Window) -> Float[Tensor, "wh ww"]:
@@ -132,9 +137,9 @@ def _bounds(layer: Layer, hits: Sequence[Array]) -> Window | None:
         places = np.flatnonzero(hit)
         if not len(places):
             return None
-        # Bilinear interpolation carries a value at most one cell far; the second step adds less than another one.
-        first = max(0, math.floor((int(places[0]) - 2) * cell))
-        last = min(length, math.ceil((int(places[-1]) + 3) * cell))
+        # Bilinear interpolation carries a value less than a cell from its centre, the second step half a cell more.
+        first = max(0, math.floor((int(places[0]) - 1) * cell))
+        last = min(length, math.ceil((int(places[-1]) + 2) * cell))
         if last <= first:  # positive only in the padding
             return None
         spans.append((start + first, start + last))

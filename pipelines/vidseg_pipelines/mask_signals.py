@@ -15,14 +15,15 @@ from torch import Tensor
 
 from vidseg.masks.trust import Signals, rounded
 from vidseg.types import Array, Tracks
+from vidseg_pipelines.mask_layers import grown
 
 _SCALE = 10_000
 _GRID = 64
 """Cells per side in which an object and what is around it are judged, whatever their size."""
 _MARGIN = 0.15
 """Of the box's sides that are judged too, on each side of it."""
-_BAND = 5
-"""Width of the band along the outline, in these cells."""
+_NEAR = 2
+"""How far cells of the band along the outline are from both sides of it at most, in these cells."""
 
 
 def certainty(tracks: Tracks, hw: tuple[int, int]) -> Int[Tensor, " n"]:
@@ -41,9 +42,8 @@ def certainty(tracks: Tracks, hw: tuple[int, int]) -> Int[Tensor, " n"]:
         view = probabilities[None, None, top:bottom, left:right].float()
         views.append(F.interpolate(view, (_GRID, _GRID), mode="bilinear", align_corners=False))
     seen = torch.cat(views)
-    inside = (seen > 0.5).float()
-    grown, shrunk = (F.max_pool2d(sign * inside, _BAND, 1, _BAND // 2) for sign in (1, -1))
-    band = (grown + shrunk).flatten(1)  # 1 where cells of both kinds are near
+    inside = seen[:, 0] > 0.5
+    band = (grown(inside, _NEAR) & grown(~inside, _NEAR)).flatten(1)
     total, sure = band.sum(1), (band * (2 * seen - 1).abs().flatten(1)).sum(1)
     return torch.where(total > 0, (_SCALE * sure / total.clamp(min=1)).round(), -torch.ones_like(total)).int()
 
