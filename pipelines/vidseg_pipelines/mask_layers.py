@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from vidseg.masks.paste import LogitWindow, Size, Window, upsample_window
@@ -24,13 +24,13 @@ LIMIT = 8.0
 
 
 class Layer(NamedTuple):
-    """Logits (h, w) of one object that cover ``padded``, of which ``resized`` is ``crop`` of the frame.
+    """Logits (h, w) of one object, or a mask, that cover ``padded``, of which ``resized`` is ``crop`` of the frame.
 
     ``bounds``: pixels (x1, y1, x2, y2) of the frame that a positive logit can reach; None where there are none.
     ``alone``: positive where no other layer has a say; None: nowhere.
     """
 
-    logits: Float[Tensor, "h w"] | Bool[Tensor, "h w"]
+    logits: Shaped[Tensor, "h w"]
     padded: Size
     resized: Size
     crop: Crop
@@ -58,7 +58,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
-def reach(maps: Float[Tensor, "n h w"] | Bool[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor, "n w"]]:
+def reach(maps: Shaped[Tensor, "n h w"]) -> tuple[Int[Tensor, "n h"], Int[Tensor, "n w"]]:
     """Which rows and columns of each map hold a positive logit, as 0 and 1."""
     return (maps.amax(2) > 0).int(), (maps.amax(1) > 0).int()
 
@@ -81,7 +81,7 @@ def grown(masks: Bool[Tensor, "n h w"], cells: int = 1) -> Bool[Tensor, "n h w"]
 
 
 def layers_of(
-    maps: Float[Tensor, "n h w"] | Bool[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
+    maps: Shaped[Tensor, "n h w"], padded: Size, resized: Size, crop: Crop, rows: Array, columns: Array
 ) -> list[Layer]:
     """One layer per map; ``rows`` and ``columns`` are what :func:`reach` says of the maps."""
     layers = [Layer(one, padded, resized, crop, None) for one in maps]

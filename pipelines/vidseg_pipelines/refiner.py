@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from vidseg.errors import UsageError
@@ -243,7 +243,7 @@ class Refiner:
         return agreed.both < least * max(1, agreed.either)
 
 
-def _of_frame(maps: Float[Tensor, "N h w"], frame: Frame, rows: Array, columns: Array) -> list[Layer]:
+def _of_frame(maps: Shaped[Tensor, "N h w"], frame: Frame, rows: Array, columns: Array) -> list[Layer]:
     """Layers of maps that show the whole frame, as a tracker's do; see :func:`layers_of`."""
     size, (height, width) = (maps.shape[1], maps.shape[2]), frame.hw
     return layers_of(maps, size, size, Crop(0, 0, width, height), rows, columns)

@@ -8,11 +8,15 @@ import torch
 
 from toys import TINY
 from vidseg.errors import UsageError
+from vidseg.masks.paste import to_original_size
 from vidseg.masks.rle import decode
+from vidseg.sam.config import SamConfig, named_config
 from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
 from vidseg.sam.prompt_batch import PromptBatch
+from vidseg.sam.zoom import Crop
 from vidseg.types import Frame, Tracks
+from vidseg_pipelines.mask_layers import layers_of, mean_window, reach
 from vidseg_pipelines.refiner import Mode, RefineOptions, Refiner
 
 HEIGHT, WIDTH = 72, 128
@@ -128,3 +132,33 @@ def test_of_masks_with_backgrounds_of_their_own_the_surer_one_gets_a_pixel() -> 
     (result,) = Refiner(Draws(0, 1), RefineOptions("none")).refine([FRAME], [None], [tracks])  # type: ignore[arg-type]
     assert result.ids == (2,)
     assert decode(result.rles[0]).all()
+
+
+@pytest.mark.parametrize("original", [(72, 128), (431, 300), (9, 14), (1080, 640)])
+@pytest.mark.parametrize("config", [TINY, named_config("sam-hq-vit-tiny")], ids=["tiny", "official"])
+def test_the_window_of_a_mask_holds_all_that_is_positive(original: tuple[int, int], config: SamConfig) -> None:
+    rng = np.random.default_rng(2)
+    geometry = frame_geometry(original, config)
+    sizes = ((*geometry.between, geometry.low_res), ((40, 71),) * 3)
+    for _ in range(20):
+        row, column = rng.random(2)
+        maps = []
+        for _, _, (height, width) in sizes:
+            one = torch.full((1, height, width), -0.01)
+            y, x = int(row * height), int(column * width)
+            one[0, y : y + rng.integers(1, 4), x : x + rng.integers(1, 4)] = 8.0
+            maps.append(one)
+        crop = Crop(0, 0, original[1], original[0])
+        layers = [
+            layers_of(one, *between, crop, *(hits.numpy() for hits in reach(one)))[0]
+            for one, (*between, _) in zip(maps, sizes, strict=True)
+        ]
+        for chosen in (layers[:1], layers[1:], layers):
+            whole = [to_original_size(one.logits[None], one.padded, one.resized, original)[0] for one in chosen]
+            expected = (sum(whole[1:], whole[0]) / len(whole)).clone()
+            window = mean_window(chosen)
+            assert (window is None) == all(one.bounds is None for one in chosen)
+            if window is not None:
+                torch.testing.assert_close(window.logits, expected[window.place], rtol=0, atol=1e-3)
+                expected[window.place] = 0
+            assert (expected <= 0).all()

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -67,7 +67,7 @@ def to_original_size(
 
 
 def upsample_window(
-    logits: Float[Tensor, "n h w"], padded: Size, resized: Size, original: Size, window: Window
+    logits: Shaped[Tensor, "n h w"], padded: Size, resized: Size, original: Size, window: Window
 ) -> Float[Tensor, "n wh ww"]:
     """What :func:`to_original_size` gives in ``window`` = (x1, y1, x2, y2), right and bottom exclusive.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Generator
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class DavisSink:
         if largest <= MAX_PALETTE_ID:
             image.putpalette(self._palette)
         with atomic_file(self._folder / f"{masks.stem}.png") as file:
-            image.save(file, "PNG", compress_level=1)
+            image.save(file, "PNG", compress_type=zlib.Z_RLE)  # half as large as with the fastest level, as fast
 
     def close(self) -> None:
         """Every file is finished when it is written."""

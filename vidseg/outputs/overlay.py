@@ -107,7 +107,7 @@ class Painter:
         small = min(rgb.shape[:2])
         line = max(1, round(style.contour * small / 400)) if style.contour else 0
         for one in shown:
-            _paint(_place(image, one), one.window, np.array(color_of(one.object_id), np.uint8), style.fill, line)
+            _paint(_place(image, one), one.window, color_of(one.object_id), style.fill, line)
         if style.trails:
             self._draw_trails(image, index, shown, max(1, round(small / 300)))
         lettering = Lettering(image, max(_SMALLEST_TEXT, round(style.text * small / 30)))
@@ -160,12 +160,13 @@ def _place(image: Array, one: Drawing) -> Array:
     return image[one.y0 : one.y0 + height, one.x0 : one.x0 + width]
 
 
-def _paint(place: Array, mask: npt.NDArray[np.bool_], color: npt.NDArray[np.uint8], fill: float, line: int) -> None:
+def _paint(place: Array, mask: npt.NDArray[np.bool_], color: tuple[int, int, int], fill: float, line: int) -> None:
     inside = mask.astype(np.uint8, order="C")
+    paint = np.empty(place.shape, np.uint8)
+    paint[:] = np.tile(np.array(color, np.uint8), (place.shape[1], 1))
     if fill:
-        tints = np.rint(np.arange(256)[:, None] * (1 - fill) + color * fill).astype(np.uint8)  # every value, once
-        cv2.copyTo(cv2.LUT(place, tints[:, None]), inside, place)
+        cv2.copyTo(cv2.addWeighted(place, 1 - fill, paint, fill, 0), inside, place)
     if line:
         kernel = np.ones((2 * line + 1, 2 * line + 1), np.uint8)
         core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        place[inside > core] = color
+        cv2.copyTo(paint, inside - core, place)
