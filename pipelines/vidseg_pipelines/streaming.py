@@ -77,7 +77,7 @@ def stream(
                     segmenter.sam.encode([group[0].rgb])
             try:
                 _tell(work.step(group), advance)
-                if snapshots is not None and snapshots.due(end):
+                if (first_alone and not read) or (snapshots is not None and snapshots.due(end)):
                     _tell(work.drain(), advance)
             except Preempted:
                 work.drain()
