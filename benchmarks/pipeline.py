@@ -13,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,11 +45,11 @@ def matmul_flops_per_s(size: int = 2048, seconds: float = 2.0) -> float:
     return rounds * 2 * size**3 / (time.perf_counter() - started)
 
 
-def flops_per_frame(video: str, frames: int = 8) -> float:
-    """Floating point operations of the networks per frame, counted on the first frames."""
-    source = open_source(video, frames=slice(0, frames))
+def flops_per_frame(video: str, boxes: Sequence[str] = ()) -> float:
+    """Floating point operations of the networks per frame, searches for objects included; takes as long as a run."""
+    source = open_source(video)
     with FlopCounterMode(display=False) as counter:
-        done = len(list(segment_frames(source, batch=4)))
+        done = sum(1 for _ in segment_frames(source, batch=4, box=boxes))
     source.close()
     return counter.get_total_flops() / max(done, 1)
 
@@ -93,7 +94,7 @@ def main() -> None:
         print(f"  {stage:<16} {seconds:8.2f} s  {1000 * seconds / summary.frames:8.1f} ms per frame")
     print(f"outside the networks: {100 * share_outside(stages):.1f} % of the time of both threads")
     limit = matmul_flops_per_s()
-    rate = flops_per_frame(options.video) * summary.frames / (wall - stages.get("load", 0.0))
+    rate = flops_per_frame(options.video, options.prompt_box) * summary.frames / (wall - stages.get("load", 0.0))
     print(f"the run: {rate / 1e9:.1f} of {limit / 1e9:.1f} GFLOP/s (measured / limit = {rate / limit:.2f})")
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.types import State
@@ -127,7 +127,7 @@ class Presence:
         masks = torch.stack([wins(probabilities, row) for row in range(1, len(ids) + 1)])
         share = F.adaptive_avg_pool2d(probabilities[1:], (nearest.shape[1], nearest.shape[2]))
         distance = -(nearest * share).sum((1, 2)) / share.sum((1, 2)).clamp(min=1e-6)
-        pixels = masks.sum((1, 2))
+        pixels = masks.sum((1, 2), dtype=torch.float32)
         score, alone = (
             (p * masks).sum((1, 2), dtype=torch.float32) / pixels.clamp(min=1)
             for p in (probabilities[1:], probabilities[1:] / (probabilities[1:] + probabilities[:1]).clamp(min=1e-6))
@@ -183,10 +183,10 @@ class Presence:
                 setattr(usual, name, type(getattr(usual, name))(value))
 
 
-def _reaches_inside(masks: Bool[Tensor, "N H W"]) -> Bool[Tensor, " N"]:
-    """Has a mask a pixel that is not near the frame's border?"""
+def _reaches_inside(masks: Float[Tensor, "N H W"]) -> Float[Tensor, " N"]:
+    """1 for a mask with a pixel that is not near the frame's border, else 0."""
     down, right = masks.shape[1] // EDGE, masks.shape[2] // EDGE
-    return masks[:, down : masks.shape[1] - down, right : masks.shape[2] - right].flatten(1).any(1)
+    return masks[:, down : masks.shape[1] - down, right : masks.shape[2] - right].amax((1, 2))
 
 
 def _compare(last: Tensor, now: Tensor) -> Float[Tensor, " 2"]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from vidseg.masks.paste import resize_part
@@ -51,12 +51,12 @@ def objects_in_label_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int
         rivals = torch.nonzero(crop.amax((1, 2)) >= least)[:, 0]
         window = down.resize(right.resize(crop[rivals], 2), 1)
         own = int((rivals == row + 1).nonzero())
-        mask = wins(window, own).view(torch.uint8)
+        mask = wins(window, own)
         ys, xs = (mask.amax(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
         if ys:
             x, y = right.start, down.start
             box = (x + xs[0], y + ys[0], x + xs[-1] + 1, y + ys[-1] + 1)
-            found.append(Seen(row, box, float(window[own][mask.bool()].mean())))
+            found.append(Seen(row, box, float((window[own] * mask).sum() / mask.sum())))
     return found
 
 
@@ -76,13 +76,17 @@ def _in_whole_map(probabilities: Float[Tensor, "N1 h w"], size: tuple[int, int])
     return found
 
 
-def wins(values: Float[Tensor, "n h w"], own: int) -> Bool[Tensor, "h w"]:
-    """``values.argmax(0) == own`` by comparisons, which are ten times as fast; the first of equals wins."""
+def wins(values: Float[Tensor, "n h w"], own: int) -> Float[Tensor, "h w"]:
+    """1 where ``values.argmax(0) == own``, else 0; the first of equals wins.
+
+    Comparisons are ten times as fast as argmax, and twice as fast again when they give numbers.
+    """
     mine = values[own]
-    result = torch.ones_like(mine, dtype=torch.bool)
+    result, beats = torch.ones_like(mine), torch.empty_like(mine)
     for channel, other in enumerate(values):
         if channel != own:
-            result &= (mine > other) if channel < own else (mine >= other)
+            (torch.gt if channel < own else torch.ge)(mine, other, out=beats)
+            result.mul_(beats)
     return result
 
 
