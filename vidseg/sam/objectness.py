@@ -166,12 +166,17 @@ class ClickMasks(NamedTuple):
 
 @torch.no_grad()
 def click_masks(sam: SegmentAnything, features: FrameFeatures, points_per_side: int) -> ClickMasks:
-    """All three candidates of every click that hit what they show; on the CPU."""
+    """All three candidates of every click that hit what they show, drawn by SAM's own part alone; on the CPU.
+
+    The HQ part would take twice the time, and what is chosen is drawn again. Stability is measured as that of both
+    parts together, whose logits are twice as large.
+    """
     clicks = click_grid(points_per_side) * features.geometry.original[::-1]
     prompts = PromptBatch(points=clicks[:, None], labels=np.ones((len(clicks), 1), np.int64))
-    (answer,) = sam.decode([features], [prompts], candidates="all")
+    (answer,) = sam.decode([features], [prompts], output="sam", candidates="all")
     logits = _without_padding(answer, features)
-    stability, logits = stability_score(logits).cpu(), logits.cpu()
+    offset = 1.0 if sam.config.output == "sam" else 0.5
+    stability, logits = stability_score(logits, offset).cpu(), logits.cpu()
     parts, hit = _parts_under(logits, list(clicks[:, None]), features.geometry)
     logits = torch.where(parts, logits, logits.clamp(max=NOTHING))
     return ClickMasks(logits[hit], answer.iou.cpu()[hit], stability[hit])
