@@ -38,6 +38,12 @@ def _show(value: object) -> str:
     return repr(value)
 
 
+def same_values(one: Any, other: Any) -> bool:
+    """Whether two objects of one dataclass have equal fields, arrays with equal elements."""
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(one) if f.compare]
+    return all(np.array_equal(a, b) if isinstance(a, np.ndarray) else bool(a == b) for a, b in pairs)
+
+
 class ShapeRepr:
     """Mixin: ``repr`` shows shapes of arrays instead of their values."""
 
@@ -130,9 +136,21 @@ class Frame(ShapeRepr):
     """Name of the file that the frame was read from, with its suffix; None for frames of a video."""
 
     def __post_init__(self) -> None:
-        """Check dtype and shape."""
-        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+        """Check index, dtype and shape."""
+        if not isinstance(self.index, Integral):
+            raise UsageError(f"frame {self.index!r}: its index must be a whole number")
+        object.__setattr__(self, "index", int(self.index))  # of any library
+        if (
+            not isinstance(self.rgb, np.ndarray)
+            or self.rgb.dtype != np.uint8
+            or self.rgb.ndim != 3
+            or self.rgb.shape[2] != 3
+        ):
             raise UsageError(f"frame {self.index}: rgb must be uint8 (H, W, 3), got {_show(self.rgb)}")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values, pixel by pixel."""
+        return same_values(self, other) if isinstance(other, Frame) else NotImplemented
 
     @property
     def hw(self) -> tuple[int, int]:
@@ -142,7 +160,10 @@ class Frame(ShapeRepr):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt(ShapeRepr):
-    """Where one object is on one frame: a box and/or points (labels 1 object, 0 background), or a bool mask (H, W)."""
+    """Where one object is on one frame: a box and/or points (labels 1 object, 0 background), or a bool mask (H, W).
+
+    The mask is copied: what becomes of the array that was given changes no prompt.
+    """
 
     frame_index: int
     object_id: int
@@ -164,6 +185,12 @@ class Prompt(ShapeRepr):
                     f"prompt frame {self.frame_index}, object {self.object_id}: expected frame >= 0 and object >= 1"
                 )
             object.__setattr__(self, name, int(number))  # of any library
+        if self.box is not None:
+            object.__setattr__(self, "box", _numbers("box", self.box, 4))
+        object.__setattr__(self, "points", tuple(_numbers("point", point, 2) for point in self.points))
+        object.__setattr__(
+            self, "point_labels", tuple(n.item() if hasattr(n, "item") else n for n in self.point_labels)
+        )
         if len(self.points) != len(self.point_labels):
             raise UsageError(f"prompt has {len(self.points)} points but {len(self.point_labels)} labels")
         if any(label not in (0, 1) for label in self.point_labels):
@@ -172,12 +199,30 @@ class Prompt(ShapeRepr):
             raise UsageError("a prompt is a mask, or a box and/or points, not both")
         if self.mask is None and self.box is None and not self.points:
             raise UsageError("empty prompt: give a box, points or a mask")
-        if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.ndim != 2):
+        if self.mask is not None and (np.asarray(self.mask).dtype != np.bool_ or np.ndim(self.mask) != 2):
             raise UsageError(f"prompt mask must be bool (H, W), got {_show(self.mask)}")
+        if self.mask is not None:
+            object.__setattr__(self, "mask", np.array(self.mask, order="C"))
         if self.box is not None:
             x1, y1, x2, y2 = self.box
-            if not all(np.isfinite(self.box)) or x2 <= x1 or y2 <= y1:
+            if x2 <= x1 or y2 <= y1:
                 raise UsageError(f"box {x1:g},{y1:g},{x2:g},{y2:g}: expected finite numbers with x1 < x2 and y1 < y2")
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values, pixel by pixel."""
+        return same_values(self, other) if isinstance(other, Prompt) else NotImplemented
+
+
+def _numbers(what: str, given: Any, count: int) -> tuple[Any, ...]:
+    """Coordinates that may be of any library, as numbers of Python."""
+    try:
+        numbers = tuple(n if isinstance(n, (int, float)) else float(n) for n in given)
+        if isinstance(given, str) or len(numbers) != count or not all(np.isfinite(numbers)):
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        form = "x1, y1, x2, y2" if count == 4 else "x, y"
+        raise UsageError(f"{what} {given!r}: finite numbers {form} expected") from error
+    return numbers
 
 
 @dataclass(frozen=True, slots=True, repr=False)

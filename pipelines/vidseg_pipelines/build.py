@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
+import torch
+
 from vidseg.compiling import check_compiler
 from vidseg.errors import UsageError, did_you_mean
 from vidseg.loading import load_sam
@@ -43,8 +45,8 @@ class ModelSettings(TypedDict, total=False):
     zoom: Zoom
     keep_still: bool
     detector: str | Detector | None
-    device: str
-    dtype: str
+    device: str | torch.device
+    dtype: str | torch.dtype
     compile: bool
     tracker_options: Mapping[str, object] | None
     detector_options: Mapping[str, object] | None
@@ -67,9 +69,9 @@ class ModelChoice:
     """See :class:`vidseg_pipelines.refiner.RefineOptions`."""
     detector: str | Detector | None = None
     """What finds objects: name of a registered detector, or an instance; None: HQ-SAM's automatic masks."""
-    device: str = "auto"
+    device: str | torch.device = "auto"
     """Where named models run: auto, cpu, cuda, cuda:N or mps."""
-    dtype: str = "auto"
+    dtype: str | torch.dtype = "auto"
     """How precisely named models run: auto, float32, bfloat16 or float16."""
     compile: bool = False
     """Put the image encoder of a named model through torch.compile."""
@@ -155,7 +157,7 @@ class ModelChoice:
         return RefineOptions(self.refine, zoom=self.zoom, keep_still=self.keep_still)
 
     def _place(self) -> dict[str, Any]:
-        device = resolve_device(self.device)
+        device, dtype = resolve_device(str(self.device)), str(self.dtype).removeprefix("torch.")
         if self.compile:
             check_compiler(device)
-        return {"device": device, "dtype": resolve_dtype(self.dtype, device), "offline": self.offline}
+        return {"device": device, "dtype": resolve_dtype(dtype, device), "offline": self.offline}

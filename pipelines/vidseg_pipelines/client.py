@@ -138,7 +138,7 @@ class Client(SessionCalls):
         self._call("PUT", "/state", content=pack_state(dict(state)))
 
     def close(self) -> None:
-        """End the session on the server. Any further call is an error."""
+        """End the session on the server. Any further call but this one is an error."""
         if not self._http.is_closed:
             try:
                 self._call("DELETE", "")

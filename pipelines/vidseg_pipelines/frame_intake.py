@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -74,20 +75,21 @@ def exact_rate(fps: Any) -> Fraction:
 
 
 def as_frame(item: Any, index: int, fps: Fraction, *, bgr: bool = False) -> Frame:
-    """A frame of the number ``index``, unless ``item`` is one already.
+    """A frame of the number ``index``, unless ``item`` is one already; its pixels are its own.
+
+    They are copied because cameras write the next frame into the same array, and users draw on theirs, while later
+    calls, and batches, still compute with the pixels that came.
 
     Raises:
         UsageError: something else, or an array that is not uint8 (H, W, 3).
     """
     if isinstance(item, Frame):
-        return item
+        return replace(item, rgb=np.array(item.rgb, order="C"))
     if isinstance(item, Image.Image):
-        rgb = np.array(item.convert("RGB"))
+        rgb = np.asarray(item.convert("RGB"))
     elif isinstance(item, np.ndarray):
         rgb = item[..., ::-1] if bgr and item.ndim == 3 else item
-        if not rgb.flags.writeable:  # PyTorch warns of arrays that it must not write to
-            rgb = rgb.copy()
     else:
         kind = type(item).__name__
         raise UsageError(f"frame {index}: a uint8 RGB array (H, W, 3), a PIL image or a Frame expected, got {kind}")
-    return Frame(index, index, float(index / fps), np.ascontiguousarray(rgb))
+    return Frame(index, index, float(index / fps), np.array(rgb, order="C"))

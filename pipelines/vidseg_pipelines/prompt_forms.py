@@ -130,7 +130,7 @@ def prompts_of(given: object) -> tuple[Prompt, ...]:
 def check_count(name: str, count: object, least: int) -> int:
     """``count``, a whole number of at least ``least`` (UsageError: it is something else)."""
     if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
-        raise UsageError(f"{name} {count}: a whole number of at least {least} expected")
+        raise UsageError(f"{name} {count!r}: a whole number of at least {least} expected")
     return int(count)
 
 

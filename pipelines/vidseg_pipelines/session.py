@@ -147,6 +147,7 @@ class Session(SessionCalls):
     @property
     def objects(self) -> tuple[int, ...]:
         """Ids of the objects that are followed, visible or not."""
+        self._check_open()
         if self._models.tracker.finds_objects:
             return () if self._engine.shown is None else self._engine.shown.masks.ids
         return tuple(sorted(self._engine.followed))
@@ -207,9 +208,10 @@ class Session(SessionCalls):
         self._intake.next_index, self._intake.size = saved.next_index, saved.size
 
     def close(self) -> None:
-        """Let go of everything. Any further call is an error."""
-        self._closed = True
-        del self._engine, self._models
+        """Let go of everything. Any further call but this one is an error."""
+        if not self._closed:
+            self._closed = True
+            del self._engine, self._models
 
     def __enter__(self) -> Self:
         """The session itself."""

@@ -96,7 +96,7 @@ class SessionCalls(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of everything. Any further call is an error."""
+        """Let go of everything. Any further call but this one is an error."""
 
     def __enter__(self) -> Self:
         """The session itself."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools import mask as coco
 
 from vidseg.errors import UsageError
@@ -53,8 +57,22 @@ def test_as_detections_of_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
         result().to_supervision()
 
 
+def test_results_are_equal_by_value_also_after_a_journey_between_processes() -> None:
+    assert result() == result() and result() in [result()]
+    assert result() != replace(result(), scores=np.array([0.5, 0.75], np.float32)) and result() != "a result"
+    copied = pickle.loads(pickle.dumps(result()))
+    assert copied == result() and np.array_equal(copied.label_map, result().label_map)
+
+
+@pytest.mark.parametrize("given", [FRAME.rgb / 255, FRAME.rgb[..., 0], np.zeros((48, 64, 4), np.uint8), "frame.png"])
+def test_what_is_no_frame_is_not_drawn_on(given: Any) -> None:
+    with pytest.raises(UsageError, match=r"draw: a frame of uint8 RGB \(H, W, 3\) expected, got "):
+        result().draw(given)
+
+
 def test_drawn_on_its_frame() -> None:
     picture = result().draw(FRAME)
+    assert np.array_equal(result().draw(Image.fromarray(FRAME.rgb)), picture)
     assert np.array_equal(picture, draw_masks(FRAME.rgb, result())) and (picture != 90).any()
     assert np.array_equal(result().draw(FRAME.rgb), picture)
     assert (FRAME.rgb == 90).all()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import vidseg
@@ -96,6 +98,14 @@ def test_missing_weights_are_said_at_the_call_too(tmp_path: Path, monkeypatch: p
             masks(offline=True, **settings)
 
 
+def test_devices_and_types_of_torch_are_taken_too() -> None:
+    settings: ModelSettings = {"tracker": KeepMasks(), "model": "compact"}
+    models = ModelChoice(**settings, device=torch.device("cpu"), dtype=torch.float32).load()
+    assert models.sam.device == torch.device("cpu")
+    with pytest.raises(UsageError, match="--device meta: allowed are"):
+        ModelChoice(**settings, device=torch.device("meta")).check()
+
+
 @pytest.mark.parametrize(
     "settings", [{}, {"batch": 4}, {"fps": Fraction(30000, 1001)}, {"batch": np.int64(2)}, {"label": {3: "bear"}}]
 )
@@ -114,6 +124,18 @@ def test_a_prompt_whose_frame_never_came_is_a_warning_at_the_end() -> None:
     assert all(m.ids == (1,) for m in results)
     with pytest.warns(UserWarning, match="prompts of object 7 were not used: the input gave no frame 500"):
         assert list(found) == []
+
+
+def test_one_array_that_is_filled_again_for_every_frame_is_many_frames() -> None:
+    def filled_again(buffer: np.ndarray) -> Iterator[np.ndarray]:
+        for image in IMAGES:
+            buffer[:] = image
+            yield buffer
+
+    settings = {"box": BOX, "batch": 4, "refine": "box"}
+    expected = list(masks(**settings))
+    assert list(masks(frames=filled_again(IMAGES[0].copy()), **settings)) == expected
+    assert len({m.rles for m in expected}) > 1
 
 
 class Detecting:

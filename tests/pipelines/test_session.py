@@ -238,7 +238,7 @@ WRONG: list[tuple[Callable[[Session], object], str]] = [
     (lambda s: s.correct(3, box=BOX), "object 3 is not followed any more; there are: 1, 2"),
     (lambda s: s.add(box=BOX, label=3), "label: a name expected, got 3"),
     (lambda s: s.correct(None, box=BOX), "object id None: a whole number"),  # type: ignore[arg-type]
-    (lambda s: s.correct("1", box=BOX), "object id 1: a whole number"),  # type: ignore[arg-type]
+    (lambda s: s.correct("1", box=BOX), "object id '1': a whole number"),  # type: ignore[arg-type]
     (lambda s: s.correct(1), "empty prompt"),
     (lambda s: s.correct(1, mask=square(30, 40)), "object 2 has this very mask"),
     (lambda s: s.remove(3), "object 3 is not followed any more"),
@@ -364,6 +364,27 @@ def test_frames_come_in_many_forms() -> None:
     assert not same(seen_first(np.ascontiguousarray(rgb[..., ::-1])), expected)
 
 
+def test_what_becomes_of_the_users_arrays_changes_nothing() -> None:
+    expected, buffer, mask = seen(2), FRAMES[0].rgb.copy(), square(5, 5)
+    session = toy_session()
+    session.step(buffer)
+    buffer[:] = FRAMES[1].rgb  # cameras write each frame into the same array
+    session.step(Frame(1, 1, 1 / 24, buffer))
+    buffer[:] = 0
+    for one in (expected, session):
+        assert one.add(box=BOX) == 1
+        assert one.add(mask=mask) == 2
+        mask[:] = square(30, 40)
+        assert one.add(mask=mask) == 3
+        mask[:] = square(5, 5)
+    with pytest.raises(ValueError, match="read-only"):
+        session.masks.label_map[:] = 0
+    for one in (expected, session):
+        one.correct(1, points=(40, 5))
+    assert same(session.masks, expected.masks)
+    assert np.array_equal(mask_of(session.masks, 3), square(30, 40))
+
+
 def seen_first(item: Any, **settings: Any) -> FrameMasks:
     session = toy_session(refine="box", **settings)
     session.step(item)
@@ -375,7 +396,9 @@ def test_arrays_are_counted_and_frames_bring_their_own_numbers() -> None:
     session = toy_session(fps=10)
     assert [session.step(frame.rgb).frame_index for frame in FRAMES[:2]] == [0, 1]
     assert session.masks.time_s == 0.1
-    assert session.step(Frame(7, 0, 0.7, FRAMES[2].rgb)).frame_index == 7
+    assert session.step(Frame(np.int64(7), 0, 0.7, FRAMES[2].rgb)).frame_index == 7  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"frame 7\.5: its index must be a whole number"):
+        session.step(Frame(7.5, 0, 0.7, FRAMES[2].rgb))  # type: ignore[arg-type]
     assert session.step(FRAMES[3].rgb).frame_index == 8
 
 
@@ -457,8 +480,11 @@ def test_a_closed_session_says_so() -> None:
     with toy_session() as session:
         session.step(FRAMES[0])
         assert repr(session) == "Session(DriftMasks, 1 frames, objects [])"
+        session.close()
+    session.close()
     assert repr(session) == "Session(DriftMasks, closed)"
-    for call in (lambda: session.step(FRAMES[1]), lambda: session.add(box=BOX), session.reset):
+    calls = [lambda: session.step(FRAMES[1]), lambda: session.add(box=BOX), session.reset, lambda: session.objects]
+    for call in calls:
         with pytest.raises(UsageError, match="the session is closed; make another one"):
             call()
 

@@ -10,12 +10,13 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from vidseg.errors import OutputError, UsageError
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.rle import area, decode_window, encode_window
 from vidseg.masks.trust import Signals
-from vidseg.types import Frame, Gap, Rle
+from vidseg.types import Frame, Gap, Rle, same_values
 
 LabelMap: TypeAlias = npt.NDArray[np.unsignedinteger[Any]]
 Place: TypeAlias = tuple[slice, slice]
@@ -115,7 +116,7 @@ class FrameMasks:
 
     @property
     def label_map(self) -> LabelMap:
-        """Id of every pixel (H, W), 0 = background, in the smallest unsigned type for these ids. Do not change it.
+        """Id of every pixel (H, W), 0 = background, in the smallest unsigned type for these ids; read-only.
 
         Where run-lengths overlap, which is never so in a result of vidseg, the later object covers the earlier.
 
@@ -129,7 +130,9 @@ class FrameMasks:
                 raise UsageError(f"frame {self.frame_index}: no objects, and the size of the frame is not known")
             object.__setattr__(self, "_label_map", decode_label_map(self.ids, self.rles, self.hw))
         assert self._label_map is not None
-        return self._label_map
+        shown = self._label_map.view()
+        shown.flags.writeable = False  # a session computes with it: nobody may change it by mistake
+        return shown
 
     @property
     def masks(self) -> npt.NDArray[np.bool_]:
@@ -155,15 +158,23 @@ class FrameMasks:
         """The same on a frame of ``hw``, for frames without objects that do not know their size."""
         return self if self.hw == hw else replace(self, hw=hw)
 
-    def draw(self, frame: Frame | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def draw(self, frame: Frame | npt.NDArray[np.uint8] | Image.Image) -> npt.NDArray[np.uint8]:
         """A copy of the frame, uint8 RGB (H, W, 3), with coloured masks, their edges, ids, names and scores.
 
+        Args:
+            frame: a :class:`vidseg.Frame`, a uint8 array (H, W, 3), which is taken for RGB, or a PIL image.
+
         Raises:
-            UsageError: a frame of another size.
+            UsageError: something else, or a frame of another size.
         """
         from vidseg.outputs.overlay import draw_masks
 
-        rgb = frame.rgb if isinstance(frame, Frame) else frame
+        if isinstance(frame, Image.Image):
+            rgb = np.asarray(frame.convert("RGB"))
+        else:
+            rgb = frame.rgb if isinstance(frame, Frame) else np.asarray(frame)
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise UsageError(f"draw: a frame of uint8 RGB (H, W, 3) expected, got {rgb.dtype} {rgb.shape}")
         if self.hw is not None and rgb.shape[:2] != self.hw:
             (h, w), (height, width) = rgb.shape[:2], self.hw
             raise UsageError(f"draw: the frame is {w}x{h}, the masks are {width}x{height}")
@@ -210,6 +221,10 @@ class FrameMasks:
             tracker_id=np.array(self.ids, np.int64),
             data={"class_name": np.array([label or "" for label in self.labels], np.str_)},
         )
+
+    def __eq__(self, other: object) -> bool:
+        """The same objects with the same masks, on the same frame."""
+        return same_values(self, other) if isinstance(other, FrameMasks) else NotImplemented
 
     def __repr__(self) -> str:
         """One line: the frame and its objects."""
