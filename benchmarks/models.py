@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vidseg.backbones import winograd
 from vidseg.backbones.resnet import ResNetConfig
+from vidseg.heap import keep_blocks
 from vidseg.loading import load_sam
 from vidseg.sam import image_encoder
 from vidseg.sam.build import build_sam, place_sam
@@ -238,6 +239,7 @@ def plainly() -> Iterator[None]:
 def measure(name: str, threads: int, frames: int, dtype: torch.dtype, plain: bool) -> None:
     """Print the line of one model."""
     torch.set_num_threads(threads)
+    keep_blocks()  # as in a run
     with torch.inference_mode():
         torch.manual_seed(0)
         network, step = MODELS[name](name, dtype)

@@ -6,13 +6,12 @@ import gc
 import platform
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
+from toys import KeepMasks, frames, tiny_sam
 from vidseg import heap
-from vidseg_pipelines import streaming
-from vidseg_pipelines.clock import StageClock
+from vidseg_pipelines.api import segment_frames
 
 HOLES = """
 import ctypes
@@ -71,24 +70,17 @@ def test_large_blocks_are_not_mapped_anew_every_time() -> None:
     assert float(result.stdout) < 0.5  # page faults of nine uses against those of the first
 
 
-def test_a_stream_gives_back_the_holes_in_its_heap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holes_in_the_heap_are_given_back_every_25_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(streaming, "trim_heap", lambda: calls.append(seen[0]))
-    seen = [0]
-
-    class Nothing:
-        clock = StageClock()
-        refiner = SimpleNamespace(uses_sam=False)
-
-        def step(self, group: list[object]) -> list[object]:
-            seen[0] += len(group)
-            return []
-
-        def finish(self) -> list[object]:
-            return []
-
-    streaming.stream(iter([_Frame(i) for i in range(70)]), Nothing(), [], batch=4, live=True)  # type: ignore[arg-type]
-    assert calls == [28, 52, 70]  # and at the end
+    monkeypatch.setattr(heap, "trim_heap", lambda: calls.append(done))
+    kept, done = heap.FrameHeap(), 0
+    while done < 68:
+        done += 4
+        kept.did(4)
+    assert calls == [28, 52]
+    calls.clear()
+    list(segment_frames(frames(30), tracker=KeepMasks(), model=tiny_sam(), refine="none", batch=4))
+    assert len(calls) == 1
 
 
 def test_imports_are_not_searched_for_garbage() -> None:
@@ -105,8 +97,3 @@ def test_imports_are_not_searched_for_garbage() -> None:
     finally:
         gc.enable()
         gc.unfreeze()
-
-
-class _Frame:
-    def __init__(self, index: int) -> None:
-        self.index = index

@@ -17,19 +17,27 @@ from typing import Any
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # M_... of malloc.h
 _KEPT = 1 << 28
 """Bytes: larger blocks are mapped anew, and more than that at the end of the heap is given back at once."""
+TRIM_EVERY = 25
+"""Frames after which a heap gives back what is free in it."""
 
 
 def share_one_heap() -> None:
-    """Let all threads that begin from now on allocate from one heap, which keeps what is freed.
-
-    By default glibc maps every block beyond 32 MB anew, and the system clears its pages at every use: for one layer of
-    compact-xmem at 864x480 that takes longer than computing it. :func:`trim_heap` gives back what is free.
-    """
+    """Let all threads that begin from now on allocate from one heap, which keeps what is freed: :func:`keep_blocks`."""
     libc = _glibc()
     if libc is not None:
         libc.mallopt(_ARENA_MAX, 1)
-        if libc.mallopt(_MMAP_THRESHOLD, _KEPT):  # refused before glibc 2.35
-            libc.mallopt(_TRIM_THRESHOLD, _KEPT)  # alone it would fix the threshold of mapping, at 128 kB
+    keep_blocks()
+
+
+def keep_blocks() -> None:
+    """Let the heap of this process keep large blocks that are freed, for the next image.
+
+    By default glibc maps every block beyond 32 MB anew, and the system clears its pages at every use: a third of the
+    time of TinyViT. :func:`trim_heap` gives back what is free.
+    """
+    libc = _glibc()
+    if libc is not None and libc.mallopt(_MMAP_THRESHOLD, _KEPT):  # refused before glibc 2.35
+        libc.mallopt(_TRIM_THRESHOLD, _KEPT)  # alone it would fix the threshold of mapping, at 128 kB
 
 
 def trim_heap() -> None:
@@ -37,6 +45,20 @@ def trim_heap() -> None:
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
+
+
+class FrameHeap:
+    """The heap of a process that computes frame after frame: large blocks stay, and no holes for long."""
+
+    def __init__(self) -> None:
+        keep_blocks()
+        self._frames = 0
+
+    def did(self, frames: int = 1) -> None:
+        """That many more frames are done; every :data:`TRIM_EVERY` of them the heap is trimmed."""
+        before, self._frames = self._frames, self._frames + frames
+        if before // TRIM_EVERY < self._frames // TRIM_EVERY:
+            trim_heap()
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vidseg.heap import trim_heap
 from vidseg.masks.boxes import mask_box
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import decode, encode
@@ -22,7 +21,6 @@ from vidseg_pipelines.build import Models
 from vidseg_pipelines.clock import StageClock
 from vidseg_pipelines.frame_steps import FrameStep
 from vidseg_pipelines.segmenter import Segmenter
-from vidseg_pipelines.streaming import TRIM_EVERY
 
 
 def follow(
@@ -52,7 +50,7 @@ def follow(
     segmenter = Segmenter(
         models.tracker, models.sam, models.refiner, search=False, max_objects=max_objects, batch=1, clock=clock
     )
-    coming, count, top = iter(steps), 0, 0
+    coming, begun, top = iter(steps), False, 0
 
     def turned(frame: Frame) -> Frame:
         return replace(frame, index=top - frame.index) if backward else frame
@@ -65,7 +63,7 @@ def follow(
             step = next(coming, None)
         if step is None:
             break
-        if not count:
+        if not begun:
             top = step.frame.index
             segmenter.start(replace(info, frame_count=top + 1, end=None) if backward else info)
         segmenter.finder.names |= {p.object_id: p.label for p in step.prompts if p.label is not None}
@@ -79,10 +77,8 @@ def follow(
         )
         for frame, masks in segmenter.advance([step]):
             yield turned(frame), replace(masks, frame_index=turned(frame).index)
-        count += 1
-        if count % TRIM_EVERY == 0:
-            trim_heap()
-    for frame, masks in segmenter.finish() if count else ():
+        begun = True
+    for frame, masks in segmenter.finish() if begun else ():
         yield turned(frame), replace(masks, frame_index=turned(frame).index)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vidseg.errors import UsageError
+from vidseg.heap import FrameHeap
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.overlap import disjoint_masks
 from vidseg.prompt_text import check_removals, fit_prompts
@@ -110,6 +111,7 @@ class Segmenter:
         self._boxes = self._empty_boxes = 0
         self._references = References()
         self._still = refiner.still_masks()
+        self._heap = FrameHeap()
 
     @property
     def warnings(self) -> list[str]:
@@ -172,6 +174,7 @@ class Segmenter:
             if self._encoder is not None and self.refiner.uses_sam and any(len(t.ids) for t in found):
                 self.features(step)  # the tracker has them
             tracks += found
+        self._heap.did(len(steps))
         return Tracked(tracks, frozenset(self.finder.followed))
 
     def finish(self) -> list[tuple[Frame, FrameMasks]]:

@@ -33,10 +33,6 @@ class Preempted(OutOfTime):
     """Raised by ``advance``: the run is to stop now, to go on from exactly here later."""
 
 
-TRIM_EVERY = 25
-"""Frames after which the heap gives back what is free in it."""
-
-
 def stream(
     frames: Iterable[Frame],
     segmenter: Segmenter,
@@ -85,8 +81,6 @@ def stream(
                     writer.put(snapshot)
                 done = True  # what was computed is written
                 raise
-            if read // TRIM_EVERY < (read + len(group)) // TRIM_EVERY:
-                trim_heap()
             read += len(group)
             if snapshots is not None and (snapshot := snapshots.take(segmenter, end)):
                 writer.put(snapshot)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
 from vidseg.errors import InputError, PartialError, UsageError
+from vidseg.heap import FrameHeap
 from vidseg.loading import load_sam
 from vidseg.masks import rle as run_lengths
 from vidseg.masks.files import VOID
@@ -60,7 +61,7 @@ def segment_images(command: ImageCommand) -> int:
     device = resolve_device(command.device)
     dtype, progress = resolve_dtype(command.dtype, device), DownloadBar(command.model)
     sam = load_sam(command.model, device=device, dtype=dtype, offline=command.offline, progress=progress)
-    failed: list[str] = []
+    failed, heap = list[str](), FrameHeap()
     for paths, path in zip(outputs, map(Path, command.images), strict=True):
         try:
             rgb = read_image(path, command.max_pixels)
@@ -72,6 +73,7 @@ def segment_images(command: ImageCommand) -> int:
         if command.attention:
             _write_attention(command, sam, rgb, paths[len(_ENDS)])
         _write(paths[: len(_ENDS)], path, rgb, records, command.model)
+        heap.did()
     if failed:
         shown = [*failed[:_SHOWN], *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
         text = f"{len(failed)} of {len(command.images)} images cannot be read: {'; '.join(shown)}"
