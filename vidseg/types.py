@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -290,7 +290,7 @@ class Rle:
 
 
 class Source(Protocol):
-    """Where frames come from: iterated once, forwards."""
+    """Where frames come from: iterated once, forwards. A context manager, which closes it at its end."""
 
     info: VideoInfo
     warnings: list[str]
@@ -309,6 +309,14 @@ class Source(Protocol):
     def close(self) -> None:
         """Give back file handles and decoders."""
         ...
+
+    def __enter__(self) -> Self:
+        """The source itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
 
 
 @runtime_checkable

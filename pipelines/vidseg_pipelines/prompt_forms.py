@@ -19,9 +19,9 @@ PointsLike: TypeAlias = Sequence[Sequence[float]] | Sequence[float] | npt.NDArra
 """(x, y) in pixels, one or many."""
 MaskLike: TypeAlias = npt.NDArray[Any]
 """An array (H, W): bool, or whole numbers of which 0 is background and one other value the object."""
-Boxes: TypeAlias = str | BoxLike | Sequence[str | BoxLike]
+Boxes: TypeAlias = str | npt.NDArray[Any] | Sequence[float | str | BoxLike]
 """One box or several; a text is what the command line takes: [ID@][FRAME:]x1,y1,x2,y2."""
-Points: TypeAlias = str | Sequence[float] | Sequence[str | Sequence[float]]
+Points: TypeAlias = str | npt.NDArray[Any] | Sequence[float | str | Sequence[float]]
 """One click or several, each on an object of its own; a text is [ID@][FRAME:]x,y[/x,y...], a - marks background."""
 MaskFiles: TypeAlias = str | Path | Sequence[str | Path]
 """One mask file or several; a text is [FRAME:]FILE."""

@@ -52,6 +52,13 @@ def test_as_detections_of_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["xyxy"].tolist() == [[5, 5, 15, 20], [20, 30, 60, 40]]
     assert np.array_equal(found["mask"], result().masks)
     assert (found["tracker_id"].tolist(), found["data"]["class_name"].tolist()) == ([3, 7], ["bear", ""])
+    assert found["class_id"] is None
+    named = replace(result(), labels=("bear", "fox"))
+    assert named.to_supervision(["cat", "fox", "bear"])["class_id"].tolist() == [2, 1]
+    with pytest.raises(UsageError, match=r"the classes \['cat', 'bear'\] do not have 'fox'"):
+        named.to_supervision(["cat", "bear"])
+    with pytest.raises(UsageError, match="do not have None"):
+        result().to_supervision(["cat", "bear"])
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(UsageError, match="pip install supervision"):
         result().to_supervision()

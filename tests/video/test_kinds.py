@@ -41,6 +41,20 @@ def overlay_of(video: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", ["video", "images"])
+def test_a_source_is_closed_by_a_with_block_and_is_read_once(tmp_path: Path, kind: str) -> None:
+    path = barcode_video(tmp_path / "clip.mp4", 3) if kind == "video" else tmp_path / "*.png"
+    for name in "abc":
+        Image.new("RGB", (64, 48)).save(tmp_path / f"{name}.png")
+    with open_source(path) as source:
+        pass
+    read = open_source(path)
+    assert len(list(read)) == 3
+    for used in (source, read):
+        with pytest.raises(InputError, match="a source is read once, before it is closed; open it again"):
+            list(used)
+
+
 def browser_video(path: Path, count: int = 100) -> Path:
     """WebM as MediaRecorder writes it: timestamps in milliseconds, no rate."""
     pts = [33 * k + k % 3 for k in range(count)]

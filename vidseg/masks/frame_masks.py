@@ -204,12 +204,18 @@ class FrameMasks:
             )
         ]
 
-    def to_supervision(self) -> Any:
+    def to_supervision(self, classes: Sequence[str] = ()) -> Any:
         """As ``supervision.Detections``: masks, boxes, scores, ids as ``tracker_id``, labels as ``class_name``.
 
+        Args:
+            classes: names of all classes; the place of an object's label among them is its ``class_id``. Without them
+                there is none: annotators then need ``color_lookup=supervision.ColorLookup.TRACK``.
+
         Raises:
-            UsageError: the package supervision is not installed.
+            UsageError: a label that is none of ``classes``; the package supervision is not installed.
         """
+        if classes and (others := set(self.labels).difference(classes)):
+            raise UsageError(f"to_supervision: the classes {list(classes)} do not have {', '.join(map(repr, others))}")
         try:
             supervision = importlib.import_module("supervision")
         except ImportError as error:
@@ -218,6 +224,7 @@ class FrameMasks:
             xyxy=self.boxes.copy(),
             mask=self.masks if self.ids else None,
             confidence=self.scores.copy(),
+            class_id=np.array([classes.index(label or "") for label in self.labels], np.int64) if classes else None,
             tracker_id=np.array(self.ids, np.int64),
             data={"class_name": np.array([label or "" for label in self.labels], np.str_)},
         )

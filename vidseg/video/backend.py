@@ -21,7 +21,7 @@ import numpy as np
 from vidseg.address import Address
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
-from vidseg.types import Array, Frame
+from vidseg.types import Array, Frame, Source
 from vidseg.video.container import open_container
 from vidseg.video.reader import VideoSource
 from vidseg.video.reading import frame_bounds
@@ -33,7 +33,7 @@ MAX_DIFFERENCE = 12.0
 _STEP = 1000  # packets per call of the watchdog
 
 
-class BackendSource:
+class BackendSource(Source):
     """Frames of a video file decoded by ``reader``; indices and timestamps are those of PyAV."""
 
     def __init__(
@@ -84,8 +84,10 @@ class BackendSource:
         """Deliver the chosen frames.
 
         Raises:
-            InputError: a frame takes longer than the limit, is not what PyAV promised, or the process ended.
+            InputError: it was read or closed; a frame takes longer than the limit, is not what PyAV promised, or the
+                process ended.
         """
+        self._watchdog.check_unread(self._name)
         time_base = self.info.time_base or 1 / self.info.fps
         try:
             for index, pts in enumerate(self._pts):

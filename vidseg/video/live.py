@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from vidseg.errors import InputError
-from vidseg.types import Array, Frame, Gap
+from vidseg.types import Array, Frame, Gap, Source
 from vidseg.video.reader import VideoSource
 from vidseg.video.reading import DEFAULT_BACKOFF, Backoff, frame_bounds
 from vidseg.video.watchdog import READ_TIMEOUT_S, StoppedError, Watchdog
@@ -27,7 +27,7 @@ MAX_WARNINGS = 50
 _TIME_BASE = Fraction(1, 90_000)
 
 
-class LiveSource:
+class LiveSource(Source):
     """Frames of a source that has no known end and cannot be read again.
 
     * ``Frame.index`` counts the delivered frames: it never repeats and has no holes, whatever was lost.

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from vidseg.errors import InputError
-from vidseg.types import Array, Frame, VideoInfo
+from vidseg.types import Array, Frame, Source, VideoInfo
 from vidseg.video.damage import Damage
 from vidseg.video.images import Page, as_rgb, read_page
 from vidseg.video.levels import OUTSIDE, Levels, find_levels, outside
@@ -21,7 +21,7 @@ SAMPLES = 16
 """Deep images, spread over the source, from which its range is found."""
 
 
-class PictureSource(ABC):
+class PictureSource(Source, ABC):
     """Images of one size, each with an index; one that cannot be read leaves a gap."""
 
     live = False
@@ -65,8 +65,9 @@ class PictureSource(ABC):
         """Read the chosen images one by one; those that cannot be read are skipped and named in :attr:`warnings`.
 
         Raises:
-            InputError: none of them can be read, or one takes too long.
+            InputError: it was read or closed; none of them can be read, or one takes too long.
         """
+        self._watchdog.check_unread(str(self._path))
         chosen = range(self._start, int(min(self._stop, self._count)))
         some = False
         try:

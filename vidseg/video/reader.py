@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from vidseg.address import Address
 from vidseg.errors import InputError
 from vidseg.limits import PIXEL_LIMIT
-from vidseg.types import Frame
+from vidseg.types import Frame, Source
 from vidseg.video.container import needs_seeking, no_frame, open_container, other_streams, plain_reason
 from vidseg.video.damage import Damage
 from vidseg.video.deinterlace import FILTER, deinterlaced
@@ -35,7 +35,7 @@ _FFMPEG_SHARE = 0.9  # its own time limit comes first: what it has read is not l
 _AHEAD_BYTES = 1 << 25  # of packets that are read before the first frame is decoded
 
 
-class VideoSource:
+class VideoSource(Source):
     """Frames of one opened input, in the order they are shown.
 
     ``Frame.index`` counts the decoded frames from the start of the input, also when only a part is delivered.
@@ -78,7 +78,6 @@ class VideoSource:
         """When the last packet came, on the monotonic clock."""
         self._packets = 0
         self._lost: InputError | None = None
-        self._read = False
         self._container: InputContainer | None = None
         self._frames: Generator[Frame | None] | None = None
         self._watchdog = watchdog or Watchdog()
@@ -92,11 +91,11 @@ class VideoSource:
         """Deliver the chosen frames; at the end :attr:`warnings` says what was wrong with the input.
 
         Raises:
-            InputError: a frame takes longer than the limit; the connection of a stream is lost.
+            InputError: it was read or closed; a frame takes longer than the limit; the connection of a stream is lost.
         """
-        if self._read:
-            raise InputError(f"{self._name}: a source is read once; open it again")
-        self._read = True
+        self._watchdog.check_unread(self._name)
+        if self._frames is not None:
+            raise InputError(f"{self._name}: a source is read once, before it is closed; open it again")
         frames = self._frames = self._deliver()
         try:
             while True:

@@ -72,6 +72,11 @@ class Watchdog:
         result: T = value
         return result
 
+    def check_unread(self, what: str) -> None:
+        """Refuse to read an input that was read, or closed (InputError)."""
+        if self._closed:
+            raise InputError(f"{what}: a source is read once, before it is closed; open it again")
+
     def stop(self) -> None:
         """End a waiting call now, and all later ones. May be called from any thread and from a signal handler."""
         self._over = True
