@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from vidseg.masks.boxes import box_iou, mask_box
 from vidseg.masks.parts import large_parts
@@ -64,6 +66,7 @@ def discover_objects(
     image: npt.NDArray[np.uint8] | None = None,
     zoom: Zoom = "auto",
     tiles: bool = True,
+    threads: int | None = None,
     options: DiscoveryOptions | None = None,
 ) -> list[npt.NDArray[np.bool_]]:
     """Up to ``max_objects`` disjoint masks (H, W) of a frame, the most prominent first.
@@ -72,7 +75,8 @@ def discover_objects(
     objects, and a ``zoom`` that is not "never") four parts of the frame are looked at in the same way, for what is
     small; that takes three times as long. The good ones that do not overlap are drawn again from their boxes, which
     says better than a click what is meant: with the image also closely, see :mod:`vidseg.sam.zoom`. Where none is
-    good the most promising is taken; no object is an answer only where nothing has the size of one.
+    good the most promising is taken; no object is an answer only where nothing has the size of one. On a CPU as many
+    views are looked at at once as there are ``threads``, by default those of torch.
     """
     options = options or DiscoveryOptions()
     height, width = frame = features.geometry.original
@@ -83,10 +87,18 @@ def discover_objects(
         views += near
         seen += [sam.encode([tile.of(image)])[0] for tile in near]
         canvas = max(1, round(height * CANVAS / max(frame))), max(1, round(width * CANVAS / max(frame)))
-    found: list[_Candidate] = []
-    for view, looked in zip(views, seen, strict=True):
-        found += _look(sam, looked, view, frame, canvas, options)
-    chosen = _choose(found, options.max_overlap, max_objects)
+
+    def look(view: Crop, looked: FrameFeatures) -> list[_Candidate]:
+        return _look(sam, looked, view, frame, canvas, options)
+
+    threads = threads or torch.get_num_threads()
+    at_once = min(len(views), threads)
+    if at_once > 1 and sam.device.type == "cpu":
+        with ThreadPoolExecutor(at_once, "vidseg-find", torch.set_num_threads, (threads // at_once,)) as pool:
+            looks = list(pool.map(look, views, seen))
+    else:
+        looks = list(map(look, views, seen))
+    chosen = _choose([one for found in looks for one in found], options.max_overlap, max_objects)
     scale = np.array(canvas[::-1]) / np.array((width, height))
     return _draw_again(sam, features, [mask_box(one.mask) / np.tile(scale, 2) for one in chosen], image, zoom)
 

@@ -67,6 +67,8 @@ class ObjectFinder:
         self.max_objects, self.detect_every = max_objects, detect_every
         self.names = dict(names or {})
         """What the user calls objects, by id."""
+        self.threads: int | None = None
+        """Of a search; None: those of torch."""
         self._forget = forget
         self.zoom: Zoom = zoom
         self._searching = search
@@ -135,6 +137,7 @@ class ObjectFinder:
                 image=frame.rgb,
                 zoom=self.zoom,
                 tiles=self._searching,  # later searches must not hold the run up
+                threads=self.threads,
             )
             proposals = [Proposal(mask, 1.0) for mask in masks]
         size = (frame.hw[1], frame.hw[0])

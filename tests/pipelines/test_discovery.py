@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from vidseg.sam.geometry import frame_geometry
 from vidseg.sam.model import FrameFeatures, Masks
 from vidseg.sam.objectness import Objectness, describe_masks
 from vidseg.sam.prompt_batch import PromptBatch
+from vidseg_pipelines import discovery
 from vidseg_pipelines.discovery import DiscoveryOptions, discover_objects
 
 SIZE = (72, 128)
@@ -29,6 +31,7 @@ class Discs:
     """
 
     config = TINY
+    device = torch.device("cpu")
 
     def __init__(self, discs: Sequence[tuple[int, int, int, float]] = DISCS, quality: float = 1.0) -> None:
         self.discs, self.quality = discs, quality
@@ -116,6 +119,18 @@ def test_small_things_are_found_on_tiles() -> None:
     sam = far_and_near((30, 30, 14, 0.9), (100, 50, 6, 0.8))
     assert found_discs(sam, PLACES) == [0, 1]
     assert found_discs(sam, PLACES, tiles=False) == found_discs(sam, PLACES, zoom="never") == [0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_views_are_looked_at_at_once_with_the_same_result(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookers = set[str]()
+    click_masks = discovery.click_masks
+    monkeypatch.setattr(
+        discovery, "click_masks", lambda *a: (lookers.add(threading.current_thread().name), click_masks(*a))[1]
+    )
+    sam = far_and_near((30, 30, 14, 0.9), (100, 50, 6, 0.8))
+    assert found_discs(sam, PLACES, threads=threads) == [0, 1]
+    assert all(name.startswith("vidseg-find") == (threads > 1) for name in lookers)
 
 
 def test_what_two_views_agree_on_comes_first() -> None:
