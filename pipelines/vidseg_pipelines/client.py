@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from contextlib import contextmanager, nullcontext, suppress
+from types import TracebackType
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ from vidseg_pipelines.prompt_forms import check_count
 from vidseg_pipelines.serve.frames import encode_frame
 from vidseg_pipelines.serve.store import pack_state, unpack_state
 from vidseg_pipelines.session_calls import SessionCalls
+
+Form: TypeAlias = Literal["raw", "png", "jpeg"]
 
 
 class Client(SessionCalls):
@@ -43,34 +47,48 @@ class Client(SessionCalls):
         max_objects: int | None = None,
         detect_every: int = 0,
         bgr: bool = False,
-        form: Literal["raw", "png", "jpeg"] = "raw",
+        form: Form = "raw",
         timeout: float = 120.0,
     ) -> None:
         """Open a session.
 
         Args:
             url: address of the server.
-            token: its secret.
+            token: its secret; spaces and line ends around it are dropped.
             video: path below the root of the server; None: frames are pushed with :meth:`step`.
             max_objects, detect_every, bgr: as for :class:`vidseg.Session`.
             form: how frames are sent; raw pixels and PNG are without loss.
             timeout: seconds that an answer may take.
 
         Raises:
-            UsageError: what the server refuses; the package httpx is missing. InputError: it cannot be reached.
+            UsageError: wrong values; what the server refuses; the package httpx is missing. InputError: it cannot be
+                reached.
         """
         try:
             httpx = importlib.import_module("httpx")
         except ImportError as error:
             raise UsageError("vidseg.Client needs another package: pip install 'vidseg[serve]'") from error
+        if form not in get_args(Form):
+            raise UsageError(f"form {form!r}: allowed are {', '.join(get_args(Form))}")
+        if not (isinstance(token, str) and token.isascii() and token.strip().isprintable()):
+            raise UsageError("token: one line of printable ASCII expected, as `vidseg serve` prints it")
+        if not (isinstance(timeout, (int, float)) and timeout > 0):
+            raise UsageError(f"timeout {timeout!r}: seconds, a number over 0, expected")
         self._httpx, self._form, self._bgr = httpx, form, bgr
         secure = not url.lower().startswith("http://")  # reading certificates takes longer than a session on the server
-        headers = {"authorization": f"Bearer {token}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, verify=secure)
+        headers = {"authorization": f"Bearer {token.strip()}"}
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, verify=secure)
+        except (httpx.InvalidURL, TypeError, ValueError) as error:
+            raise UsageError(f"url {url!r}: an address such as http://127.0.0.1:8000 expected ({error})") from error
         self._path = "/v1/sessions"
-        opened = self._call(
-            "POST", "", json={"video": video, "max_objects": max_objects, "detect_every": detect_every}
-        ).json()
+        try:
+            opened = self._call(
+                "POST", "", json={"video": video, "max_objects": max_objects, "detect_every": detect_every}
+            ).json()
+        except BaseException:
+            self._http.close()
+            raise
         self.id: str = opened["id"]
         """Of the session on the server."""
         self.frames: int | None = opened["frames"]
@@ -78,7 +96,10 @@ class Client(SessionCalls):
         self._path += f"/{self.id}"
 
     def step(self, frame: FrameLike | None = None) -> FrameMasks:
-        """The masks of the next frame: of ``frame``, or of the server's video. As :meth:`vidseg.Session.step`."""
+        """The masks of the next frame: of ``frame``, or of the server's video. As :meth:`vidseg.Session.step`.
+
+        Only the pixels of a frame are sent: the server counts frames, also where a :class:`vidseg.Frame` has a number.
+        """
         if frame is None:
             return _masks(self._call("POST", "/step").content)
         rgb = as_frame(frame, 0, exact_rate(24), bgr=self._bgr).rgb
@@ -88,13 +109,23 @@ class Client(SessionCalls):
     def propagate(
         self, frames: int | None = None, *, direction: Literal["forward", "backward"] = "forward"
     ) -> Iterator[FrameMasks]:
-        """The masks of many frames of the server's video, as they come."""
+        """The masks of many frames of the server's video, as they come.
+
+        The server goes on while you look at them: what is said before the end acts on the frame that it has come to.
+
+        Raises:
+            UsageError: what the server refuses. InputError: a frame cannot be read; the server is gone. What came
+                before stays.
+        """
         body = {"direction": direction, "frames": frames}
-        with self._http.stream("POST", f"{self._path}/propagate", json=body) as answer:
+        with self._reaching(), self._http.stream("POST", f"{self._path}/propagate", json=body) as answer:
             if answer.status_code >= 400:
                 answer.read()
             _check(answer)
             for line in answer.iter_lines():
+                record = json.loads(line)
+                if "error" in record:
+                    raise InputError(record["error"])
                 yield _masks(line.encode())
 
     @property
@@ -145,6 +176,17 @@ class Client(SessionCalls):
             finally:
                 self._http.close()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; an error of the block is not hidden by one of closing."""
+        with nullcontext() if error is None else suppress(VidsegError):
+            self.close()
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Client({self._http.base_url}, session {self.id}{', closed' if self._http.is_closed else ''})"
+
     def _add(self, prompt: Prompt) -> int:
         body = _body(prompt) | {"quick": False} | ({} if prompt.label is None else {"label": prompt.label})
         return int(self._call("POST", "/objects", json=body).json()["id"])
@@ -157,14 +199,20 @@ class Client(SessionCalls):
         return decode(from_coco(self._call("POST", "/preview", json=body).json()["rle"], PIXEL_LIMIT))
 
     def _call(self, method: str, path: str, **how: Any) -> Any:
+        with self._reaching():
+            answer = self._http.request(method, self._path + path, **how)
+        _check(answer)
+        return answer
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Errors of the connection as one line."""
         if self._http.is_closed:
             raise UsageError("the session is closed; make another one")
         try:
-            answer = self._http.request(method, self._path + path, **how)
+            yield
         except self._httpx.HTTPError as error:
-            raise InputError(f"{self._http.base_url}: {error or type(error).__name__}") from error
-        _check(answer)
-        return answer
+            raise InputError(f"{self._http.base_url}: {str(error) or type(error).__name__}") from error
 
 
 def _check(answer: Any) -> None:

@@ -182,8 +182,10 @@ class Session(SessionCalls):
         Raises:
             UsageError: no frame yet.
         """
-        self._seen()
-        return join_state(self._engine.state(), self._intake, self._engine.names, self.tracker)
+        self._check_open()
+        if self._intake.size is None:
+            raise UsageError("there is no frame yet: call step(frame) first")
+        return join_state(self._engine.state(), self._intake, self._engine.names, self._kind)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the frame at which ``state`` was taken. There is no frame to prompt on before the next step.
@@ -193,7 +195,7 @@ class Session(SessionCalls):
                 then is as it was.
         """
         self._check_open()
-        saved = split_state(state, self.tracker)
+        saved = split_state(state, self.tracker, self._kind)
         engine, old = self._engine, None if self._intake.size is None else self._engine.state()
         shown, next_index, size, names = engine.shown, engine.next_index, self._intake.size, dict(engine.names)
         try:
@@ -223,6 +225,11 @@ class Session(SessionCalls):
         if self._closed:
             return f"Session({self.tracker}, closed)"
         return f"Session({self.tracker}, {self._intake.next_index} frames, objects {list(self.objects)})"
+
+    @property
+    def _kind(self) -> str:
+        """Of the tracker, however it was named: what states are of."""
+        return type(self._models.tracker).__name__
 
     def _check_open(self) -> None:
         if self._closed:

@@ -44,17 +44,17 @@ def join_state(segmenter: State, intake: FrameIntake, names: Mapping[int, str], 
     return state | {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in segmenter.items()}
 
 
-def split_state(state: Mapping[str, Any], tracker: str) -> SavedState:
-    """What :func:`join_state` has joined.
+def split_state(state: Mapping[str, Any], *trackers: str) -> SavedState:
+    """What :func:`join_state` has joined, with one of these names of a tracker.
 
     Raises:
         UsageError: something else, or a state of another version or tracker.
     """
     if not isinstance(state, Mapping) or _OWN + "version" not in state:
         raise UsageError("this is not the state of a session: session.state_dict() gives one")
-    for name, what, expected in (("version", "vidseg", __version__), ("tracker", "tracker", tracker)):
-        if (found := state.get(_OWN + name)) != expected:
-            raise UsageError(f"the state was made with {what} {found}, this session has {expected}")
+    for name, what, expected in (("version", "vidseg", (__version__,)), ("tracker", "tracker", trackers)):
+        if (found := state.get(_OWN + name)) not in expected:
+            raise UsageError(f"the state was made with {what} {found}, this session has {expected[-1]}")
     try:
         return SavedState(
             {key: value for key, value in state.items() if not key.startswith(_OWN)},

@@ -28,7 +28,7 @@ from serve_toys import TOKEN, Moves, toy_hub
 from toys import frames, tiny_sam
 from ui_toys import toy_video
 from vidseg import Client, Session
-from vidseg.errors import UsageError
+from vidseg.errors import InputError, UsageError
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.rle import encode
 from vidseg.outputs.journal import parse_line
@@ -458,12 +458,46 @@ def test_the_client_is_a_session(hub: Hub, tmp_path: Path) -> None:
             assert same(there.masks, here.masks) and there.objects == here.objects
         with pytest.raises(UsageError, match="64x48"):
             there.step(FRAMES[0].rgb[:20])
-        there.load_state_dict(saved)
-        assert there.next_index == 3 and same(there.step(FRAMES[3].rgb), here.masks)
+        last = here.masks
+        for session in (there, here):  # a state goes both ways
+            session.load_state_dict(saved)
+            saved = session.state_dict()
+            assert session.next_index == 3 and same(session.step(FRAMES[3].rgb), last)
         with pytest.raises(UsageError, match="Bearer TOKEN"), Client(url, token="wrong-token"):
             pass
     with pytest.raises(UsageError, match="closed"):
         there.step(FRAMES[0].rgb)
+
+
+def test_what_goes_wrong_on_the_way_to_a_server_is_one_error(hub: Hub, tmp_path: Path) -> None:
+    for number in range(4):
+        (hub.root / "stills").mkdir(exist_ok=True)
+        Image.fromarray(FRAMES[number].rgb).save(hub.root / "stills" / f"{number}.png")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"token": "two\nlines"}, "token: one line"),
+        ({"token": "\xfc"}, "token: one line"),
+        ({"form": "bmp"}, "form 'bmp': allowed are raw, png, jpeg"),
+        ({"timeout": 0}, "timeout 0: seconds"),
+        ({"url": "http://localhost:port"}, "url 'http://localhost:port': an address"),
+    ]
+    with server(hub.root, tmp_path / "other") as url:
+        for given, message in wrong:
+            with pytest.raises(UsageError, match=message):
+                Client(**{"url": url, "token": TOKEN, **given})
+        session = Client(url, token=f"{TOKEN}\n", video="stills")  # as it is read from a file
+        assert session.step().frame_index == 0
+        (hub.root / "stills" / "2.png").write_bytes(b"no picture")
+        came = []
+        with pytest.raises(InputError, match=r"2\.png"):
+            came.extend(masks.frame_index for masks in session.propagate())
+        assert session.next_index == 2 and came == [1]
+    with pytest.raises(InputError, match=url):
+        list(session.propagate())
+    with pytest.raises(RuntimeError, match="of the user"), session:
+        raise RuntimeError("of the user")
+    assert repr(session).endswith("closed)")
+    with pytest.raises(UsageError, match="the session is closed"):
+        list(session.propagate())
 
 
 def test_sessions_at_the_same_time_share_passes_and_keep_their_masks(hub: Hub) -> None:

@@ -163,7 +163,11 @@ def _add_routes(app: FastAPI, hub: Hub, workers: Workers) -> None:
             while masks is not None:
                 workers.frames.inc()
                 yield json.dumps(described(masks, "rle")).encode() + b"\n"
-                masks = await workers.compute("propagate", following)
+                try:
+                    masks = await workers.compute("propagate", following)
+                except VidsegError as error:  # the status was sent long ago
+                    yield json.dumps({"error": printable(str(error))}).encode() + b"\n"
+                    break
             workers.prepare(served)
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
