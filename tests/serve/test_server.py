@@ -322,6 +322,12 @@ def test_wrong_calls_leave_a_session_as_it_was(client: TestClient) -> None:
     assert client.get(f"{path}/masks").json() == before
 
 
+def test_json_that_is_sent_as_a_form_is_told_the_header(client: TestClient) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}  # of `curl -d`
+    answer = client.post("/v1/sessions", content=b'{"video": "square.mp4"}', headers=form)
+    assert "with the header content-type: application/json" in error_of(answer, 422)
+
+
 def test_a_full_disk_changes_nothing(client: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from vidseg.errors import OutputError
     from vidseg_pipelines.serve.store import SessionStore

@@ -32,6 +32,9 @@ async def explain(request: Request, error: Exception) -> Response:
         return JSONResponse({"error": "the request was cut off"}, 400)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
+        if first["loc"] == ("body",) and first["type"] == "model_attributes_type":  # curl -d says that it is a form
+            text = "body: an object of JSON expected, with the header content-type: application/json"
+            return JSONResponse({"error": text}, 422)
         place = () if first["type"] == "json_invalid" else first["loc"]  # which is a number of letters
         where = ".".join(str(part) for part in place if part != "body")
         return JSONResponse({"error": printable(f"{where or 'body'}: {first['msg']}")}, 422)
