@@ -227,9 +227,22 @@ def test_a_video_with_a_break_in_its_middle_keeps_what_was_made_on_both_sides(tm
         assert page.js("document.getElementById('frame-count').textContent") == f"/ {count - 1}"
 
 
-def test_a_click_outside_the_picture_is_answered_in_words_and_changes_nothing(tmp_path: Path) -> None:
+def test_at_every_width_all_buttons_are_in_sight_and_a_click_outside_the_picture_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    outside = (
+        "[...document.querySelectorAll('.bar button, .tools button, .transport button, .transport label')]"
+        ".filter((one) => one.checkVisibility()).filter((one) => { const { left, right } = one.getBoundingClientRect();"
+        " return left < 0 || right > innerWidth; }).map((one) => one.id || one.innerText)"
+    )
     video = toy_video(tmp_path / "square.mp4", 4)
     with opened(video) as (page, server):
+        for width in (1024, 390):
+            page.driver.set_window_size(width, 844)
+            page.until(f"innerWidth === {width}")
+            assert page.js(outside) == []
+            assert page.js("document.getElementById('only').checkVisibility()")
+            assert page.js("document.getElementById('canvas').clientWidth / innerWidth") > 0.7
         for right in (False, True):
             page.driver.execute_script("document.getElementById('toasts').replaceChildren()")
             page.press((-1.5, 40), SIZE, right=right)

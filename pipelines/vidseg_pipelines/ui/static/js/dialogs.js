@@ -8,7 +8,7 @@ const WHAT = {
   ytvis: "YouTube-VIS results", coco: "COCO", mots: "MOTS Challenge", davis: "palette PNG per frame", labelme: "LabelMe",
   report: "a page with pictures", overlay: "video with masks on it", "mots-png": "MOTS PNG, for CVAT", cvat: "CVAT for video",
   "label-studio": "Label Studio", yolo: "YOLO segmentation", cutout: "objects without background", frames: "the pictures",
-  datumaro: "Datumaro", "coco-results": "COCO results", "cutout-webm": "objects without background, as a video",
+  datumaro: "Datumaro", parquet: "a table, a row per object", "coco-results": "COCO results", "cutout-webm": "objects without background, as a video",
 };
 
 export function toast(text, kind = "") {
