@@ -164,6 +164,16 @@ def test_key_frames_of_cvat_are_prompts(tmp_path: Path) -> None:
     assert prompts[3, 2].points == ((50.5, 40.0), (52.0, 41.0))
 
 
+def test_the_folder_of_an_export_to_cvat_stands_for_its_file(tmp_path: Path) -> None:
+    (tmp_path / "annotations.xml").write_text(
+        xml('<track label="a"><box frame="1" xtl="1" ytl="1" xbr="9" ybr="9"/></track>')
+    )
+    assert [p.box for p in read_annotations("cvat", tmp_path, STILLS)[0]] == [(1, 1, 9, 9)]
+    with pytest.raises(InputError, match=r"none/annotations\.xml: file not found"):
+        (tmp_path / "none").mkdir()
+        read_annotations("cvat", tmp_path / "none", STILLS)
+
+
 def test_images_of_cvat_are_found_by_name(tmp_path: Path) -> None:
     file = tmp_path / "annotations.xml"
     shape = '<polygon label="dog" points="10,10;20,10;20,20"/>'

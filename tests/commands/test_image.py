@@ -109,6 +109,37 @@ def test_one_bad_image_fails_alone(model: str, photo: str, tmp_path: Path, capsy
     assert main(["image", bad, "--model", model, "--output", str(out), "--box", "0,0,9,9"]) == 3
 
 
+def test_folders_and_patterns_stand_for_the_images_in_them(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("f2.png", "f10.png", "g.jpg"):
+        Image.fromarray(rule_image(20, 30)).save(photos / name)
+    (photos / "notes.txt").write_text("no image")
+    for k, (named, expected) in enumerate({"": {"f2", "f10", "g"}, "f*.png": {"f2", "f10"}}.items()):
+        out = tmp_path / f"out{k}"
+        assert main(["image", str(photos / named), "--model", model, "--output", str(out), "--box", "0,0,9,9"]) == 0
+        assert {path.stem for path in out.glob("*.json")} == expected
+    (tmp_path / "empty").mkdir()
+    wrong = {"empty": "no images in this folder", "photos/*.gif": "no file of that name", "none.png": "no such file"}
+    for named, reason in wrong.items():
+        assert main(["image", str(tmp_path / named), "--model", model, "--output", str(tmp_path / "no")]) == 3
+        assert capsys.readouterr().err == f"vidseg: {tmp_path / named}: {reason}\n"
+
+
+def test_an_image_that_a_prompt_lies_outside_of_fails_alone(
+    model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(rule_image(20, 30)).save(small := tmp_path / "a.png")
+    args = ["image", str(small), photo, "--model", model, "--output", str(tmp_path / "out"), "--box"]
+    assert main([*args, "50,40,90,80"]) == 5
+    assert f"1 of 2 images failed: {small}: object 1 on frame 0: box 50,40,90,80 lies" in capsys.readouterr().err
+    assert (tmp_path / "out" / "photo.json").is_file()
+    assert main([*args, "500,400,900,800", "--overwrite"]) == 2
+    assert "2 of 2 images failed" in capsys.readouterr().err
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from fractions import Fraction
 from xml.etree import ElementTree
 
 import av
@@ -24,7 +25,8 @@ from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.polygons import one_polygon, outline, polygons
 from vidseg.outputs import JournalSink, open_recording
 from vidseg.outputs.label_studio import brush_rle
-from vidseg.outputs.pictures import CutoutSink, cut_out_objects
+from vidseg.outputs.pictures import CutoutSink, CutoutVideoSink, cut_out_objects
+from vidseg.types import VideoInfo
 from vidseg.video import open_source
 from vidseg_pipelines.commands.export import ExportCommand
 
@@ -339,6 +341,12 @@ def test_a_cut_out_video_is_transparent(run, tmp_path):
         assert picture.format.name == "yuva420p"
         alpha = picture.to_ndarray(format="rgba")[..., 3].astype(int)
         assert np.abs(alpha - cut_out_objects(source.rgb, result(index))[..., 3]).mean() < 4
+
+
+def test_a_cut_out_video_that_got_no_frame_hides_no_other_error(tmp_path):
+    sink = CutoutVideoSink(tmp_path / "cutout.webm", VideoInfo(64, 48, Fraction(25)))
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_some_objects(run):

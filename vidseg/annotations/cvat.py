@@ -18,7 +18,7 @@ _SHAPES = ("box", "polygon", "mask", "ellipse", "points", "polyline", "skeleton"
 
 
 def read_cvat(path: Path, frames: FrameFinder) -> Iterator[Shape]:
-    """Shapes of an ``annotations.xml``: key frames of tracks, and shapes of images.
+    """Shapes of an ``annotations.xml``, or of the one in a folder: key frames of tracks, and shapes of images.
 
     Polygons, ellipses and masks are masks, boxes are boxes, points are clicks. A track is an object; its number is its
     group where all tracks have groups of their own, else it is counted from 1. What CVAT interpolated, or what
@@ -27,6 +27,7 @@ def read_cvat(path: Path, frames: FrameFinder) -> Iterator[Shape]:
     Raises:
         InputError: no XML of CVAT; a shape without an inside, or turned.
     """
+    path = path / "annotations.xml" if path.is_dir() else path
     data = read_bytes(path)
     try:
         root = ElementTree.fromstring(data)

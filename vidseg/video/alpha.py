@@ -56,7 +56,7 @@ class AlphaWriter:
             raise self._failure(error) from error
 
     def close(self) -> None:
-        """Finish the file and give it its name. Further calls do nothing.
+        """Finish the file and give it its name; without a frame there is none. Further calls do nothing.
 
         Raises:
             OutputError: the rest cannot be written.
@@ -70,7 +70,10 @@ class AlphaWriter:
                     self._container.mux(self._stream.encode(None))
             finally:
                 self._container.close()
-            self._part.replace(self._path)
+            if self._last is None:  # nothing was opened on the disk
+                self._part.unlink(missing_ok=True)
+            else:
+                self._part.replace(self._path)
         except (av.FFmpegError, OSError) as error:
             raise self._failure(error) from error
 

@@ -72,9 +72,13 @@ def pages_of(file: Path, pixel_limit: int = PIXEL_LIMIT) -> list[Page]:
         with file.open("rb") as stream:
             tiff = directories(file) if stream.read(4) in MAGIC else []
         return [_tiff_page(file, directory) for directory in tiff] if tiff else _pages(file, pixel_limit)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
     except _DAMAGE as error:
         if isinstance(error, InputError):
             raise
+        if isinstance(error, OSError) and error.errno is not None:  # of the system: nothing is known of the image
+            raise InputError(f"{file}: cannot be read ({error.strerror})") from error
         raise InputError(f"{file}: damaged image ({error})") from error
 
 

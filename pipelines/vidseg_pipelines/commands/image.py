@@ -26,11 +26,11 @@ class ImageCommand:
       vidseg image photo.jpg --box 100,80,400,360 --output masks
       vidseg image photo.jpg --point 640,360/-700,90 --candidates all --output masks
       vidseg image photo.jpg --box 100,80,400,360 --attention --output masks
-      vidseg image *.jpg --auto --model sam-hq-vit-l --output masks
+      vidseg image photos/ --auto --model sam-hq-vit-l --output masks
     """
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """Image files; the prompts are used on each."""
+    """Image files, folders of them, or 'patterns'; the prompts are used on each image."""
     output: Path
     """Folder to write to."""
     box: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -74,9 +74,9 @@ class ImageCommand:
         """Segment every image; 0 when all are done.
 
         Raises:
-            UsageError: invalid options, or a prompt outside an image; a result exists already, or would replace an
+            UsageError: invalid options, or a prompt outside every image; a result exists already, or would replace an
                 input image.
-            InputError: no image can be read. PartialError: some cannot; the others are done.
+            InputError: no image can be read. PartialError: some cannot, or a prompt is outside; the others are done.
         """
         if not self.images:
             raise UsageError("no image given: vidseg image IMAGE... --output DIR")

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from vidseg.atomic_files import atomic_file, make_folder
-from vidseg.errors import InputError, PartialError, UsageError
+from vidseg.errors import InputError, PartialError, UsageError, VidsegError
+from vidseg.files import is_pattern, matches
 from vidseg.heap import FrameHeap
 from vidseg.loading import load_sam
 from vidseg.masks import rle as run_lengths
@@ -20,6 +21,7 @@ from vidseg.masks.files import VOID
 from vidseg.masks.frame_masks import decode_label_map
 from vidseg.masks.palette import davis_palette
 from vidseg.masks.rle import decode_window
+from vidseg.names import printable
 from vidseg.outputs.folder import keep_apart
 from vidseg.outputs.overlay import Drawing, draw_objects
 from vidseg.outputs.style import OverlayStyle
@@ -31,6 +33,7 @@ from vidseg.sam.mask_decoder import stability_score
 from vidseg.sam.model import SegmentAnything
 from vidseg.sam.zoom import draw_closely
 from vidseg.types import Array, Prompt, VideoInfo
+from vidseg.video.folders import look_into
 from vidseg.video.images import read_image
 from vidseg.weights.progress import DownloadBar
 from vidseg_pipelines.drawing import draw_object, prompt_batch_of
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
 _ENDS = (".png", "_overlay.jpg", ".json")
 """Suffixes of the output files of an image."""
 
-_SHOWN = 5  # images that cannot be read
+_SHOWN = 5  # images that failed
+_ANY_SIZE = 1 << 30  # of a frame that no prompt lies outside of
 
 
 def segment_images(command: ImageCommand) -> int:
@@ -55,18 +59,24 @@ def segment_images(command: ImageCommand) -> int:
         candidates=None if command.candidates == "auto" else command.candidates,
         output=command.output_masks,
     )
+    _asked(command, (_ANY_SIZE, _ANY_SIZE))  # what is no prompt for any image is refused before the first
+    images = _image_files(command.images)
     ends = (*_ENDS, "_attention.jpg") if command.attention else _ENDS
-    outputs = [[command.output / f"{name}{end}" for end in ends] for name in _output_names(command.images)]
-    _check_outputs(command, [path for paths in outputs for path in paths])
+    outputs = [[command.output / f"{name}{end}" for end in ends] for name in _output_names(images)]
+    _check_outputs(command, images, [path for paths in outputs for path in paths])
     device = resolve_device(command.device)
     dtype, progress = resolve_dtype(command.dtype, device), DownloadBar(command.model)
     sam = load_sam(command.model, device=device, dtype=dtype, offline=command.offline, progress=progress)
-    failed, heap = list[str](), FrameHeap()
-    for paths, path in zip(outputs, map(Path, command.images), strict=True):
+    failed, heap = list[VidsegError](), FrameHeap()
+    for paths, path in zip(outputs, images, strict=True):
         try:
             rgb = read_image(path, command.max_pixels)
+            _asked(command, rgb.shape[:2])
         except InputError as error:
-            failed.append(str(error))
+            failed.append(error)
+            continue
+        except UsageError as error:  # a prompt lies outside this image
+            failed.append(UsageError(f"{path}: {error}"))
             continue
         records = _prompted(command, sam, rgb) if command.box or command.point else _automatic(sam, rgb, options)
         make_folder(command.output)
@@ -75,25 +85,57 @@ def segment_images(command: ImageCommand) -> int:
         _write(paths[: len(_ENDS)], path, rgb, records, command.model)
         heap.did()
     if failed:
-        shown = [*failed[:_SHOWN], *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
-        text = f"{len(failed)} of {len(command.images)} images cannot be read: {'; '.join(shown)}"
-        raise InputError(text) if len(failed) == len(command.images) else PartialError(text)
+        raise _error_of(failed, len(images))
     return 0
 
 
-def _check_outputs(command: ImageCommand, paths: Sequence[Path]) -> None:
+def _error_of(failed: Sequence[VidsegError], total: int) -> VidsegError:
+    """What failed, as one error."""
+    if total == 1:
+        return failed[0]
+    shown = [*map(str, failed[:_SHOWN]), *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
+    unread = any(isinstance(error, InputError) for error in failed)
+    text = f"{len(failed)} of {total} images {'cannot be read' if unread else 'failed'}: {'; '.join(shown)}"
+    if len(failed) < total:
+        return PartialError(text)
+    return InputError(text) if unread else UsageError(text)
+
+
+def _image_files(named: Sequence[str]) -> list[Path]:
+    """The files that arguments stand for: themselves, the images in a folder, or what a pattern matches.
+
+    Raises:
+        InputError: a folder without images, or a pattern without files.
+    """
+    files: list[Path] = []
+    for text in named:
+        path = Path(text)
+        if path.is_dir():
+            found, what = list(look_into(path).images), "no images in this folder"
+        elif is_pattern(text):
+            found, what = [one for one in map(Path, matches(text)) if one.is_file()], "no file of that name"
+        else:
+            found, what = [path], ""
+        if not found:
+            raise InputError(f"{printable(text)}: {what}")
+        files += found
+    return files
+
+
+def _check_outputs(command: ImageCommand, images: Sequence[Path], paths: Sequence[Path]) -> None:
     """Refuse to replace an input image, and results of earlier calls without --overwrite."""
     if command.output.exists() and not command.output.is_dir():
         raise UsageError(f"--output {command.output} is a file; give a folder")
-    keep_apart(command.images, paths)
+    keep_apart(images, paths)
     there = [path for path in paths if path.exists()]
     if there and not command.overwrite:
         more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
         raise UsageError(f"{there[0]}{more}: use --overwrite or another --output")
 
 
-def _asked(command: ImageCommand, rgb: Array) -> list[Prompt]:
-    height, width = rgb.shape[:2]
+def _asked(command: ImageCommand, hw: tuple[int, ...]) -> list[Prompt]:
+    """The prompts, fitted to an image (UsageError: one lies outside)."""
+    height, width = hw
     frame = VideoInfo(width=width, height=height, fps=Fraction(1))
     return parse_prompts(boxes=command.box, points=command.point, video=frame)
 
@@ -102,7 +144,7 @@ def _write_attention(command: ImageCommand, sam: SegmentAnything, rgb: Array, pa
     """A line per prompt: the image, then its tokens' attention."""
     (features,) = sam.encode([rgb])
     lines = []
-    for prompt in _asked(command, rgb):
+    for prompt in _asked(command, rgb.shape[:2]):
         maps = token_attention(sam, features, prompt_batch_of(prompt))[0].cpu().numpy()
         lines.append(np.concatenate([rgb, *(heat_over(rgb, one) for one in maps)], axis=1))
     with atomic_file(path) as file:
@@ -110,7 +152,7 @@ def _write_attention(command: ImageCommand, sam: SegmentAnything, rgb: Array, pa
 
 
 def _prompted(command: ImageCommand, sam: SegmentAnything, rgb: Array) -> list[dict[str, Any]]:
-    asked = _asked(command, rgb)
+    asked = _asked(command, rgb.shape[:2])
     (features,) = sam.encode([rgb])
     records: list[dict[str, Any]] = []
     for prompt in asked:
@@ -145,16 +187,16 @@ def _automatic(sam: SegmentAnything, rgb: Array, options: AutomaticOptions) -> l
     return [{"id": i, **mask.record("coco_rle"), "segmentation": mask.rle} for i, mask in enumerate(found, 1)]
 
 
-def _output_names(images: Sequence[str]) -> list[str]:
+def _output_names(images: Sequence[Path]) -> list[str]:
     """Stems of the files, with -2, -3, ... where several are equal."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     for image in images:
-        stem, number = Path(image).stem, 2
+        stem, number = image.stem, 2
         name = stem
         while name in names:
             name, number = f"{stem}-{number}", number + 1
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def _write(paths: Sequence[Path], source: Path, rgb: Array, records: list[dict[str, Any]], model: str) -> None:
