@@ -227,9 +227,7 @@ def test_a_video_with_a_break_in_its_middle_keeps_what_was_made_on_both_sides(tm
         assert page.js("document.getElementById('frame-count').textContent") == f"/ {count - 1}"
 
 
-def test_at_every_width_all_buttons_are_in_sight_and_a_click_outside_the_picture_changes_nothing(
-    tmp_path: Path,
-) -> None:
+def test_at_every_width_all_buttons_are_in_sight_and_what_is_no_place_changes_nothing(tmp_path: Path) -> None:
     outside = (
         "[...document.querySelectorAll('.bar button, .tools button, .transport button, .transport label')]"
         ".filter((one) => one.checkVisibility()).filter((one) => { const { left, right } = one.getBoundingClientRect();"
@@ -243,6 +241,13 @@ def test_at_every_width_all_buttons_are_in_sight_and_a_click_outside_the_picture
             assert page.js(outside) == []
             assert page.js("document.getElementById('only').checkVisibility()")
             assert page.js("document.getElementById('canvas').clientWidth / innerWidth") > 0.7
+        for typed, frame in (("3", "3"), ("two", "3"), ("-5", "0")):
+            page.driver.execute_script(
+                "const field = document.getElementById('frame'); field.value = arguments[0];"
+                " field.dispatchEvent(new Event('change'))",
+                typed,
+            )
+            assert page.js("document.getElementById('frame').value") == frame
         for right in (False, True):
             page.driver.execute_script("document.getElementById('toasts').replaceChildren()")
             page.press((-1.5, 40), SIZE, right=right)

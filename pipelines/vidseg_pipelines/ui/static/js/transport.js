@@ -116,7 +116,11 @@ by("first").addEventListener("click", () => step(-1e9));
 by("last").addEventListener("click", () => step(1e9));
 by("back").addEventListener("click", () => step(-1));
 by("forth").addEventListener("click", () => step(1));
-by("frame").addEventListener("change", () => goTo(Number.parseInt(by("frame").value, 10) || 0));
+by("frame").addEventListener("change", () => {
+  const typed = Number.parseInt(by("frame").value, 10);
+  if (!Number.isNaN(typed)) goTo(typed);
+  by("frame").value = state.frame;
+});
 by("frame").addEventListener("keydown", (event) => {
   event.stopPropagation();
   if (event.key === "Enter") by("frame").blur();
