@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -78,7 +78,7 @@ class RunSettings(TypedDict, total=False):
     detector_options: Mapping[str, Any]
     detector_option: str | Sequence[str]
     direction: Literal["forward", "backward", "both"]
-    frames: str
+    frames: str | slice
     stream: int | None
     deinterlace: bool
     max_pixels: int
@@ -119,13 +119,17 @@ def segment_video(
         prompts: where the objects are, besides ``box``, ``point``, ``mask`` and ``from_``; none at all: they are found.
         settings: the fields of :class:`vidseg.config.RunConfig`. Prompts are texts as on the command line or numbers:
             ``box=(10, 10, 90, 80)``, ``box=["1@10,10,90,80", (5, 5, 30, 40)]``, ``point=(20, 30)``; ``detector`` is
-            ``detect_with``. ``config="run.yaml"`` reads a file of them, over which those given here win.
-            ``continue_=True`` is ``--continue``, ``from_=("labelme", folder)`` is ``--from labelme folder``.
+            ``detect_with``, ``frames`` may be a slice. ``config="run.yaml"`` reads a file of them, over which those
+            given here win. ``continue_=True`` is ``--continue``, ``from_=("labelme", folder)`` is
+            ``--from labelme folder``.
 
     Raises:
         VidsegError: any error that the command line reports; see :mod:`vidseg.errors`.
     """
-    values: dict[str, Any] = {"input": str(video) if video else "", **settings}
+    if video is not None and not isinstance(video, (str, PurePath)):
+        what = "a path or an address expected; frames that are there already go into segment_frames"
+        raise UsageError(f"segment_video: video: {what}; got {type(video).__name__}")
+    values: dict[str, Any] = {"input": str(video or ""), **settings}
     if output is not None:
         values["output"] = Path(output)
     for name, texts in _TEXTS.items():
@@ -133,6 +137,8 @@ def segment_video(
             values[name] = texts(values[name])
     if not isinstance(saves := values.get("save", ""), str):
         values["save"] = ",".join(saves) or "none"
+    if isinstance(part := values.get("frames"), slice):
+        values["frames"] = _part_text(part)
     if "detector" in values:
         values["detect_with"] = values.pop("detector") or ""
     if "model" in values:
@@ -227,6 +233,14 @@ def read_run(folder: str | Path) -> Iterator[FrameMasks]:
     return run.results()
 
 
+def _part_text(part: slice) -> str:
+    """A part of a video as the command line takes it."""
+    if part.step not in (None, 1):
+        raise UsageError(f"frames {part}: every frame of A <= index < B is taken; leave out the step")
+    ends = ("" if end is None else str(check_count("frames", end, 0)) for end in (part.start, part.stop))
+    return ":".join(ends)
+
+
 def _results(
     frames: Iterator[Frame], segmenter: Segmenter, unused: UnusedPrompts, batch: int, fps: Fraction
 ) -> Iterator[FrameMasks]:
@@ -247,7 +261,10 @@ def _results(
 def _check_frames(frames: Iterable[FrameLike], prompts: Sequence[Prompt]) -> None:
     """Check prompts, against the frames too where these are here already."""
     if not isinstance(frames, Iterable) or isinstance(frames, (str, bytes)):
-        raise UsageError(f"segment_frames: frames: an iterable of images expected, got {type(frames).__name__}")
+        what = "an iterable of images expected"
+        if isinstance(frames, (str, PurePath)):
+            what += f", such as open_source({str(frames)!r})"
+        raise UsageError(f"segment_frames: frames: {what}; got {type(frames).__name__}")
     if isinstance(frames, np.ndarray) and frames.ndim != 4:
         raise UsageError(f"segment_frames: frames: an array (N, H, W, 3) expected, got shape {frames.shape}")
     check_prompts(prompts)

@@ -68,8 +68,8 @@ def masks(**settings: Any) -> Any:
         ({"label": 5}, r"label 5: {id: name} or texts ID=NAME expected"),
         ({"label": "bear"}, "--label bear: ID=NAME expected"),
         ({"mask": np.ones((4, 4), np.bool_)}, r"names of files expected, got ndarray"),
-        ({"frames": "video.mp4"}, "an iterable of images expected, got str"),
-        ({"frames": 5}, "an iterable of images expected, got int"),
+        ({"frames": "video.mp4"}, r"an iterable of images expected, such as open_source\('video.mp4'\); got str"),
+        ({"frames": 5}, "an iterable of images expected; got int"),
         ({"frames": IMAGES[0]}, r"an array \(N, H, W, 3\) expected, got shape \(48, 64, 3\)"),
         ({"frames": iter(IMAGES), "prompts": [Prompt(0, 1, box=BOX)] * 2}, "object 1 is prompted twice on frame 0"),
         ({"frames": iter(IMAGES), "prompts": [Prompt(0, 1, mask=np.zeros((48, 64), np.bool_))]}, "the mask is empty"),
@@ -199,6 +199,28 @@ def test_prompts_have_the_same_forms_for_frames_and_for_videos(
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     segment_video(str(tmp_path / "*.png"), tmp_path / "out", refine="none", save="none", **form)
     assert [m.rles for m in read_run(tmp_path / "out")] == expected
+
+
+@pytest.mark.parametrize(
+    ("part", "indices"),
+    [(slice(4, None), [4, 5]), (slice(np.int64(2)), [0, 1]), ("1:3", [1, 2]), (slice(None), list(range(COUNT)))],
+)
+def test_a_part_of_a_video_is_a_slice_or_a_text(
+    part: Any, indices: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "load_sam", lambda *a, **k: tiny_sam())
+    monkeypatch.setattr(build, "build_tracker", lambda *a, **k: KeepMasks())
+    video, out = write_video(tmp_path / "clip.mp4", IMAGES), tmp_path / "out"
+    assert segment_video(video, out, box=BOX, refine="none", save="none", frames=part).frames == len(indices)
+    assert [m.frame_index for m in read_run(out)] == indices
+
+
+def test_what_is_no_video_and_no_part_of_one_is_said_at_the_call() -> None:
+    with pytest.raises(UsageError, match="frames that are there already go into segment_frames; got list"):
+        segment_video(IMAGES)  # type: ignore[arg-type]
+    for part, message in ((slice(0, 4, 2), "leave out the step"), (slice(-3, None), "frames -3: a whole number of at")):
+        with pytest.raises(UsageError, match=message):
+            segment_video("clip.mp4", frames=part)
 
 
 def test_a_mask_file_is_a_prompt_for_frames_too(tmp_path: Path) -> None:
