@@ -28,6 +28,7 @@ from vidseg.outputs.label_studio import brush_rle
 from vidseg.outputs.pictures import CutoutSink, CutoutVideoSink, cut_out_objects
 from vidseg.types import VideoInfo
 from vidseg.video import open_source
+from vidseg_pipelines.cli import main
 from vidseg_pipelines.commands.export import ExportCommand
 
 VIDEO = {"name": "zoo", "width": SIZE[1], "height": SIZE[0], "codec": "h264", "fps": "25"}
@@ -347,6 +348,17 @@ def test_a_cut_out_video_that_got_no_frame_hides_no_other_error(tmp_path):
     sink = CutoutVideoSink(tmp_path / "cutout.webm", VideoInfo(64, 48, Fraction(25)))
     sink.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_objects_that_a_run_does_not_have_are_named(run, capsys):
+    before = sorted(run.iterdir())
+    assert main(["export", str(run), "--to", "coco", "--objects", "8,9"]) == 2
+    assert capsys.readouterr().err == "vidseg: --objects 8,9: the run has none of them\n"
+    assert sorted(run.iterdir()) == before
+    assert main(["export", str(run), "--to", "coco", "--objects", "1,9", "--label", "1=a"]) == 0
+    assert capsys.readouterr().err == "warning: --objects 9: the run has no object 9\n"
+    assert main(["export", str(run), "--to", "coco", "--label", "8=x"]) == 0
+    assert capsys.readouterr().err == "warning: --label 8: the run has no object 8\n"
 
 
 def test_only_some_objects(run):

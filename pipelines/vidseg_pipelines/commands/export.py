@@ -89,6 +89,7 @@ class ExportCommand:
             raise UsageError(f"--video-id {self.video_id}: must be at least 1")
         style = parse_style(self.overlay_style)
         renamed = names_by_id(self.label)
+        only = self._only()
         classes = None if self.classes is None else read_classes(self.classes)
         journal = self.run_dir / JOURNAL
         if not journal.is_file():
@@ -111,18 +112,20 @@ class ExportCommand:
         videos = [name for name in (video, _input_of(self.run_dir)) if name is not None]
         keep_apart([journal, self.run_dir / MANIFEST, *videos], [folder / EXPORTED[name] for name in names])
         with claimed(folder), _beside(folder) as scratch:
-            recording = open_recording(
-                journal, names=renamed, only=self._only(), classes=classes, video_id=self.video_id
-            )
+            recording = open_recording(journal, names=renamed, only=only, classes=classes, video_id=self.video_id)
+            if only and not recording.labels:
+                raise UsageError(f"--objects {self.objects}: the run has none of them")
             if drawn and video is not None:
                 shown = export_frames(
                     recording, video, scratch, drawn, style, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
                 )
                 recording = replace(recording, pictures=shown)
+            named = [("--objects", i) for i in only] or [("--label", i) for i in renamed]
+            missing = [f"{flag} {i}: the run has no object {i}" for flag, i in named if i not in recording.labels]
             left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
             for name in names:
                 move_into(scratch / EXPORTED[name], folder)
-        for text in left_out:
+        for text in [*missing, *left_out]:
             sys.stderr.write(f"warning: {printable(text)}\n")
         return PartialError.exit_code if left_out else 0
 
