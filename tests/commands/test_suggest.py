@@ -11,8 +11,8 @@ import pytest
 from vidseg.masks import encode
 from vidseg.masks.frame_masks import FrameMasks
 from vidseg.masks.trust import Signals
-from vidseg.outputs.journal import journal_line
-from vidseg.outputs.layout import JOURNAL
+from vidseg.outputs.journal import journal_line, parse_line
+from vidseg.outputs.layout import JOURNAL, MANIFEST
 from vidseg_pipelines.cli import main
 
 MASK = np.ones((4, 6), np.bool_)
@@ -34,6 +34,11 @@ def run_folder(tmp_path: Path, *, signals: bool, half_line: bool = False) -> Pat
     return folder
 
 
+def nothing_in(masks: FrameMasks) -> FrameMasks:
+    empty = np.zeros((0, 4), np.float32)
+    return FrameMasks(masks.frame_index, masks.pts, masks.time_s, (), empty, np.zeros(0, np.float32), (), ())
+
+
 @pytest.mark.parametrize("signals", [True, False])
 def test_frames_are_printed_with_object_and_reason(
     signals: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -43,6 +48,19 @@ def test_frames_are_printed_with_object_and_reason(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].split(" (")[0] for line in lines] == ["frame 9", "frame 30"]
     assert all(": dog: " in line for line in lines)
+
+
+def test_nobody_misses_an_object_that_was_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run_folder(tmp_path, signals=True)
+    lines = (folder / JOURNAL).read_bytes().splitlines(keepends=True)
+    without = [journal_line(nothing_in(parse_line(line))) if k >= 20 else line for k, line in enumerate(lines)]
+    (folder / JOURNAL).write_bytes(b"".join(without))
+    assert main(["suggest", str(folder)]) == 0
+    assert "is not seen any more" in capsys.readouterr().out
+    (folder / MANIFEST).write_text(json.dumps({"config": {"remove": ["3@20"]}}))
+    assert main(["suggest", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "frame 9 " in told and "is not seen any more" not in told
 
 
 def test_json_is_a_list_of_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,9 @@ def least_distance(total: int) -> int:
 class Suggestions:
     """Takes the results of a video in order, and names frames to correct."""
 
-    def __init__(self) -> None:
+    def __init__(self, removals: Mapping[int, int] | None = None) -> None:
+        """``removals``: object id to the frame from which on the user wants it no more, so that nobody misses it."""
+        self._removals = dict(removals or {})
         self._rows: list[_Row] = []
         self._group = 1  # frames per row
         self._count = 0
@@ -129,7 +131,9 @@ class Suggestions:
             self._rows = [row for row in self._rows if row.frame < frame]
             self._areas, self._missing = {}, {}
         looks = {one.object_id: one for one in objects}
-        self._missing = {i: n + 1 for i, n in self._missing.items() if n < _LOST_FRAMES} | dict.fromkeys(looks, 0)
+        known = (i for i in self._missing if frame < self._removals.get(i, frame + 1))
+        self._missing = {i: self._missing[i] + 1 for i in known if self._missing[i] < _LOST_FRAMES}
+        self._missing |= dict.fromkeys(looks, 0)
         corrected = frozenset(i for i, one in looks.items() if one.corrected)
         looks |= {i: Judged(i, 1 - _LOST, False, _lost) for i, frames in self._missing.items() if frames}
         worst = sorted(looks, key=lambda i: (looks[i].trust, i))[:OBJECTS]

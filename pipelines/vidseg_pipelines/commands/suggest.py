@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from vidseg.errors import InputError
-from vidseg.outputs.layout import JOURNAL
+from vidseg.errors import InputError, UsageError
+from vidseg.object_texts import parse_removals
+from vidseg.outputs.layout import JOURNAL, MANIFEST
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SuggestCommand:
         from vidseg.masks.suggestions import Suggestions  # slow to import
         from vidseg.outputs.journal import read_journal
 
-        journal, suggestions = self.run_dir / JOURNAL, Suggestions()
+        journal, suggestions = self.run_dir / JOURNAL, Suggestions(_removals_of(self.run_dir))
         if not journal.is_file():
             raise InputError(f"{self.run_dir}: contains no {JOURNAL}; give the output folder of a run")
         suggestions.best(self.frames)  # refuses a wrong number before a long journal is read
@@ -48,3 +50,10 @@ class SuggestCommand:
         lines = "\n".join(map(str, found)) or "no objects: there is nothing to correct"
         sys.stdout.write((json.dumps([one.to_dict() for one in found], indent=1) if self.json else lines) + "\n")
         return 0
+
+
+def _removals_of(run_dir: Path) -> dict[int, int]:
+    """What ``--remove`` said in a run, as far as its manifest can be read."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, UsageError):
+        return parse_removals(json.loads((run_dir / MANIFEST).read_bytes())["config"]["remove"])
+    return {}
