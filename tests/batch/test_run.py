@@ -127,7 +127,7 @@ def test_ten_videos_three_of_them_hostile(
 
     log.unlink()
     assert main(args) == 5  # nothing is done again, no worker is started
-    assert "10 of 10 videos were done before" in capsys.readouterr().err
+    assert "7 of 10 videos were done before, 3 had failed (--retry-failed tries again)" in capsys.readouterr().err
     assert not log.exists()
 
     make_clip(videos / "text.mp4")

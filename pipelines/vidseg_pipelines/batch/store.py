@@ -160,11 +160,15 @@ class BatchRecords(JobRecords):
         ours = sum(owner is not None and owner.call == call for owner in (Owner.read(row[0]) for row in owners))
         return waiting, ours, int(deaths)
 
-    def counts(self, call: str) -> tuple[int, int]:
-        """How many jobs a call has, and how many of them have ended."""
+    def counts(self, call: str) -> tuple[int, int, int]:
+        """How many jobs a call has, how many of them have ended, and how many of these have failed."""
         with self.database.reading() as db:
-            row = db.execute("SELECT count(*), total(state<>0) FROM queue WHERE call=?", (call,)).fetchone()
-        return row[0], int(row[1])
+            query = (
+                "SELECT count(*), total(q.state<>0), total(q.state<>0 AND j.status='failed')"
+                " FROM queue q JOIN jobs j ON j.key=q.key WHERE q.call=?"
+            )
+            row = db.execute(query, (call,)).fetchone()
+        return row[0], int(row[1]), int(row[2])
 
     def states(self) -> dict[str, tuple[int, int, float]]:
         """By status: how many jobs, their frames, and the seconds that these took."""

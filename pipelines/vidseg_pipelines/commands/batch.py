@@ -272,10 +272,11 @@ class _Log:
         self._total = self._done = 0
         self._json = json_log
 
-    def planned(self, total: int, done: int) -> None:
-        self._total, self._done = total, done
-        if done and not self._json:
-            self._write(f"{done} of {total} videos were done before")
+    def planned(self, total: int, ended: int, failed: int) -> None:
+        self._total, self._done = total, ended
+        if ended and not self._json:
+            again = f", {failed} had failed (--retry-failed tries again)" if failed else ""
+            self._write(f"{ended - failed} of {total} videos were done before{again}")
 
     def notice(self, text: str) -> None:
         self._write(json.dumps({"event": "notice", "text": text}) if self._json else text)
@@ -286,7 +287,10 @@ class _Log:
             result = {field.name: row[field.name] for field in dataclasses.fields(Result)}
             text = json.dumps({"event": "job", "name": row["name"], **result})
         else:
-            told = f"{row['frames']} frames, {row['objects']} objects, {row['seconds']:.1f} s"
+            frames, objects = (
+                f"{row[name]} {name[: -1 if row[name] == 1 else None]}" for name in ("frames", "objects")
+            )
+            told = f"{frames}, {objects}, {row['seconds']:.1f} s"
             about = row["reason"] if row["status"] == "failed" else told
             text = f"[{self._done}/{self._total}] {row['name']}: {row['status']}, {about}"
         self._write(text)
