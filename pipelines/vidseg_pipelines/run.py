@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
-from vidseg.errors import UsageError, did_you_mean
+from vidseg.errors import InputError, UsageError, did_you_mean
 from vidseg.prompt_text import parse_prompts
 from vidseg.sam.model import SegmentAnything
 from vidseg.storage import object_url
@@ -218,6 +218,9 @@ def _read_classes(config: RunConfig) -> ClassSet | None:
 def _read_prompts(config: RunConfig, video: VideoInfo, given: Sequence[Prompt]) -> list[Prompt]:
     """The prompts of a run; refuses those on frames that cannot come."""
     first, end = config.frame_range
+    listed = video.frame_count if video.frames_are_listed else None
+    if listed is not None and first >= listed:
+        raise InputError(f"{video.name}: frames start at {first}, but it has only {listed} frames")
     prompts = parse_prompts(
         boxes=config.box,
         points=config.point,
@@ -231,9 +234,6 @@ def _read_prompts(config: RunConfig, video: VideoInfo, given: Sequence[Prompt]) 
         index = prompt.frame_index
         if index < first or (end is not None and index >= end):
             raise UsageError(f"a prompt is on frame {index}, outside --frames {config.frames}")
-        if video.frames_are_listed and video.frame_count is not None and index >= video.frame_count:
-            raise UsageError(
-                f"a prompt is on frame {index}, but {video.name} has {video.frame_count} frames, 0 to"
-                f" {video.frame_count - 1}"
-            )
+        if listed is not None and index >= listed:
+            raise UsageError(f"a prompt is on frame {index}, but {video.name} has {listed} frames, 0 to {listed - 1}")
     return prompts

@@ -184,6 +184,8 @@ def test_a_run_that_fails_before_its_first_frame_leaves_nothing(config: RunConfi
     assert config.output is not None
     with pytest.raises(InputError, match="it has only 23 frames"):
         run_video(replace(config, mask=(), frames="500:600"))
+    with pytest.raises(InputError, match="frames start at 500, but it has only 23 frames"):
+        run_video(replace(config, frames="500:600"))  # not: the mask is on frame 500
     assert not config.output.exists()
     config.output.mkdir()
     (config.output / "notes.txt").write_text("mine")

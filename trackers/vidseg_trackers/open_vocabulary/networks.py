@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -170,7 +171,8 @@ def _read(transformers: Any, name: str, *, local: bool) -> _Parts:
         raise
     except Exception as error:  # transformers, safetensors, tokenizers and the Hub have errors of many kinds
         text = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"detector model {name}: cannot be loaded: {text[:200]}") from error
+        text = textwrap.shorten(text, 200, placeholder=" ...")
+        raise WeightsError(f"detector model {name}: cannot be loaded: {text}") from error
     lacking = sorted({*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])})
     if lacking:
         raise WeightsError(f"detector model {name}: its weights do not fit its config.json: {lacking[0]} is missing")
