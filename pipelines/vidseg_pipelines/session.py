@@ -185,7 +185,7 @@ class Session(SessionCalls):
         self._check_open()
         if self._intake.size is None:
             raise UsageError("there is no frame yet: call step(frame) first")
-        return join_state(self._engine.state(), self._intake, self._engine.names, self._kind)
+        return join_state(self._engine.state(), self._intake, self._engine.names, self._models.tracker)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the frame at which ``state`` was taken. There is no frame to prompt on before the next step.
@@ -195,7 +195,7 @@ class Session(SessionCalls):
                 then is as it was.
         """
         self._check_open()
-        saved = split_state(state, self.tracker, self._kind)
+        saved = split_state(state, self.tracker, self._models.tracker)
         engine, old = self._engine, None if self._intake.size is None else self._engine.state()
         shown, next_index, size, names = engine.shown, engine.next_index, self._intake.size, dict(engine.names)
         try:
@@ -225,11 +225,6 @@ class Session(SessionCalls):
         if self._closed:
             return f"Session({self.tracker}, closed)"
         return f"Session({self.tracker}, {self._intake.next_index} frames, objects {list(self.objects)})"
-
-    @property
-    def _kind(self) -> str:
-        """Of the tracker, however it was named: what states are of."""
-        return type(self._models.tracker).__name__
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 
 from vidseg import __version__
 from vidseg.errors import UsageError
-from vidseg.types import State
+from vidseg.types import State, Tracker
 from vidseg_pipelines.frame_intake import FrameIntake
 
 _OWN = "session."
@@ -29,12 +29,13 @@ class SavedState:
     """What the user calls objects, by id."""
 
 
-def join_state(segmenter: State, intake: FrameIntake, names: Mapping[int, str], tracker: str) -> State:
+def join_state(segmenter: State, intake: FrameIntake, names: Mapping[int, str], tracker: Tracker) -> State:
     """The state of a session that has seen a frame, as plain tensors and scalars that nothing changes later."""
     height, width = intake.size or (0, 0)
     own: State = {
         "version": __version__,
-        "tracker": tracker,
+        "tracker": type(tracker).__name__,
+        "tracker_options": json.dumps(_options(tracker)),
         "next_index": intake.next_index,
         "height": height,
         "width": width,
@@ -44,23 +45,40 @@ def join_state(segmenter: State, intake: FrameIntake, names: Mapping[int, str], 
     return state | {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in segmenter.items()}
 
 
-def split_state(state: Mapping[str, Any], *trackers: str) -> SavedState:
-    """What :func:`join_state` has joined, with one of these names of a tracker.
+def split_state(state: Mapping[str, Any], name: str, tracker: Tracker) -> SavedState:
+    """What :func:`join_state` has joined, for a session whose tracker was called ``name``.
 
     Raises:
-        UsageError: something else, or a state of another version or tracker.
+        UsageError: something else, or a state of another version, another tracker, or one with other options.
     """
     if not isinstance(state, Mapping) or _OWN + "version" not in state:
         raise UsageError("this is not the state of a session: session.state_dict() gives one")
-    for name, what, expected in (("version", "vidseg", (__version__,)), ("tracker", "tracker", trackers)):
-        if (found := state.get(_OWN + name)) not in expected:
-            raise UsageError(f"the state was made with {what} {found}, this session has {expected[-1]}")
+    version, kind = state[_OWN + "version"], state.get(_OWN + "tracker")
+    if version != __version__:
+        raise UsageError(f"the state was made with vidseg {version}, this session has {__version__}")
+    if kind not in (type(tracker).__name__, name):
+        raise UsageError(f"the state was made with tracker {kind}, this session has {name}")
     try:
-        return SavedState(
+        options = dict(json.loads(state.get(_OWN + "tracker_options", "{}")))
+        saved = SavedState(
             {key: value for key, value in state.items() if not key.startswith(_OWN)},
             int(state[_OWN + "next_index"]),
             (int(state[_OWN + "height"]), int(state[_OWN + "width"])),
-            {int(i): str(name) for i, name in json.loads(state[_OWN + "names"]).items()},
+            {int(i): str(label) for i, label in json.loads(state[_OWN + "names"]).items()},
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError("the state of the session is damaged") from error
+    for key, value in _options(tracker).items():
+        if options.get(key, value) != value:
+            was = f"tracker option {key}={options[key]}"
+            raise UsageError(f"the state was made with {was}, this session has {key}={value}")
+    return saved
+
+
+def _options(tracker: Tracker) -> dict[str, Any]:
+    """What a state of a tracker depends on, where it is known; not where its weights come from."""
+    options = getattr(tracker, "options", None)
+    if not is_dataclass(options):
+        return {}
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: value for name, value in values.items() if value is None or isinstance(value, (bool, int, float))}

@@ -350,6 +350,19 @@ def test_a_session_is_set_back_and_goes_on_from_there(tracker: Callable[[], Trac
         assert other.add(mask=square(30, 40)) == 2
 
 
+def test_a_state_of_a_tracker_with_other_options_is_refused() -> None:
+    def session(**options: Any) -> Session:
+        return toy_session(tracker=build_tracker("xmem", {"size": -1, **options}))
+
+    one, other = session(), session(size=24)
+    one.step(FRAMES[0])
+    other.step(FRAMES[0])
+    other.add(mask=square(5, 5))
+    with pytest.raises(UsageError, match="made with tracker option size=-1, this session has size=24"):
+        other.load_state_dict(one.state_dict())
+    assert other.objects == (1,) and other.step(FRAMES[1]).frame_index == 1
+
+
 def test_frames_come_in_many_forms() -> None:
     rgb = FRAMES[0].rgb
     read_only = rgb.copy()
