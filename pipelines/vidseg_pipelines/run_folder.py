@@ -220,6 +220,8 @@ def frame_of(state: Path) -> int:
 
 def no_run(flag: str, folder: Path) -> UsageError:
     """The error of a folder without a run to go on with."""
+    if not folder.exists():
+        return UsageError(f"{flag}: there is no folder {folder}; give the output folder of a run")
     other = "use --overwrite" if flag == "--resume" else "give the output folder of a run"
     return UsageError(f"{flag}: {folder} holds no run (no {MANIFEST}); {other}")
 

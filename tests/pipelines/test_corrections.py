@@ -223,8 +223,10 @@ def test_what_cannot_be_is_one_line_and_changes_nothing(
 
 
 def test_another_video_or_none_is_refused(vidseg: Callable[..., str], video: Path, tmp_path: Path) -> None:
-    assert "holds no run (no run.json); give the output folder of a run" in vidseg("no", "--continue", code=2)
+    assert "no; give the output folder of a run" in vidseg("no", "--continue", code=2)
     assert not (tmp_path / "no").exists()
+    (tmp_path / "empty").mkdir()
+    assert "holds no run (no run.json); give the output folder of a run" in vidseg("empty", "--continue", code=2)
     vidseg("out", *FIRST)
     other = write_video(tmp_path / "other.mp4", [frame.rgb[::-1] for frame in frames(COUNT, HEIGHT, WIDTH)])
     error = vidseg("out", "--continue", "--point", CLICK, clip=str(other), code=2)

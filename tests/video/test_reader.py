@@ -107,6 +107,19 @@ def test_part_of_the_frames_keeps_their_indices(tmp_path):
     assert len(list(open_source(path, frames=slice(38, 100)))) == 2
 
 
+def test_a_file_that_grows_while_it_is_read_is_a_warning(tmp_path):
+    path = barcode_video(tmp_path / "v.ts", COUNT)
+    source = open_source(path)
+    frames = iter(source)
+    next(frames)
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[:1880])
+    assert len(list(frames)) >= COUNT - 1
+    assert [text.partition(" from")[0] for text in source.warnings if "complete" in text] == ["the file grew"]
+    part = open_source(path, frames=slice(0, 3))
+    assert len(list(part)) == 3 and part.warnings == []
+
+
 def test_frames_after_the_end_are_an_error(tmp_path):
     path = barcode_video(tmp_path / "v.mp4", 5)
     with pytest.raises(InputError, match="start at 5, but it has only 5 frames"):

@@ -125,6 +125,7 @@ class VideoSource(Source):
             pixel_limit=self._pixel_limit,
             timeout_s=_FFMPEG_SHARE * self._watchdog.limit_s,
         )
+        self._bytes = container.size
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
         self.live = self._address.kind in ("camera", "stdin") or (
@@ -291,7 +292,12 @@ class VideoSource(Source):
                     return
 
     def _check_end(self, count: int, pts: int | None) -> None:
-        """Compare what was read with what the container promised."""
+        """Compare what was read with what the container promised, and with what has been written to it since."""
+        if self._container is not None and 0 < self._bytes < self._container.size:
+            self.warnings.append(
+                f"the file grew from {self._bytes:,} to {self._container.size:,} bytes while it was read: frames "
+                "at its end may be missing; read it when it is complete"
+            )
         promised_frames = self.info.frame_count
         if promised_frames is not None and self._packets < promised_frames:
             self.warnings.append(f"truncated: the container names {promised_frames} frames, {self._packets} were found")
