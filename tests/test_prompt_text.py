@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vidseg.errors import InputError, UsageError
-from vidseg.prompt_text import parse_prompts
+from vidseg.prompt_text import boxes_beyond, parse_prompts
 from vidseg.types import VideoInfo
 
 VIDEO = VideoInfo(width=64, height=48, fps=Fraction(24))
@@ -70,6 +70,13 @@ def test_same_object_twice_on_a_frame() -> None:
 def test_missing_mask_file() -> None:
     with pytest.raises(InputError, match=r"nowhere\.png"):
         parse_prompts(masks=["nowhere.png"], video=VIDEO)
+
+
+def test_a_box_of_another_size_of_picture_is_a_note() -> None:
+    assert boxes_beyond(["1,2,30,40", "-9,-9,66,50"], (48, 64)) == []
+    (note,) = boxes_beyond(["1,2,30,40", "7@5:1,2,300,40"], (48, 64))
+    assert note.startswith("--box 7@5:1,2,300,40 ends outside the frame, which is 64x48 pixels")
+    assert boxes_beyond(["1,2,30,400"], (48, 64)) != []
 
 
 def test_a_box_and_clicks_of_one_id_on_one_frame_are_one_prompt() -> None:

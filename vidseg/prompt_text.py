@@ -12,6 +12,7 @@ from vidseg.errors import UsageError
 from vidseg.masks.annotation import read_annotation
 from vidseg.types import Prompt, VideoInfo
 
+_BEYOND = 0.1  # of the side of a frame: as far as a box drawn by hand may end outside
 _PREFIX = re.compile(r"^(?:(?P<id>\d+)@)?(?:(?P<frame>\d+):)?(?P<rest>.*)$", re.DOTALL)
 
 
@@ -86,6 +87,20 @@ def parse_prompts(
             )
     ordered = [merged[key] for key in sorted(merged)]
     return ordered if video is None else fit_prompts(ordered, (video.height, video.width))
+
+
+def boxes_beyond(boxes: Sequence[str], size: tuple[int, int]) -> list[str]:
+    """A note for each typed box that ends far outside of frames of ``size`` (height, width), where it is cut."""
+    height, width = size
+    notes = []
+    for text in boxes:
+        _, _, x2, y2 = _box(text, _split(text)["rest"])
+        if x2 > width * (1 + _BEYOND) or y2 > height * (1 + _BEYOND):
+            notes.append(
+                f"--box {text} ends outside the frame, which is {width}x{height} pixels, and was cut at its edge: was "
+                "it measured on a picture of another size?"
+            )
+    return notes
 
 
 def read_masks(text: str, video: VideoInfo | None = None, first_frame: int = 0) -> list[Prompt]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from vidseg.classes import ClassSet, read_classes
 from vidseg.config import RunConfig
 from vidseg.errors import InputError, UsageError, did_you_mean
-from vidseg.prompt_text import parse_prompts
+from vidseg.prompt_text import boxes_beyond, parse_prompts
 from vidseg.sam.model import SegmentAnything
 from vidseg.storage import object_url
 from vidseg.types import Detector, Prompt, Source, Tracker, VideoInfo
@@ -131,6 +131,7 @@ def _run_here(
             labelled, notes = labelled_objects(config, source.info)
             source.notes.extend(notes)
             all_prompts = _read_prompts(config, source.info, [*prompts, *labelled])
+            source.notes.extend(boxes_beyond(config.box, (source.info.height, source.info.width)))
             manifest = new_manifest(config, source.info, prompts)
             made_of = MadeOf(manifest, all_prompts, config.removals)
             start = start_of(config, folder, earlier, made_of, said)

@@ -177,3 +177,8 @@ def test_255_masks_of_vidseg_image_can_be_given_to_vidseg_run(tmp_path: Path, mo
     Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photo.jpg")
     assert ImageCommand(images=(str(tmp_path / "photo.jpg"),), output=tmp_path / "out").run() == 0
     assert list(read_annotation(tmp_path / "out" / "photo.png", VIDEO)) == list(range(1, 256))
+
+
+def test_a_folder_of_masks_is_no_mask(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder; name the mask of one frame in it"):
+        read_annotation(tmp_path)

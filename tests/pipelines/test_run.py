@@ -180,6 +180,11 @@ def test_a_part_of_the_video_keeps_its_indices(config: RunConfig, video: Path, f
     assert [m.frame_index for m in read_journal(part.output / "masks.jsonl")] == [5, 6, 7, 8]  # type: ignore[operator]
 
 
+def test_a_box_of_another_size_of_picture_is_a_note_of_the_run(config: RunConfig) -> None:
+    summary = run_video(replace(config, mask=(), box=("2,2,9999,60",), frames="0:1"))
+    assert (summary.status, [note.partition(",")[0] for note in summary.notes]) == ("done", ["--box 2"])
+
+
 def test_a_run_that_fails_before_its_first_frame_leaves_nothing(config: RunConfig) -> None:
     assert config.output is not None
     with pytest.raises(InputError, match="it has only 23 frames"):

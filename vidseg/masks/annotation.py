@@ -42,6 +42,8 @@ def read_annotation(path: str | Path, video: VideoInfo | None = None) -> dict[in
         InputError: unreadable, another size than the frames, a soft edge or a photograph, or only background.
     """
     path = here(path)
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; name the mask of one frame in it, once per frame: [FRAME:]FILE")
     mode = _check_size(path, video)
     file = read_mask_values(path, pixel_limit=PIXEL_LIMIT if video is None else video.width * video.height)
     if file.kind == "empty":
