@@ -134,6 +134,11 @@ def test_davis_holds_ids_of_16_bits(tmp_path):
         assert (read_label_map(tmp_path / "davis" / f"{index:05d}.png") == pictures[f"{index:05d}.png"]).all()
     assert Image.open(tmp_path / "davis" / "00000.png").mode == "P"
     assert sink.warnings == ["davis: frame 3 is left out: object 65536; the ids of a PNG end at 65535"]
+    for index in (5, 6):  # of a long run, still one line
+        sink.write(frame(index), one_object(index, 70000))
+    assert sink.warnings == [
+        "davis: 3 frames from frame 3 on are left out: object 70000; the ids of a PNG end at 65535"
+    ]
 
 
 def test_a_format_that_cannot_hold_an_id_is_left_out_and_the_others_are_written(tmp_path, capsys):

@@ -30,8 +30,8 @@ class DavisSink:
         """
         self._folder = make_folder(folder)
         self._palette = davis_palette().tobytes()
-        self.warnings: list[str] = []
-        """Frames that were left out: no PNG holds their ids."""
+        self._left_out: list[int] = []
+        self._largest = 0
 
     def write(self, frame: Frame, masks: FrameMasks) -> None:
         """Write one frame.
@@ -45,15 +45,23 @@ class DavisSink:
         """Like :meth:`write`; nothing of the frame but its size is needed."""
         largest = max(masks.ids, default=0)
         if largest > MAX_ID:
-            self.warnings.append(
-                f"davis: frame {masks.frame_index} is left out: object {largest}; the ids of a PNG end at {MAX_ID}"
-            )
+            self._left_out.append(masks.frame_index)
+            self._largest = max(self._largest, largest)
             return
         image = Image.fromarray(masks.label_map)  # of 8 bits where all ids fit, else of 16
         if largest <= MAX_PALETTE_ID:
             image.putpalette(self._palette)
         with atomic_file(self._folder / f"{masks.stem}.png") as file:
             image.save(file, "PNG", compress_type=zlib.Z_RLE)  # half as large as with the fastest level, as fast
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line about the frames that were left out, because no PNG holds their ids."""
+        if not self._left_out:
+            return []
+        first, count = self._left_out[0], len(self._left_out)
+        what = f"frame {first} is" if count == 1 else f"{count} frames from frame {first} on are"
+        return [f"davis: {what} left out: object {self._largest}; the ids of a PNG end at {MAX_ID}"]
 
     def close(self) -> None:
         """Every file is finished when it is written."""
@@ -70,4 +78,4 @@ def write_davis(recording: Recording, folder: Path) -> Generator[None, FrameMask
     sink = DavisSink(folder / DAVIS)
     while (masks := (yield)) is not None:
         sink.write_masks(masks.with_hw(hw))
-    return sink.warnings[:3]
+    return sink.warnings
