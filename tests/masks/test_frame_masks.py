@@ -69,6 +69,8 @@ def test_results_are_equal_by_value_also_after_a_journey_between_processes() -> 
     assert result() != replace(result(), scores=np.array([0.5, 0.75], np.float32)) and result() != "a result"
     copied = pickle.loads(pickle.dumps(result()))
     assert copied == result() and np.array_equal(copied.label_map, result().label_map)
+    for one in (result(), copied):
+        assert not one.label_map.flags.writeable and one.label_map is one.label_map
 
 
 @pytest.mark.parametrize("given", [FRAME.rgb / 255, FRAME.rgb[..., 0], np.zeros((48, 64, 4), np.uint8), "frame.png"])

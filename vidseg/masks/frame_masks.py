@@ -130,9 +130,11 @@ class FrameMasks:
                 raise UsageError(f"frame {self.frame_index}: no objects, and the size of the frame is not known")
             object.__setattr__(self, "_label_map", decode_label_map(self.ids, self.rles, self.hw))
         assert self._label_map is not None
-        shown = self._label_map.view()
-        shown.flags.writeable = False  # a session computes with it: nobody may change it by mistake
-        return shown
+        if self._label_map.flags.writeable:  # also of a result that was pickled
+            shown = self._label_map.view()
+            shown.flags.writeable = False  # a session computes with it: nobody may change it by mistake
+            object.__setattr__(self, "_label_map", shown)
+        return self._label_map
 
     @property
     def masks(self) -> npt.NDArray[np.bool_]:
