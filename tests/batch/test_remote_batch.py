@@ -86,7 +86,8 @@ def test_what_was_done_after_the_last_copy_of_the_records_is_not_done_again(
     idle = replace(LOADERS, tracker=batch_toys.crash)  # type: ignore[arg-type]
     monkeypatch.setattr(batch_command, "run_batch", partial(run_batch, loaders=idle))
     assert main([*args, "--save", "none", "--refine", "box"]) == 0
-    assert "[1/1] a: done, 3 frames, 2 objects" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "[1/1] a: done, 3 frames, 2 objects" in told.err and told.out.startswith("1 video: 1 done\n")
     assert there.get("out/a/run.json") == before
 
 

@@ -87,7 +87,8 @@ class Totals:
     def headline(self) -> str:
         """``10 videos: 7 done, 3 failed``."""
         counts = self.states
-        return f"{counts.total()} videos: " + (", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]) or "none")
+        what = "1 video" if counts.total() == 1 else f"{counts.total()} videos"
+        return f"{what}: " + (", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]) or "none")
 
 
 def rows_of(store: BatchRecords, *, call: str = "") -> Iterator[Row]:
