@@ -47,10 +47,11 @@ def matmul_flops_per_s(size: int = 2048, seconds: float = 2.0) -> float:
 
 def flops_per_frame(video: str, boxes: Sequence[str] = ()) -> float:
     """Floating point operations of the networks per frame, searches for objects included; takes as long as a run."""
-    source = open_source(video)
-    with FlopCounterMode(display=False) as counter:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what other threads do is not counted
+    with open_source(video) as source, FlopCounterMode(display=False) as counter:
         done = sum(1 for _ in segment_frames(source, batch=4, box=boxes))
-    source.close()
+    torch.set_num_threads(threads)
     return counter.get_total_flops() / max(done, 1)
 
 

@@ -6,12 +6,17 @@ import gc
 import platform
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
 from toys import KeepMasks, frames, tiny_sam
 from vidseg import heap
+from vidseg.types import VideoInfo
+from vidseg_pipelines import streaming
 from vidseg_pipelines.api import segment_frames
+from vidseg_pipelines.refiner import RefineOptions, Refiner
+from vidseg_pipelines.segmenter import Segmenter
 
 HOLES = """
 import ctypes
@@ -81,6 +86,16 @@ def test_holes_in_the_heap_are_given_back_every_25_frames(monkeypatch: pytest.Mo
     calls.clear()
     list(segment_frames(frames(30), tracker=KeepMasks(), model=tiny_sam(), refine="none", batch=4))
     assert len(calls) == 1
+
+
+def test_a_stream_trims_the_heap_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(streaming, "trim_heap", lambda: calls.append("trimmed"))
+    sam = tiny_sam()
+    segmenter = Segmenter(KeepMasks(), sam, Refiner(sam, RefineOptions("none")))
+    segmenter.start(VideoInfo(128, 72, Fraction(24)))
+    streaming.stream(iter(frames(3)), segmenter, [], batch=4)
+    assert calls == ["trimmed"]
 
 
 def test_imports_are_not_searched_for_garbage() -> None:

@@ -216,7 +216,7 @@ class Prompt(ShapeRepr):
 def _numbers(what: str, given: Any, count: int) -> tuple[Any, ...]:
     """Coordinates that may be of any library, as numbers of Python."""
     try:
-        numbers = tuple(n if isinstance(n, (int, float)) else float(n) for n in given)
+        numbers = tuple(n if type(n) in (int, float) else float(n) for n in given)
         if isinstance(given, str) or len(numbers) != count or not all(np.isfinite(numbers)):
             raise ValueError
     except (TypeError, ValueError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
@@ -126,10 +127,10 @@ def segment_video(
     Raises:
         VidsegError: any error that the command line reports; see :mod:`vidseg.errors`.
     """
-    if video is not None and not isinstance(video, (str, PurePath)):
+    if video is not None and not isinstance(video, (str, os.PathLike)):
         what = "a path or an address expected; frames that are there already go into segment_frames"
         raise UsageError(f"segment_video: video: {what}; got {type(video).__name__}")
-    values: dict[str, Any] = {"input": str(video or ""), **settings}
+    values: dict[str, Any] = {"input": "" if video is None else os.fsdecode(video), **settings}
     if output is not None:
         values["output"] = Path(output)
     for name, texts in _TEXTS.items():
@@ -262,7 +263,7 @@ def _check_frames(frames: Iterable[FrameLike], prompts: Sequence[Prompt]) -> Non
     """Check prompts, against the frames too where these are here already."""
     if not isinstance(frames, Iterable) or isinstance(frames, (str, bytes)):
         what = "an iterable of images expected"
-        if isinstance(frames, (str, PurePath)):
+        if isinstance(frames, (str, os.PathLike)):
             what += f", such as open_source({str(frames)!r})"
         raise UsageError(f"segment_frames: frames: {what}; got {type(frames).__name__}")
     if isinstance(frames, np.ndarray) and frames.ndim != 4:

@@ -94,8 +94,12 @@ def discover_objects(
     threads = threads or torch.get_num_threads()
     at_once = min(len(views), threads)
     if at_once > 1 and sam.device.type == "cpu":
-        with ThreadPoolExecutor(at_once, "vidseg-find", torch.set_num_threads, (threads // at_once,)) as pool:
-            looks = list(pool.map(look, views, seen))
+        own = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(at_once, "vidseg-find", torch.set_num_threads, (threads // at_once,)) as pool:
+                looks = list(pool.map(look, views, seen))
+        finally:
+            torch.set_num_threads(own)  # the threads of the pool have set the number for all that begin later
     else:
         looks = list(map(look, views, seen))
     chosen = _choose([one for found in looks for one in found], options.max_overlap, max_objects)

@@ -73,7 +73,7 @@ class Overlap(InTurn):
     def __init__(self, segmenter: Segmenter, deliver: Deliver) -> None:
         super().__init__(segmenter, deliver)
         self._cores = torch.get_num_threads()
-        segmenter.finder.threads = self._cores  # a first search waits for nothing else
+        segmenter.finder.threads = self._cores  # nothing else is done during the first search
         half = max(1, self._cores // 2)
         torch.set_num_threads(half)
         self._thread = ThreadPoolExecutor(1, "vidseg-draw", torch.set_num_threads, (half,))

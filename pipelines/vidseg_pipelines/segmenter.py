@@ -1,4 +1,4 @@
-"""Frames in, masks out: tracker and HQ-SAM over micro-batches of frames, without threads or files."""
+"""Frames in, masks out: tracker and HQ-SAM over micro-batches of frames, without files or threads but for searches."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from vidseg_pipelines.session_state import join_state, split_state
 
 
 class Session(SessionCalls):
-    """Segments frames one by one, without files and threads; objects come and go in between.
+    """Segments frames one by one, without files; objects come and go in between.
 
     What is added, corrected or removed acts on the frame just seen, as if it had been known when that frame came: the
     masks are those that :func:`vidseg.segment_frames` gives for the same prompts. Arguments are checked at the call,
@@ -160,7 +160,9 @@ class Session(SessionCalls):
         """
         object_id = check_count("object id", object_id, 1)
         self._check_promptable(object_id)
-        self._engine.remove(self._seen(), object_id)
+        seen = self._seen()
+        self._engine.remove(seen, object_id)
+        self._suggestions.forget(object_id, seen.masks.frame_index)
 
     def suggest(self, count: int = 5) -> list[Suggestion]:
         """The frames so far whose correction would help most, at most ``count``, the one that helps most first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -78,7 +78,10 @@ def split_state(state: Mapping[str, Any], name: str, tracker: Tracker) -> SavedS
 def _options(tracker: Tracker) -> dict[str, Any]:
     """What a state of a tracker depends on, where it is known; not where its weights come from."""
     options = getattr(tracker, "options", None)
-    if not is_dataclass(options):
+    if not is_dataclass(options) or isinstance(options, type):
         return {}
-    values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {name: value for name, value in values.items() if value is None or isinstance(value, (bool, int, float))}
+    values = {}
+    for name, value in asdict(options).items():
+        values |= {f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
+    plain = (bool, int, float, str)
+    return {n: v for n, v in values.items() if n != "weights" and (v is None or isinstance(v, plain))}

@@ -356,9 +356,9 @@ def test_objects_that_a_run_does_not_have_are_named(run, capsys):
     assert capsys.readouterr().err == "vidseg: --objects 8,9: the run has none of them\n"
     assert sorted(run.iterdir()) == before
     assert main(["export", str(run), "--to", "coco", "--objects", "1,9", "--label", "1=a"]) == 0
-    assert capsys.readouterr().err == "warning: --objects 9: the run has no object 9\n"
+    assert capsys.readouterr().err == "note: --objects 9: the run has no object 9\n"
     assert main(["export", str(run), "--to", "coco", "--label", "8=x"]) == 0
-    assert capsys.readouterr().err == "warning: --label 8: the run has no object 8\n"
+    assert capsys.readouterr().err == "note: --label 8: the run has no object 8\n"
 
 
 def test_only_some_objects(run):

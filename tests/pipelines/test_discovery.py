@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -131,6 +132,9 @@ def test_views_are_looked_at_at_once_with_the_same_result(threads: int, monkeypa
     sam = far_and_near((30, 30, 14, 0.9), (100, 50, 6, 0.8))
     assert found_discs(sam, PLACES, threads=threads) == [0, 1]
     assert all(name.startswith("vidseg-find") == (threads > 1) for name in lookers)
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == before
 
 
 def test_what_two_views_agree_on_comes_first() -> None:

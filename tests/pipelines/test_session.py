@@ -361,6 +361,21 @@ def test_a_state_of_a_tracker_with_other_options_is_refused() -> None:
     with pytest.raises(UsageError, match="made with tracker option size=-1, this session has size=24"):
         other.load_state_dict(one.state_dict())
     assert other.objects == (1,) and other.step(FRAMES[1]).frame_index == 1
+    official = toy_session(tracker=build_tracker("xmem", {"size": -1, "memory": "official"}))
+    with pytest.raises(UsageError, match="made with tracker option memory=correct, this session has memory=official"):
+        official.load_state_dict(one.state_dict())
+
+
+def test_nobody_misses_an_object_that_was_removed() -> None:
+    session = toy_session()
+    session.step(FRAMES[0])
+    for place in (5, 30):
+        session.add(mask=square(place, place))
+    session.step(FRAMES[1])
+    session.remove(1)
+    for frame in FRAMES[2:]:
+        session.step(frame)
+    assert all(found.object_id != 1 for found in session.suggest(5))
 
 
 def test_frames_come_in_many_forms() -> None:

@@ -236,7 +236,8 @@ def test_at_every_width_all_buttons_are_in_sight_and_what_is_no_place_changes_no
     video = toy_video(tmp_path / "square.mp4", 4)
     with opened(video) as (page, server):
         for width in (1024, 390):
-            page.driver.set_window_size(width, 844)
+            size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
             page.until(f"innerWidth === {width}")
             assert page.js(outside) == []
             assert page.js("document.getElementById('only').checkVisibility()")

@@ -216,7 +216,7 @@ class FrameMasks:
         Raises:
             UsageError: a label that is none of ``classes``; the package supervision is not installed.
         """
-        if classes and (others := set(self.labels).difference(classes)):
+        if classes and (others := [label for label in dict.fromkeys(self.labels) if label not in classes]):
             raise UsageError(f"to_supervision: the classes {list(classes)} do not have {', '.join(map(repr, others))}")
         try:
             supervision = importlib.import_module("supervision")

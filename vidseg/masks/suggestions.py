@@ -130,6 +130,7 @@ class Suggestions:
         if self._rows and frame <= self._rows[-1].frame:
             self._rows = [row for row in self._rows if row.frame < frame]
             self._areas, self._missing = {}, {}
+            self._removals = {i: removed for i, removed in self._removals.items() if removed < frame}
         looks = {one.object_id: one for one in objects}
         known = (i for i in self._missing if frame < self._removals.get(i, frame + 1))
         self._missing = {i: self._missing[i] + 1 for i in known if self._missing[i] < _LOST_FRAMES}
@@ -138,6 +139,11 @@ class Suggestions:
         looks |= {i: Judged(i, 1 - _LOST, False, _lost) for i, frames in self._missing.items() if frames}
         worst = sorted(looks, key=lambda i: (looks[i].trust, i))[:OBJECTS]
         self._append(_Row(frame, time_s, {i: looks[i] for i in worst}, corrected))
+
+    def forget(self, object_id: int, frame: int) -> None:
+        """From a frame on the user wants an object no more, until frames before it come again."""
+        self._removals[object_id] = frame
+        self._missing.pop(object_id, None)
 
     def with_frame(self, masks: FrameMasks) -> Suggestions:
         """A copy that has taken one more frame."""

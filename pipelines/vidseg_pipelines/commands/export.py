@@ -120,13 +120,13 @@ class ExportCommand:
                     recording, video, scratch, drawn, style, pixel_limit=self.max_pixels, **_reading_of(self.run_dir)
                 )
                 recording = replace(recording, pictures=shown)
-            named = [("--objects", i) for i in only] or [("--label", i) for i in renamed]
+            named = [("--objects", i) for i in only] + [("--label", i) for i in renamed]
             missing = [f"{flag} {i}: the run has no object {i}" for flag, i in named if i not in recording.labels]
             left_out = [*pictures, *export(recording, scratch, [name for name in names if name in WRITERS])]
             for name in names:
                 move_into(scratch / EXPORTED[name], folder)
-        for text in [*missing, *left_out]:
-            sys.stderr.write(f"warning: {printable(text)}\n")
+        for kind, texts in (("note", missing), ("warning", left_out)):
+            sys.stderr.writelines(f"{kind}: {printable(text)}\n" for text in texts)
         return PartialError.exit_code if left_out else 0
 
     def _only(self) -> list[int]:

@@ -94,11 +94,11 @@ def _error_of(failed: Sequence[VidsegError], total: int) -> VidsegError:
     if total == 1:
         return failed[0]
     shown = [*map(str, failed[:_SHOWN]), *([f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else [])]
-    unread = any(isinstance(error, InputError) for error in failed)
+    unread = all(isinstance(error, InputError) for error in failed)
     text = f"{len(failed)} of {total} images {'cannot be read' if unread else 'failed'}: {'; '.join(shown)}"
     if len(failed) < total:
         return PartialError(text)
-    return InputError(text) if unread else UsageError(text)
+    return InputError(text) if any(isinstance(error, InputError) for error in failed) else UsageError(text)
 
 
 def _image_files(named: Sequence[str]) -> list[Path]:

@@ -191,11 +191,17 @@ class ServedSession:
 
     def suggest(self, k: int) -> list[Suggestion]:
         """As :meth:`vidseg.Session.suggest`, of all frames so far."""
-        found = Suggestions()
-        with self._call():
-            assert self._results is not None
-            for frame in self._results.frames:
-                found.add(parse_line(self._results.line(frame) or b""))
+        with self._call() as session:
+            results = self._results
+            assert results is not None
+
+            def known() -> Iterator[FrameMasks]:
+                return (parse_line(results.line(frame) or b"") for frame in results.frames)
+
+            gone = {i: masks.frame_index + 1 for masks in known() for i in masks.ids if i not in session.objects}
+            found = Suggestions(gone)
+            for masks in known():
+                found.add(masks)
         return found.best(k)
 
     def merge(self, found: FrameMasks, ids: Sequence[int]) -> FrameMasks:
