@@ -80,7 +80,7 @@ def _options(tracker: Tracker) -> dict[str, Any]:
     options = getattr(tracker, "options", None)
     if not is_dataclass(options) or isinstance(options, type):
         return {}
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in asdict(options).items():
         values |= {f"{name}.{part}": v for part, v in value.items()} if isinstance(value, dict) else {name: value}
     plain = (bool, int, float, str)
