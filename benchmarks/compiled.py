@@ -17,6 +17,7 @@ import time
 import numpy as np
 import torch
 
+from vidseg.heap import keep_blocks
 from vidseg.loading import load_sam
 from vidseg.runtime import resolve_device, resolve_dtype
 from vidseg.sam.build import build_sam, place_sam
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    keep_blocks()  # as in a run
     device = resolve_device(options.device)
     dtype, embedded = resolve_dtype(options.dtype, device), CATALOG[options.model].embedded
 
