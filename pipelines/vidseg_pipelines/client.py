@@ -123,9 +123,6 @@ class Client(SessionCalls):
                 answer.read()
             _check(answer)
             for line in answer.iter_lines():
-                record = json.loads(line)
-                if "error" in record:
-                    raise InputError(record["error"])
                 yield _masks(line.encode())
 
     @property
@@ -228,7 +225,10 @@ def _check(answer: Any) -> None:
 
 
 def _masks(line: bytes) -> FrameMasks:
+    """The result of a frame, or, among those of :meth:`Client.propagate`, the error that ended them (InputError)."""
     record = json.loads(line)
+    if "error" in record:
+        raise InputError(record["error"])
     return parse_line(line).with_hw((record["height"], record["width"]))
 
 

@@ -93,9 +93,7 @@ class VideoSource(Source):
         Raises:
             InputError: it was read or closed; a frame takes longer than the limit; the connection of a stream is lost.
         """
-        self._watchdog.check_unread(self._name)
-        if self._frames is not None:
-            raise InputError(f"{self._name}: a source is read once, before it is closed; open it again")
+        self._watchdog.check_unread(self._name, begun=self._frames is not None)
         frames = self._frames = self._deliver()
         try:
             while True:

@@ -72,9 +72,9 @@ class Watchdog:
         result: T = value
         return result
 
-    def check_unread(self, what: str) -> None:
-        """Refuse to read an input that was read, or closed (InputError)."""
-        if self._closed:
+    def check_unread(self, what: str, begun: bool = False) -> None:
+        """Refuse to read an input that was read, or closed, or that somebody has ``begun`` to read (InputError)."""
+        if self._closed or begun:
             raise InputError(f"{what}: a source is read once, before it is closed; open it again")
 
     def stop(self) -> None:

@@ -192,13 +192,13 @@ class ServedSession:
     def suggest(self, k: int) -> list[Suggestion]:
         """As :meth:`vidseg.Session.suggest`, of all frames so far."""
         with self._call() as session:
-            results = self._results
+            results, followed = self._results, set(session.objects)
             assert results is not None
 
             def known() -> Iterator[FrameMasks]:
                 return (parse_line(results.line(frame) or b"") for frame in results.frames)
 
-            gone = {i: masks.frame_index + 1 for masks in known() for i in masks.ids if i not in session.objects}
+            gone = {i: masks.frame_index + 1 for masks in known() for i in masks.ids if i not in followed}
             found = Suggestions(gone)
             for masks in known():
                 found.add(masks)
